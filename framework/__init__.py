@@ -1,0 +1,1 @@
+"""Maths, models, data, configuration and analysis. Nothing in here imports ray."""

@@ -1,0 +1,27 @@
+"""What can go wrong, as one small tree.
+
+Errors cross process boundaries, so every one is built from a single string and pickles. A message is
+one line: what happened, where, and how to mend it.
+"""
+
+
+class GoldilocksError(Exception):
+    """Base of every error this project raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(GoldilocksError, ValueError):
+    """The user can mend this: a key, a path, a column, a number. The CLI exits with 2."""
+
+    exit_code = 2
+
+
+class RunError(GoldilocksError, RuntimeError):
+    """A run had to stop: a NaN, a dead role, a full disk. The CLI exits with 1."""
+
+
+class PlacementError(GoldilocksError, RuntimeError):
+    """The cluster cannot hold the layout that was asked for. The CLI exits with 2."""
+
+    exit_code = 2

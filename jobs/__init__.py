@@ -1,0 +1,1 @@
+"""Runs composed of roles: the command line, the drivers, studies and reports."""
