@@ -39,6 +39,26 @@ class Rows:
                 picked[field.name] = value.select(index)
         return replace(self, **picked)
 
+    def columns(self, width: int) -> Self:
+        """The first `width` response tokens of every row, as the same type."""
+        cut: dict[str, object] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Rows):
+                cut[field.name] = value.columns(width)
+            elif isinstance(value, Tensor) and value.dim() == 2 and not field.name.startswith("prompt"):
+                cut[field.name] = value[:, :width]
+        return replace(self, **cut)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same rows with every tensor on `device`."""
+        moved: dict[str, object] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor | Rows):
+                moved[field.name] = value.to(device)
+        return replace(self, **moved)
+
 
 @dataclass(frozen=True)
 class Rollout(Rows):
@@ -56,6 +76,8 @@ class Rollout(Rows):
     """Log-probability of each sampled token under the distribution it was drawn from; 0 at padding."""
     values: Float[Tensor, "B T"] | None
     """The critic's value before each token, or None without a critic; 0 at padding."""
+    ended: Bool[Tensor, "B"]
+    """True where the policy chose an end token; False where the response was cut at its limit."""
     group: Int[Tensor, "B"]
     """Rows that answer the same prompt share this number."""
     prompts: tuple[str, ...]

@@ -1,0 +1,106 @@
+"""One placement group per run: a bundle for every worker, all of them or none."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.plan import Bundle, amount, explain
+from cluster.session import live_nodes
+from framework.errors import PlacementError
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A bundle that is held for one worker."""
+
+    name: str
+    """The worker's name: `role` or `role-rank`."""
+    role: str
+    cpus: float
+    gpus: float
+    threads: int
+    scheduling: Any
+    """Ray's strategy that puts an actor into this bundle and nowhere else."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The seats of a run, held until `remove`."""
+
+    name: str
+    all_seats: tuple[Seat, ...]
+    group: Any
+    """Ray's placement group."""
+
+    def seats(self, role: str) -> tuple[Seat, ...]:
+        """The seats of a role, by rank."""
+        return tuple(seat for seat in self.all_seats if seat.role == role)
+
+    def remove(self) -> None:
+        """Give the bundles back; workers that still sit in them are killed."""
+        import ray
+
+        if ray.is_initialized():
+            ray.util.remove_placement_group(self.group)
+
+
+@contextmanager
+def place(layout: Sequence[Bundle], name: str, strategy: str, timeout_seconds: float) -> Iterator[Placement]:
+    """The layout's bundles as one placement group named `name`, for the length of a `with` block.
+
+    Raises:
+        PlacementError: at once where the cluster could not hold the layout even when idle; after
+            `timeout_seconds` where it is busy. Both say what was asked and what exists.
+    """
+    # Deferred: importing Ray before `connect` has set its environment would fix the wrong settings.
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    plan = explain(layout, live_nodes(), strategy)
+    if plan.problem:
+        raise PlacementError(
+            f"cannot place {name}: {plan.problem}; choose a smaller layout with cluster= or add nodes"
+        )
+    group = ray.util.placement_group([_resources(bundle) for bundle in layout], strategy=strategy, name=name)
+    try:
+        if not group.wait(timeout_seconds):
+            raise PlacementError(_busy(name, layout, group, timeout_seconds))
+        yield Placement(
+            name=name,
+            group=group,
+            all_seats=tuple(
+                Seat(
+                    name=bundle.name,
+                    role=bundle.role,
+                    cpus=bundle.cpus,
+                    gpus=bundle.gpus,
+                    threads=bundle.threads,
+                    scheduling=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+                )
+                for index, bundle in enumerate(layout)
+            ),
+        )
+    finally:
+        if ray.is_initialized():
+            ray.util.remove_placement_group(group)
+
+
+def _resources(bundle: Bundle) -> dict[str, float]:
+    """A bundle as Ray writes it; zeros are left out, Ray refuses a bundle of zeros."""
+    return {key: value for key, value in (("CPU", bundle.cpus), ("GPU", bundle.gpus)) if value}
+
+
+def _busy(name: str, layout: Sequence[Bundle], group: Any, waited_seconds: float) -> str:
+    """A line for a layout that would fit an idle cluster: what it asks, what is free, what exists."""
+    import ray
+
+    free, total = ray.available_resources(), ray.cluster_resources()
+    state = ray.util.placement_group_table(group)["stats"]["scheduling_state"]
+    asked = ", ".join(f"{bundle.name} {amount(bundle.cpus, bundle.gpus)}" for bundle in layout)
+    idle = amount(free.get("CPU", 0), free.get("GPU", 0))
+    return (
+        f"cannot place {name}: after {waited_seconds:g} s the cluster is still too busy ({state}). "
+        f"Asked: {asked}. Free: {idle} of {amount(total.get('CPU', 0), total.get('GPU', 0))}; "
+        "wait for other jobs, or choose a smaller layout with cluster="
+    )

@@ -1,0 +1,131 @@
+"""A connection to Ray: a session on this machine, or a cluster that is already up.
+
+Ray reads its environment when it is imported, so it is imported here only after the environment is
+set. Nothing is ever stopped that was not started here.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.plan import Node, local_node
+from cluster.spec import ClusterSpec
+from framework.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+_PACKAGES = ("framework", "actors", "jobs", "cluster")
+# Ray starts workers with this environment; a thread count of its own is set per actor where it differs.
+_SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "TOKENIZERS_PARALLELISM")
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run needs to know of the Ray it is connected to."""
+
+    namespace: str
+    """Of this run; the names of its actors are unique in it."""
+    started_here: bool
+    """Whether the cluster ends with this session."""
+    dashboard_url: str | None
+    """Where a browser can look, or None."""
+
+    def nodes(self) -> list[Node]:
+        """The live machines and all they have, busy or not."""
+        return live_nodes()
+
+
+@contextmanager
+def connect(
+    address: str | None, spec: ClusterSpec, namespace: str, dashboard: bool = False
+) -> Iterator[Session]:
+    """A session for the length of a `with` block.
+
+    `"local"` starts Ray on this machine with the resources of `spec.local`. `"auto"` or `host:port`
+    attaches to a cluster that is up. None attaches inside a submitted job and starts locally elsewhere.
+    Where this process is connected already, that connection is used and left open.
+
+    Raises:
+        UserError: no cluster answers at the address, it refuses the token, or it runs another Ray.
+    """
+    _prepare_environment()
+    import ray
+
+    if ray.is_initialized():
+        yield Session(namespace, started_here=False, dashboard_url=None)
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    options = _local_options(spec, dashboard) if address == "local" else _attach_options()
+    try:
+        context = ray.init(
+            address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **options
+        )
+    except ray.exceptions.AuthenticationError as error:
+        raise UserError(
+            f"Ray at {address} wants a token: run `ray get-auth-token --generate` where its head runs, copy "
+            "~/.ray/auth_token to this machine and export RAY_AUTH_MODE=token"
+        ) from error
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"cannot connect to Ray at {address}: {reason} (is it up? `ray status` tells)"
+        ) from error
+    try:
+        url = f"http://{context.dashboard_url}" if context.dashboard_url else None
+        yield Session(namespace, started_here=address == "local", dashboard_url=url)
+    finally:
+        ray.shutdown()
+
+
+def live_nodes() -> list[Node]:
+    """The live machines of the connected cluster and all they have, busy or not."""
+    import ray
+
+    return [
+        Node(node["NodeManagerAddress"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def worker_environment() -> dict[str, str]:
+    """The environment of every worker: one thread, this checkout importable, the user's offline settings."""
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {**_SINGLE_THREADED, **passed_on, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+
+
+def _prepare_environment() -> None:
+    """Set what Ray reads at import; whatever the user has set stays."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Clients other than ray.init("auto") never turn tokens on by themselves, and with a token the mode also
+    # works against a cluster that asks for none.
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    if "RAY_AUTH_TOKEN" in os.environ or token.is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _local_options(spec: ClusterSpec, dashboard: bool) -> dict[str, Any]:
+    """Arguments of `ray.init` for a session on this machine. Uploads nothing."""
+    # Messages up to this size travel with the call instead of through the object store, in half the time.
+    os.environ.setdefault("RAY_max_direct_call_object_size", str(2**20))
+    node = local_node(spec)
+    return {
+        "num_cpus": int(node.cpus),
+        "num_gpus": int(node.gpus),
+        "include_dashboard": dashboard,
+        "runtime_env": {"env_vars": worker_environment()},
+    }
+
+
+def _attach_options() -> dict[str, Any]:
+    """Arguments of `ray.init` for a cluster that is up: the packages travel, unless a job brought them."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return {}
+    variables = {name: value for name, value in worker_environment().items() if name != "PYTHONPATH"}
+    modules = [str(ROOT / package) for package in _PACKAGES]
+    return {"runtime_env": {"env_vars": variables, "py_modules": modules}}

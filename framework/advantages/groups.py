@@ -1,0 +1,44 @@
+"""Statistics over rows that answer the same prompt."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from framework.errors import UserError
+from framework.masked import keep, sequence_sum
+from framework.types import Credited, Shaped
+
+
+def sequence_scores(shaped: Shaped) -> Float[Tensor, "B"]:
+    """What each row earned in all, in reward units and 64-bit floats: its token rewards summed.
+
+    In 32 bits the mean of equal scores is not always that score, and a difference of nothing, divided by a
+    standard deviation of nothing, would become an advantage. A row without a real token scores 0, and
+    counts in its group with that.
+    """
+    return sequence_sum(shaped.token_rewards, shaped.rollout.mask).double()
+
+
+def group_sums(
+    values: Float[Tensor, "B"], group: Int[Tensor, "B"], kind: str
+) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+    """Sum of `values` over each row's group, and the size of that group, both per row.
+
+    A group of one is refused: it has nothing to be compared with, and using its raw score instead (as some
+    do) hands the policy an advantage without a baseline.
+    """
+    _, index, counts = torch.unique(group, return_inverse=True, return_counts=True)
+    if counts.numel() and counts.min() < 2:
+        raise UserError(
+            f"advantage {kind} compares responses to one prompt, and a prompt has only one response: "
+            "sample at least two per prompt, or set advantage.kind=gae"
+        )
+    sums = values.new_zeros(counts.shape[0]).index_add(0, index, values)
+    return sums[index], counts[index].to(values.dtype)
+
+
+def credit_rows(shaped: Shaped, row_advantage: Float[Tensor, "B"]) -> Credited:
+    """Every token of a row with its row's advantage; returns are 0, as there is no critic to fit."""
+    like = shaped.token_rewards
+    advantages = keep(row_advantage.to(like.dtype)[:, None].expand_as(like), shaped.rollout.mask)
+    return Credited(shaped, advantages, torch.zeros_like(like))

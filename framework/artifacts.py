@@ -1,0 +1,136 @@
+"""Folders that say what they are: a manifest with a fingerprint and the hashes of what they came from.
+
+A stage whose inputs and configuration match an existing artifact is not run again. Files appear
+whole or not at all: a folder is written beside its place and renamed.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from framework.errors import RunError, UserError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished folder."""
+
+    path: Path
+    fingerprint: str
+    """Hash of the settings that made it."""
+    sha256: str
+    """Hash of its contents."""
+    figures: dict[str, float]
+    """What its stage measured."""
+
+
+def read_artifact(path: Path, kind: str) -> Artifact | None:
+    """The artifact at `path`, or None where there is none; refuses a folder of another kind."""
+    manifest = path / MANIFEST
+    if not manifest.is_file():
+        return None
+    record = json.loads(manifest.read_text())
+    if record["kind"] != kind:
+        raise UserError(f"{path} holds a {record['kind']!r}, not a {kind!r}: choose another --out")
+    return Artifact(path, record["fingerprint"], record["sha256"], record.get("figures", {}))
+
+
+def fingerprint(settings: Mapping[str, Any], parents: Mapping[str, Artifact]) -> str:
+    """Hash of a stage's settings and of the contents of what it starts from."""
+    tree = {"settings": settings, "parents": {name: parent.sha256 for name, parent in parents.items()}}
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `path` when the block ends well.
+
+    Raises:
+        UserError: the place cannot be written.
+        RunError: the disk filled up; what stood at `path` is untouched.
+    """
+    scratch = path.with_name(f".{path.name}.writing")
+    try:
+        if scratch.exists():
+            shutil.rmtree(scratch)
+        scratch.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+    try:
+        yield scratch
+        if path.exists():
+            retired = path.with_name(f".{path.name}.old")
+            shutil.rmtree(retired, ignore_errors=True)
+            path.rename(retired)
+            scratch.rename(path)
+            shutil.rmtree(retired)
+        else:
+            scratch.rename(path)
+    except OSError as error:
+        raise RunError(f"could not finish {path}: {error.strerror or error}; nothing there was changed") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_manifest(
+    folder: Path,
+    kind: str,
+    stage_fingerprint: str,
+    parents: Mapping[str, Artifact],
+    figures: Mapping[str, float],
+) -> None:
+    """Describe a folder that is about to be complete: kind, hashes of contents and parents, code version."""
+    record = {
+        "kind": kind,
+        "fingerprint": stage_fingerprint,
+        "sha256": hash_folder(folder),
+        "parents": {
+            name: {"path": str(parent.path), "sha256": parent.sha256} for name, parent in parents.items()
+        },
+        "figures": dict(figures),
+        "code_version": code_version(),
+    }
+    write_text(folder / MANIFEST, json.dumps(record, indent=2) + "\n")
+
+
+def hash_folder(folder: Path) -> str:
+    """Hash of names and contents of every file, the manifest excepted."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+        digest.update(str(path.relative_to(folder)).encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new, never half."""
+    scratch = path.with_name(f".{path.name}.writing")
+    try:
+        scratch.write_text(text)
+        os.replace(scratch, path)
+    except OSError as error:
+        raise RunError(f"could not write {path}: {error.strerror or error}; the old file is intact") from error
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """The commit of the working copy that runs, `+` if it was changed, or "unknown" outside one."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        head = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+"], cwd=root, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return head.stdout.strip()

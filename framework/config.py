@@ -1,0 +1,235 @@
+"""One experiment as one validated tree. An empty file is a correct tiny run.
+
+The root holds the online loop, which is the main job; each stage before it has a section of its own.
+"""
+
+import difflib
+import hashlib
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from framework.advantages import Advantage, LeaveOneOut
+from framework.aggregation import Aggregation, Mean
+from framework.component import Component
+from framework.data.preferences import Label
+from framework.errors import UserError
+from framework.gold import Gold, Rule
+from framework.kl import Fixed, KlController
+from framework.models.causal import PolicyModel, TinyLlama
+from framework.objectives import Objective, PpoClip
+from framework.overrides import apply_overrides
+from framework.shaping import KlInReward, Shaping
+from framework.training.policy_fit import FitPolicy
+from framework.training.policy_update import Update
+from framework.training.reward_fit import FitReward
+from framework.worlds import World
+from framework.worlds.reviews import Reviews
+
+
+class Config(Component):
+    """An experiment: a world, a policy, a proxy fitted in it, and a policy trained on the proxy."""
+
+    seed: int = Field(default=0, ge=0)
+    """Every random number of every stage derives from it."""
+
+    world: World = Reviews()
+    """Where prompts and texts come from."""
+    policy: PolicyModel = TinyLlama()
+    sft: FitPolicy = FitPolicy()
+    gold: Gold = Rule()
+    """The signal that is withheld: it labels pairs and measures, and never trains a policy."""
+    label: Label = Label()
+    fit_reward: FitReward = FitReward()
+
+    steps: int = Field(default=150, ge=1)
+    """Rollouts, each followed by one update."""
+    prompts_per_step: int = Field(default=16, ge=1)
+    samples_per_prompt: int = Field(default=4, ge=1)
+    """Responses to each prompt; they form a group for leave-one-out and group-mean baselines."""
+    max_new_tokens: int = Field(default=24, ge=1)
+    """Tokens a response may have, the end token included."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of sampling, and of every log-probability and KL figure."""
+    instruction: str | None = None
+    """Wraps each prompt for a chat model's template, for example "Continue: {prompt}". None: plain text."""
+
+    aggregation: Aggregation = Mean()
+    """K heads' scores to one reward."""
+    shaping: Shaping = KlInReward()
+    """Where the KL penalty acts."""
+    kl: KlController = Fixed()
+    """How the KL coefficient moves."""
+    advantage: Advantage = LeaveOneOut()
+    objective: Objective = PpoClip()
+    update: Update = Update()
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of forward and backward passes; master weights stay float32."""
+    scorer_rows: int = Field(default=32, ge=1)
+    """Rows per forward pass of the reference and the reward model."""
+    gold_every: int = Field(default=1, ge=1)
+    """Steps between gold measurements; the last step is always measured."""
+    exact_kl_every: int = Field(default=10, ge=0)
+    """Steps between exact full-vocabulary KL measurements on a few rows; 0 never."""
+    exact_kl_rows: int = Field(default=16, ge=1)
+    save_every: int = Field(default=25, ge=1)
+    """Steps between checkpoints; the last step is always saved."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+
+    backend: Literal["ray", "inline"] = "ray"
+    """Roles as Ray actors, or in this process. The numbers are the same."""
+    cluster: str = "laptop"
+    """A shipped layout (laptop, one_gpu, four_gpu) or the path of one."""
+
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Seeds of a study; `train` and the single stages use `seed`."""
+    variants: dict[str, dict[str, Any]] = Field(default={})
+    """Of a study: a name, and the dotted overrides that make it differ."""
+
+    @property
+    def rollouts(self) -> int:
+        """Rows per step."""
+        return self.prompts_per_step * self.samples_per_prompt
+
+    @model_validator(mode="after")
+    def _batch_arithmetic(self) -> "Config":
+        parts, rows = self.update.minibatches, self.rollouts
+        if rows % parts:
+            raise ValueError(
+                f"prompts_per_step x samples_per_prompt = {self.prompts_per_step} x {self.samples_per_prompt} = {rows} "
+                f"rollouts do not divide into update.minibatches={parts}"
+            )
+        micro = self.update.micro_batch
+        if micro and (rows // parts) % micro:
+            raise ValueError(f"a mini-batch of {rows // parts} rows does not divide into update.micro_batch={micro}")
+        if self.advantage.kind in ("leave_one_out", "group_mean") and self.samples_per_prompt < 2:
+            raise ValueError(f"advantage.kind={self.advantage.kind} compares samples of one prompt: set samples_per_prompt >= 2")
+        return self
+
+    @model_validator(mode="after")
+    def _method(self) -> "Config":
+        steps = self.update.epochs * self.update.minibatches
+        if self.objective.kind == "reinforce" and steps > 1:
+            raise ValueError(f"objective.kind=reinforce is on-policy: {steps} optimiser steps per rollout need ppo_clip")
+        if self.instruction is not None and "{prompt}" not in self.instruction:
+            raise ValueError("instruction must contain {prompt}")
+        for name in self.variants:
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"variants: {name!r} must be letters, digits, '-' and '_': it names a folder")
+        return self
+
+    def fingerprint(self) -> str:
+        """Hash of everything that can change a number: not the machines, not the study around it."""
+        tree = self.model_dump(mode="json", exclude={"backend", "cluster", "seeds", "variants"})
+        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_yaml(self) -> str:
+        """The whole resolved tree."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def variant(self, name: str, seed: int) -> "Config":
+        """The configuration of one variant and seed of a study."""
+        tree = apply_overrides(self.model_dump(mode="json"), self.variants[name])
+        return parse_config(tree | {"seed": seed}, where=f"variants.{name}")
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The configuration of a YAML file (None: all defaults) with dotted overrides applied.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key (the nearest is offered) or a bad value.
+    """
+    tree: Any = {}
+    if path is not None:
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: give the path of a YAML configuration")
+        try:
+            tree = yaml.safe_load(path.read_text()) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(tree, dict):
+            raise UserError(f"{path} must hold a mapping of keys, not a {type(tree).__name__}")
+    where = str(path) if path else "configuration"
+    return parse_config(apply_overrides(tree, overrides or {}), where)
+
+
+def parse_config(tree: Mapping[str, Any], where: str = "configuration") -> Config:
+    """A validated configuration, or one line that says which key is wrong and how to mend it."""
+    try:
+        return Config.model_validate(_fill_kinds(dict(tree), Config))
+    except ValidationError as error:
+        raise UserError(f"{where}: {_explain(error.errors()[0])}") from None
+
+
+def _fill_kinds(tree: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Name the default kind where a section names none, so that `kl: {coef: 0.1}` means what it says."""
+    out = dict(tree)
+    for name, field in model.model_fields.items():
+        node, default = out.get(name), field.default
+        if not isinstance(node, dict) or not isinstance(default, BaseModel):
+            continue
+        if "kind" in type(default).model_fields and "kind" not in node:
+            node = default.model_dump(mode="json", exclude_unset=True) | {"kind": getattr(default, "kind")} | node  # noqa: B009
+        out[name] = _fill_kinds(node, type(default))
+    return out
+
+
+def _explain(error: ErrorDetails) -> str:
+    """One pydantic error as one line."""
+    path = [str(part) for part in error["loc"]]
+    match error["type"]:
+        case "extra_forbidden":
+            known = _known_keys(path[:-1])
+            near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+            return f"unknown key {_dotted(path)!r}; {hint}"
+        case "union_tag_invalid":
+            context = error.get("ctx", {})
+            tags = str(context.get("expected_tags", "")).replace("'", "")
+            tag = str(context.get("tag", ""))
+            near = difflib.get_close_matches(tag, tags.split(", "), n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {tags}"
+            return f"{_dotted(path)}.kind={tag!r} is not known; {hint}"
+        case "value_error":
+            message = error["msg"].removeprefix("Value error, ")
+            return f"{_dotted(path)}: {message}" if path else message
+        case _:
+            return f"{_dotted(path)}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    """The keys that are known in the section at `path`."""
+    models: list[type[BaseModel]] = [Config]
+    for part in path:
+        tagged = [m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == part]
+        models = tagged or [
+            c for m in models if part in m.model_fields for c in _models_of(m.model_fields[part].annotation)
+        ]
+    return sorted({key for m in models for key in m.model_fields})
+
+
+def _models_of(annotation: Any) -> list[type[BaseModel]]:
+    """The component classes inside an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in typing.get_args(annotation) for model in _models_of(argument)]
+
+
+def _dotted(path: list[str]) -> str:
+    """A path as the user writes it: pydantic's own tag of a union member is left out."""
+    shown: list[str] = []
+    models: list[type[BaseModel]] = [Config]
+    for part in path:
+        if any("kind" in m.model_fields and m.model_fields["kind"].default == part for m in models):
+            models = [m for m in models if m.model_fields["kind"].default == part]
+            continue
+        shown.append(part)
+        models = [c for m in models if part in m.model_fields for c in _models_of(m.model_fields[part].annotation)]
+    return ".".join(shown)

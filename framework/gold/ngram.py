@@ -1,0 +1,251 @@
+"""A linear scorer on TF-IDF n-grams: fast enough to be asked every step, and easy to fool."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pydantic import Field, model_validator
+
+from framework.component import Component
+from framework.data.paths import expand
+from framework.data.tables import TableSource
+from framework.errors import UserError
+from framework.gold.scorer import GoldScorer, ScoredTexts
+from framework.seeding import numpy_generator
+
+SETTINGS_FILE: Final = "config.json"
+NGRAMS_FILE: Final = "ngrams.parquet"
+SCHEMA: Final = pa.schema([("ngram", pa.string()), ("idf", pa.float64()), ("weight", pa.float64())])
+TOKEN_PATTERN: Final = r"(?u)\b\w\w+\b"
+SHORT_WORDS: Final = 40
+"""Words that stand for a sampled text where a fit is measured on short ones."""
+
+
+class Ngram(Component):
+    """Judges text by its known words and word pairs; a score is a logit."""
+
+    kind: Literal["ngram"] = "ngram"
+    path: str
+    """Folder that `fit-gold` wrote: config.json and ngrams.parquet. ${VARIABLE} is expanded."""
+    on: Literal["response", "joined"] = "joined"
+    """What is judged: the response alone, or the prompt with it."""
+
+    def build(self, device: str) -> GoldScorer:
+        """A scorer ready to judge; it works on the CPU whatever the device.
+
+        Raises:
+            UserError: the folder is missing or holds something else.
+        """
+        return NgramScorer(_read(Path(expand(self.path)), self.path), self.on)
+
+
+@dataclass(frozen=True)
+class NgramWeights:
+    """A fitted scorer: what each known n-gram weighs."""
+
+    index: dict[str, int]
+    idf: np.ndarray
+    weight: np.ndarray
+    intercept: float
+    token_pattern: str
+    lowercase: bool
+    ngram_range: tuple[int, int]
+
+
+class NgramScorer:
+    """Scores texts as scikit-learn's `decision_function` would, without it."""
+
+    def __init__(self, weights: NgramWeights, on: Literal["response", "joined"] = "joined") -> None:
+        self.weights, self.on = weights, on
+        self.pattern = re.compile(weights.token_pattern)
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> ScoredTexts:
+        """Logit of the positive label for each text; one with no known n-gram scores the intercept.
+
+        `f = (1 + ln count) * idf` over known n-grams, divided by its Euclidean norm, times the weights.
+        """
+        if self.on == "joined":
+            texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        else:
+            texts = list(responses)
+        return ScoredTexts(values=torch.from_numpy(self.decide(texts)).float(), num_cut=0)
+
+    def decide(self, texts: Sequence[str]) -> np.ndarray:
+        """The scores in double precision, one per text."""
+        weights = self.weights
+        found = [self._known(text) for text in texts]
+        rows = np.repeat(np.arange(len(texts)), [len(ids) for ids in found])
+        columns = np.fromiter(chain.from_iterable(found), dtype=np.int64, count=len(rows))
+        keys, counts = np.unique(rows * len(weights.idf) + columns, return_counts=True)
+        rows, columns = np.divmod(keys, len(weights.idf))
+        features = (1.0 + np.log(counts)) * weights.idf[columns]
+        squares = np.bincount(rows, weights=features**2, minlength=len(texts))
+        sums = np.bincount(rows, weights=features * weights.weight[columns], minlength=len(texts))
+        return weights.intercept + sums / np.sqrt(np.where(squares > 0, squares, 1.0))
+
+    def _known(self, text: str) -> list[int]:
+        index = self.weights.index
+        tokens = self.pattern.findall(text.lower() if self.weights.lowercase else text)
+        shortest, longest = self.weights.ngram_range
+        grams = chain.from_iterable(
+            tokens if size == 1 else map(" ".join, zip(*(tokens[i:] for i in range(size)), strict=False))
+            for size in range(shortest, longest + 1)
+        )
+        return [index[gram] for gram in grams if gram in index]
+
+
+class FitNgram(Component):
+    """How an n-gram scorer is fitted."""
+
+    source: TableSource | None = None
+    """Labelled texts (columns `text` and `label`, 0 or 1) that neither prompts nor pairs come from."""
+    features: int = Field(default=50_000, ge=1)
+    """N-grams kept, the most frequent first."""
+    min_texts: int = Field(default=3, ge=1)
+    """Texts, their cuts counted too, that an n-gram must occur in."""
+    inverse_penalty: float = Field(default=4.0, gt=0)
+    """Logistic regression's C: larger fits closer."""
+    cut_words: tuple[int, int] = (12, 60)
+    """Words, fewest and most: each training text is also shown as one random cut, as samples are short."""
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    """Share of texts that is only measured on."""
+
+    @model_validator(mode="after")
+    def _words(self) -> "FitNgram":
+        if not 1 <= self.cut_words[0] <= self.cut_words[1]:
+            raise ValueError(
+                f"cut_words={list(self.cut_words)} must be [fewest, most] with 1 <= fewest <= most"
+            )
+        return self
+
+
+def fit_ngram(
+    texts: Sequence[str], labels: Sequence[int], out: Path, settings: FitNgram | None = None, seed: int = 0
+) -> dict[str, float]:
+    """AUC and accuracy on held-out texts, whole and cut to 40 words; the scorer is written to `out`.
+
+    TF-IDF of uni- and bigrams with sublinear counts, then logistic regression. Equal texts are taken once.
+
+    Raises:
+        UserError: too few texts, or only one label among those to fit or to measure on.
+    """
+    # scikit-learn takes a second to import, and only a fit needs it.
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    settings = settings or FitNgram()
+    label_of = dict(zip(texts, labels, strict=True))
+    order = numpy_generator(seed, "fit-gold", "held-out").permutation(len(label_of))
+    distinct = list(label_of)
+    num_held = max(1, round(settings.held_out * len(distinct)))
+    held, fitted = ([distinct[i] for i in part] for part in (order[:num_held], order[num_held:]))
+    for part, name in ((fitted, "fit"), (held, "hold out")):
+        if {label_of[text] for text in part} != {0, 1}:
+            raise UserError(
+                f"fit-gold: {len(part)} texts to {name} do not hold both labels 0 and 1; give more texts"
+            )
+    vectorizer = TfidfVectorizer(
+        ngram_range=(1, 2), sublinear_tf=True, max_features=settings.features, min_df=settings.min_texts,
+        token_pattern=TOKEN_PATTERN,
+    )  # fmt: skip
+    targets = [label_of[text] for text in fitted]
+    try:
+        features = vectorizer.fit_transform(fitted + cut_texts(fitted, settings.cut_words, seed))
+    except ValueError as error:
+        raise UserError(
+            f"fit-gold: the texts have no n-grams to learn from ({error}); lower min_texts"
+        ) from error
+    model = LogisticRegression(C=settings.inverse_penalty, max_iter=1000)
+    model.fit(features, targets + targets)
+    weights = NgramWeights(
+        index={ngram: i for i, ngram in enumerate(vectorizer.get_feature_names_out())},
+        idf=vectorizer.idf_, weight=model.coef_[0], intercept=float(model.intercept_[0]),
+        token_pattern=TOKEN_PATTERN, lowercase=True, ngram_range=(1, 2),
+    )  # fmt: skip
+    metrics = _measure(NgramScorer(weights), held, [label_of[text] for text in held])
+    _write(weights, out, {"trained_on_texts": len(fitted), "held_out_texts": len(held), "held_out": metrics})
+    return metrics | {"texts": float(len(fitted)), "features": float(len(weights.index))}
+
+
+def cut_texts(texts: Sequence[str], words: tuple[int, int], seed: int) -> list[str]:
+    """One run of consecutive words out of each text, of a random length in `words`, from a random place."""
+    generator = numpy_generator(seed, "fit-gold", "cut")
+    cuts = []
+    for text in texts:
+        all_words = text.split()
+        length = min(int(generator.integers(words[0], words[1] + 1)), len(all_words))
+        start = int(generator.integers(0, len(all_words) - length + 1))
+        cuts.append(" ".join(all_words[start : start + length]))
+    return cuts
+
+
+def _measure(scorer: NgramScorer, texts: Sequence[str], labels: Sequence[int]) -> dict[str, float]:
+    from sklearn.metrics import accuracy_score, roc_auc_score
+
+    whole = scorer.decide(texts)
+    short = scorer.decide([" ".join(text.split()[:SHORT_WORDS]) for text in texts])
+    return {
+        "auc": float(roc_auc_score(labels, whole)),
+        "accuracy": float(accuracy_score(labels, whole > 0)),
+        f"auc_{SHORT_WORDS}_words": float(roc_auc_score(labels, short)),
+        f"accuracy_{SHORT_WORDS}_words": float(accuracy_score(labels, short > 0)),
+    }
+
+
+def _write(weights: NgramWeights, out: Path, notes: dict[str, object]) -> None:
+    """Parquet and JSON; the settings are written last, so a torn folder is not taken for a whole one."""
+    out.mkdir(parents=True, exist_ok=True)
+    columns = [list(weights.index), weights.idf, weights.weight]
+    pq.write_table(pa.table(columns, schema=SCHEMA), out / NGRAMS_FILE, compression="zstd")
+    settings = {
+        "intercept": weights.intercept,
+        "lowercase": weights.lowercase,
+        "token_pattern": weights.token_pattern,
+        "ngram_range": list(weights.ngram_range),
+        "sublinear_tf": True,
+        "norm": "l2",
+    }
+    (out / SETTINGS_FILE).write_text(json.dumps(settings | notes, indent=1) + "\n", encoding="utf-8")
+
+
+def _read(folder: Path, shown: str) -> NgramWeights:
+    for name in (SETTINGS_FILE, NGRAMS_FILE):
+        if not (folder / name).is_file():
+            raise UserError(f"{shown} holds no {name}: not an n-gram scorer; make one with fit-gold")
+    try:
+        settings: dict[str, Any] = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        table = pq.read_table(folder / NGRAMS_FILE, columns=SCHEMA.names)
+        shortest, longest = settings["ngram_range"]
+        weights = NgramWeights(
+            index={ngram: i for i, ngram in enumerate(table.column("ngram").to_pylist())},
+            idf=table.column("idf").to_numpy().astype(np.float64),
+            weight=table.column("weight").to_numpy().astype(np.float64),
+            intercept=float(settings["intercept"]),
+            token_pattern=settings["token_pattern"],
+            lowercase=bool(settings["lowercase"]),
+            ngram_range=(int(shortest), int(longest)),
+        )
+    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{shown}: not a readable n-gram scorer ({error}); make it again with fit-gold"
+        ) from error
+    if settings.get("norm") != "l2" or settings.get("sublinear_tf") is not True:
+        raise UserError(f"{shown}/{SETTINGS_FILE}: only norm='l2' with sublinear_tf=true can be read")
+    finite = (
+        np.isfinite(weights.idf).all()
+        and np.isfinite(weights.weight).all()
+        and np.isfinite(weights.intercept)
+    )
+    if not (finite and len(weights.index) == len(weights.idf) > 0):
+        raise UserError(
+            f"{shown}/{NGRAMS_FILE}: n-grams repeat, are none, or have no finite weight; make it again"
+        )
+    return weights

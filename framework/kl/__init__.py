@@ -1,0 +1,19 @@
+"""How the KL coefficient moves from step to step.
+
+Every controller is pure: `start()` gives the first state, `next(state, kl_nats, episodes)` the state after a
+step that measured `kl_nats` (mean nats per sequence) on `episodes` sequences. The state is plain numbers and
+goes into every checkpoint.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from framework.kl.adaptive import Adaptive
+from framework.kl.budget import Budget
+from framework.kl.fixed import Fixed
+from framework.kl.state import KlState
+
+KlController = Annotated[Fixed | Adaptive | Budget, Field(discriminator="kind")]
+
+__all__ = ["Adaptive", "Budget", "Fixed", "KlController", "KlState"]

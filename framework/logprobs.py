@@ -1,0 +1,53 @@
+"""Log-probabilities of given tokens, without keeping full-vocabulary logits alive."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+CHUNK_ELEMENTS = 1 << 23
+"""Logits held at once, in elements: 32 MB in float32."""
+
+
+def token_logprobs(
+    hidden: Float[Tensor, "*N H"],
+    weight: Float[Tensor, "V H"],
+    targets: Int[Tensor, "*N"],
+    temperature: float = 1.0,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> Float[Tensor, "*N"]:
+    """Log-probability of each target token, in nats, under softmax(hidden @ weight.T / temperature).
+
+    Positions are handled in chunks of about `chunk_elements / V`; with more than one chunk each is
+    recomputed in the backward pass, so that memory grows with one chunk and not with N x V.
+    """
+    flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    rows = max(1, chunk_elements // weight.shape[0])
+    if len(flat) <= rows:
+        return _chunk_logprobs(flat, weight, wanted, temperature).view(targets.shape)
+    parts = []
+    for start in range(0, len(flat), rows):
+        piece, target = flat[start : start + rows], wanted[start : start + rows]
+        if torch.is_grad_enabled():
+            part = checkpoint(_chunk_logprobs, piece, weight, target, temperature, use_reentrant=False)
+        else:
+            part = _chunk_logprobs(piece, weight, target, temperature)
+        parts.append(part)
+    return torch.cat(parts).view(targets.shape)
+
+
+def _chunk_logprobs(
+    hidden: Float[Tensor, "N H"], weight: Float[Tensor, "V H"], targets: Int[Tensor, "N"], temperature: float
+) -> Float[Tensor, "N"]:
+    logits = (hidden @ weight.T).float()
+    if temperature != 1.0:
+        logits = logits / temperature
+    return -F.cross_entropy(logits, targets, reduction="none")
+
+
+def all_logprobs(
+    hidden: Float[Tensor, "*N H"], weight: Float[Tensor, "V H"], temperature: float = 1.0
+) -> Float[Tensor, "*N V"]:
+    """Log-probability of every token, in nats: for samples small enough to hold N x V."""
+    return torch.log_softmax((hidden @ weight.T).float() / temperature, dim=-1)

@@ -1,0 +1,46 @@
+"""Statistics over real tokens only. Padding never counts, whatever it holds."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def keep(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """`x` with zeros where the mask is False, even over NaN or infinity.
+
+    A product with the mask would turn an infinite padded entry into NaN.
+    """
+    return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def masked_mean(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
+    """Mean of `x` over the entries where the mask is True; 0 where there are none."""
+    return keep(x, mask).sum() / mask.sum().clamp(min=1)
+
+
+def masked_var(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], ddof: int) -> Float[Tensor, ""]:
+    """Variance of `x` over the entries where the mask is True.
+
+    The sum of squared deviations is divided by `count - ddof`: 0 for the population, 1 for a sample. With
+    too few entries for that the variance is 0.
+    """
+    # Filled before the square: its gradient at an infinite or NaN entry would be NaN even so.
+    deviations = keep(keep(x, mask) - masked_mean(x, mask), mask)
+    return deviations.square().sum() / (mask.sum() - ddof).clamp(min=1)
+
+
+def masked_whiten(
+    x: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], ddof: int = 1, eps: float = 1e-8
+) -> Float[Tensor, "B T"]:
+    """`x` shifted and scaled to mean 0 and variance 1 over the real tokens of the batch; 0 at padding.
+
+    `(x - mean) / sqrt(var + eps)`, the convention of verl and of TRL's PPO: the sample variance, and
+    statistics weighted by token, so long responses count more. One token in all, or none, becomes 0.
+    """
+    scale = torch.rsqrt(masked_var(x, mask, ddof) + eps)
+    return keep((keep(x, mask) - masked_mean(x, mask)) * scale, mask)
+
+
+def sequence_sum(x: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B"]:
+    """Sum of `x` over the real tokens of each row; 0 for a row without any."""
+    return keep(x, mask).sum(dim=1)

@@ -1,0 +1,1 @@
+"""Policies and reward models, and how pretrained ones are read."""

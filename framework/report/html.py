@@ -1,0 +1,289 @@
+"""The report as one HTML file that needs nothing else: no network, no script library, readable without JS."""
+
+import base64
+import html
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+
+from framework.analysis.curves import Run, load_run
+from framework.analysis.summary import summarise_runs
+from framework.errors import UserError
+from framework.report.figures import Figure, draw_all
+from framework.report.reading import Paragraph, number, read_run, read_study, share_lost
+from framework.report.samples import Phase, Sample, sample_phases
+
+Runs = Mapping[str, Mapping[int, Run]]
+
+ROWS = (
+    ("proxy_start", "Proxy, start", "reference s.d."),
+    ("proxy_final", "Proxy, end", "reference s.d."),
+    ("gold_start", "Gold, start", "gold units"),
+    ("gold_peak", "Gold, peak", "gold units"),
+    ("gold_final", "Gold, end", "gold units"),
+    ("share_lost", "Share of gold's gain lost", "after the peak"),
+    ("gold_peak_step", "Step of the peak", "updates"),
+    ("kl_nats_at_gold_peak", "KL at the peak", "nats per sequence"),
+    ("kl_nats_final", "KL, end", "nats per sequence"),
+    ("tokens_per_second", "Speed", "generated tokens/s"),
+    ("peak_rss_mb", "Peak memory of each role", "MB"),
+)
+LONGEST_TEXT = 3000
+"""Characters of a prompt or response that are shown; a report stays a few megabytes."""
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def write_run_report(run: Path, out: Path | None = None) -> Path:
+    """The path of the report on one run folder, written with its PNGs beside it.
+
+    `out` is the file (`.html`) or the folder to write to; without it, the run folder.
+    """
+    loaded = load_run(run)
+    name = str(loaded.manifest.get("name") or loaded.folder.resolve().name)
+    seed = loaded.config.get("seed")
+    runs = {name: {seed if isinstance(seed, int) else 0: loaded}}
+    return _write(out or run, f"Run: {name}", runs, read_run(loaded))
+
+
+def write_study_report(study: Path, runs: Mapping[str, Mapping[int, Path]]) -> Path:
+    """The path of the report on a study, `{variant: {seed: run folder}}`, written into the study folder."""
+    if not any(runs.values()):
+        raise UserError(f"{study}: no run to report on; run the study's train stages first")
+    read = {
+        variant: {seed: load_run(folder) for seed, folder in seeds.items()}
+        for variant, seeds in runs.items()
+        if seeds
+    }
+    return _write(study, f"Study: {Path(study).resolve().name}", read, read_study(read))
+
+
+def _write(out: Path, title: str, runs: Runs, paragraphs: list[Paragraph]) -> Path:
+    out = Path(out)
+    target = out if out.suffix == ".html" else out / "report.html"
+    figures = draw_all(runs)
+    page = _page(title, runs, paragraphs, figures)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for figure in figures:
+            (target.parent / f"{figure.name}.png").write_bytes(figure.png)
+        draft = target.with_name(target.name + ".part")
+        draft.write_text(page, encoding="utf-8")
+        os.replace(draft, target)
+    except OSError as error:
+        raise UserError(f"cannot write the report to {target.parent}: {error.strerror or error}") from error
+    return target
+
+
+def _page(title: str, runs: Runs, paragraphs: list[Paragraph], figures: list[Figure]) -> str:
+    template = Template((Path(__file__).parent / "template.html").read_text(encoding="utf-8"))
+    seeds = sorted({seed for runs_of in runs.values() for seed in runs_of})
+    kicker = ["Goldilocks report"]
+    kicker += [_plural(len(runs), "variant")] if len(runs) > 1 else []
+    kicker += [f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"]
+    return template.substitute(
+        title=_text(title),
+        kicker=" · ".join(kicker),
+        reading="\n".join(_paragraph(paragraph) for paragraph in paragraphs),
+        numbers=_numbers(runs),
+        figures="\n".join(_figure(figure) for figure in figures),
+        samples=_samples(runs),
+        provenance=_provenance(runs),
+    )
+
+
+def _paragraph(paragraph: Paragraph) -> str:
+    if not paragraph.about:
+        return f'<p class="headline">{_text(paragraph.text)}</p>'
+    return f"<p><strong>{_text(paragraph.about)}</strong>: {_text(paragraph.text)}</p>"
+
+
+def _numbers(runs: Runs) -> str:
+    summaries = summarise_runs(runs)["variants"]
+    body = []
+    for key, label, unit in ROWS:
+        cells = "".join(_cell(key, runs[variant], summaries[variant]) for variant in runs)
+        body.append(f'<tr><th scope="row">{_text(label)}<small>{_text(unit)}</small></th>{cells}</tr>')
+    head = "".join(
+        f'<th scope="col">{_text(variant)}<small>{_plural(len(seeds), "seed")}</small></th>'
+        for variant, seeds in runs.items()
+    )
+    several = any(len(seeds) > 1 for seeds in runs.values())
+    note = "Start, peak and end are read off a centred moving mean."
+    note += (
+        " Means over seeds, with 95% t intervals in brackets; the peak and the share lost are found in each"
+        " seed first, then averaged."
+        if several
+        else " One seed: no intervals."
+    )
+    table = _table(f'<th scope="col">Number</th>{head}', body, "wide-columns")
+    return f'<p class="note">{note}</p>{table}' + (_seed_table(runs) if several else "")
+
+
+def _table(head: str, rows: Iterable[str], kind: str) -> str:
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _cell(key: str, seeds: Mapping[int, Run], summary: Mapping[str, Any]) -> str:
+    bounds = ""
+    if key == "share_lost":
+        mean, interval, count = share_lost(seeds)
+        value = "–" if mean is None else _percent(mean)
+        bounds = f"[{_percent(interval[0])}, {_percent(interval[1])}]" if interval else ""
+        if 0 < count < len(seeds):
+            bounds += f" {count} of {len(seeds)} had a gain"
+    elif key == "peak_rss_mb":
+        roles = "<br>".join(f"{_text(role)} {size:,.0f}" for role, size in summary[key].items())
+        return f'<td class="roles">{roles or "–"}</td>'
+    else:
+        is_step = key == "gold_peak_step" and summary[key] is not None
+        value = f"{summary[key]:.0f}" if is_step else number(summary[key])
+        interval = summary["intervals"][key]
+        bounds = f"[{number(interval[0])}, {number(interval[1])}]" if interval else ""
+    return f"<td>{_text(value)}" + (f"<small>{_text(bounds)}</small>" if bounds else "") + "</td>"
+
+
+def _seed_table(runs: Runs) -> str:
+    rows, shown = [], [row for row in ROWS if row[0] != "peak_rss_mb"]
+    for variant, seeds in runs.items():
+        for seed, run in seeds.items():
+            summary = summarise_runs({variant: {seed: run}})["variants"][variant]
+            cells = "".join(_cell(key, {seed: run}, summary) for key, _, _ in shown)
+            rows.append(f'<tr><th scope="row">{_text(variant)}, seed {seed}</th>{cells}</tr>')
+    head = "".join(f'<th scope="col">{_text(label)}</th>' for label in ("Run", *(row[1] for row in shown)))
+    return f"<details><summary>Every seed by itself</summary>{_table(head, rows, 'seeds')}</details>"
+
+
+def _figure(figure: Figure) -> str:
+    data = base64.b64encode(figure.svg).decode()
+    return (
+        f'<figure><h3>{_text(figure.title)}</h3><div class="wide"><img alt="{_text(figure.alt)}" '
+        f'src="data:image/svg+xml;base64,{data}"></div><figcaption>{_text(figure.caption)} '
+        f'<a href="{figure.name}.png">{figure.name}.png</a></figcaption></figure>'
+    )
+
+
+def _samples(runs: Runs) -> str:
+    phases = {(v, seed): sample_phases(run) for v, seeds in runs.items() for seed, run in seeds.items()}
+    if not any(phases.values()):
+        return "<p>No rollouts were kept, so there is nothing to read here.</p>"
+    shown, opened = [], set()
+    for (variant, seed), found in phases.items():
+        is_first = variant not in opened
+        opened.add(variant)
+        shown.append(_run_samples(variant, seed, found, is_first))
+    kept = {phase.name for found in phases.values() for phase in found}
+    names = [name for name in ("start", "peak", "end") if name in kept]
+    lead = (
+        "Gold was not measured here, or did not vary at step 0, so there is no gap to rank by:"
+        " these are the responses that the proxy rewards most."
+    )
+    if "peak" in names:
+        lead = (
+            "The responses whose proxy reward most exceeds their gold, each standardised on the step-0"
+            " batch of the same run: at its start, at its gold peak and at its end. Last in each column,"
+            " a typical one."
+        )
+    seeds = dict.fromkeys(str(seed) for _, seed in phases)
+    options = _options("variant", "Variant", runs) + _options("seed", "Seed", seeds)
+    chooser = options + _options("phase", "Moment", ["all", *names])
+    return (
+        f'<p>{lead}</p><div class="chooser" hidden>{chooser}<span class="none note" role="status" hidden>'
+        f"No samples were kept for this choice.</span></div>{''.join(shown)}"
+    )
+
+
+def _options(name: str, label: str, values: Iterable[str]) -> str:
+    options = "".join(f'<option value="{_text(value)}">{_text(value)}</option>' for value in values)
+    return f'<label>{label} <select name="{name}">{options}</select></label>'
+
+
+def _run_samples(variant: str, seed: int, phases: list[Phase], is_open: bool) -> str:
+    columns = "".join(_phase(phase) for phase in phases) or "<p>No rollouts were kept for this run.</p>"
+    return (
+        f'<details class="run" data-variant="{_text(variant)}" data-seed="{seed}"'
+        f"{' open' if is_open else ''}>"
+        f'<summary>{_text(variant)}, seed {seed}</summary><div class="phases">{columns}</div></details>'
+    )
+
+
+def _phase(phase: Phase) -> str:
+    titles = {"start": "At the start", "peak": "At the gold peak", "end": "At the end"}
+    cards = "".join(_card(sample) for sample in phase.samples)
+    return (
+        f'<section class="phase" data-phase="{phase.name}"><h3>{titles[phase.name]}: step {phase.step}, '
+        f"{number(phase.kl_nats)} nats</h3>{cards}</section>"
+    )
+
+
+def _card(sample: Sample) -> str:
+    gap = "" if sample.gap is None else f"<strong>gap {number(sample.gap, signed=True)}</strong>"
+    gold = "not measured" if sample.gold is None else number(sample.gold)
+    figures = (
+        f"proxy {number(sample.reward)} · gold {gold} · KL {number(sample.kl_nats)} nats · "
+        f"{_plural(sample.tokens, 'token')}{'' if sample.ended else ', cut off'}"
+    )
+    return (
+        f'<article class="sample{" typical" if sample.is_typical else ""}">'
+        f"<header><span>{_text(sample.label)}</span>{gap}</header>"
+        f'<blockquote dir="auto"><span class="prompt">{_text(_clipped(sample.prompt))}</span>'
+        f"{_text(_clipped(sample.response))}</blockquote><footer>{figures}</footer></article>"
+    )
+
+
+def _provenance(runs: Runs) -> str:
+    rows, configs = [], []
+    for variant, seeds in runs.items():
+        for seed, run in seeds.items():
+            parents = run.manifest.get("parents") or {}
+            listed = "<br>".join(_parent(role, parent) for role, parent in parents.items())
+            rows.append(
+                f'<tr><th scope="row">{_text(variant)}, seed {seed}</th>'
+                f'<td class="hash">{_text(run.fingerprint)}</td>'
+                f"<td>{_text(str(run.manifest.get('code_version', '–')))}</td><td>{listed or '–'}</td></tr>"
+            )
+        seed, run = next(iter(seeds.items()))
+        config = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
+        name = f"Resolved config of {_text(variant)}, seed {seed}"
+        configs.append(f"<details><summary>{name}</summary><pre>{_text(config)}</pre></details>")
+    columns = ("Run", "Config fingerprint", "Code", "Parents (SHA-256)")
+    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    return _table(head, rows, "text") + "".join(configs)
+
+
+def _parent(role: str, parent: Any) -> str:
+    entry = parent if isinstance(parent, Mapping) else {"sha256": parent}
+    digest = _text(str(entry.get("sha256") or "no hash"))
+    return (
+        f'{_text(role)} <span class="hash" title="{digest}">{digest[:16]}</span> '
+        f"{_text(str(entry.get('path') or ''))}"
+    )
+
+
+def _text(value: str) -> str:
+    """Safe as HTML text and in a double-quoted attribute; unprintable characters become visible."""
+    return html.escape(UNPRINTABLE.sub("\ufffd", value), quote=True)
+
+
+def _clipped(value: str) -> str:
+    left_out = len(value) - LONGEST_TEXT
+    return (
+        value
+        if left_out <= 0
+        else f"{value[:LONGEST_TEXT]} … ({left_out} more characters in the Parquet file)"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("-", "−")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -1,0 +1,39 @@
+"""The KL penalty as a reward on every token."""
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from framework.component import Component
+from framework.divergence import k1, sequence_log_ratio
+from framework.masked import keep
+from framework.shaping.placement import at_last_token
+from framework.types import Rollout, Shaped
+
+
+class KlInReward(Component):
+    """Pays `-coef * k1` on every token and the reward on the last (Ziegler et al., arXiv 1909.08593).
+
+    Rewarded, k1 gives the policy gradient of KL(policy || reference) exactly, in expectation.
+    """
+
+    kind: Literal["kl_in_reward"] = "kl_in_reward"
+
+    def __call__(
+        self,
+        rollout: Rollout,
+        reference: Float[Tensor, "B T"],
+        reward: Float[Tensor, "B"],
+        kl_coef: float,
+    ) -> Shaped:
+        """The rollout with `-kl_coef * k1` on each token plus its reward on the last, in reward units."""
+        penalty = keep(k1(rollout.logprobs, reference), rollout.mask) * -kl_coef
+        return Shaped(
+            rollout=rollout,
+            reference=reference,
+            reward=reward,
+            token_rewards=penalty + at_last_token(reward, rollout.mask),
+            kl_nats=sequence_log_ratio(rollout.logprobs, reference, rollout.mask),
+            kl_coef=kl_coef,
+        )

@@ -1,0 +1,1 @@
+"""Engines that take steps, and the three fits: policy (SFT), reward heads, policy update."""

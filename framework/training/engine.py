@@ -1,0 +1,64 @@
+"""The seam between an update and the machinery that takes its steps.
+
+The plain torch engine stands beside this file; a sharded one (DeepSpeed) has the same shape.
+"""
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from framework.component import Component
+
+
+class Optimizer(Component):
+    """AdamW with linear warm-up, then a constant or linearly falling learning rate."""
+
+    lr: float = Field(default=1e-3, gt=0)
+    """Peak learning rate."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Optimiser steps over which the learning rate rises from zero."""
+    decay: Literal["constant", "linear"] = "constant"
+    """What follows the warm-up; `linear` reaches zero at the last step."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """L2 norm that a gradient is scaled down to."""
+
+    def lr_at(self, step: int, total_steps: int | None) -> float:
+        """Learning rate of optimiser step `step` (from 0) of `total_steps`."""
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / self.warmup_steps
+        if self.decay == "constant" or total_steps is None:
+            return self.lr
+        left = (total_steps - step) / max(1, total_steps - self.warmup_steps)
+        return self.lr * max(0.0, left)
+
+
+class Engine(Protocol):
+    """Owns a module's gradients and optimiser. Losses add up until `step`."""
+
+    module: nn.Module
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`."""
+        ...
+
+    def step(self) -> float:
+        """Clip, step, clear; returns the gradient norm before clipping."""
+        ...
+
+    def autocast(self) -> torch.autocast:
+        """The precision that forward passes run in."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write optimiser state, beside weights that the module's owner writes."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+        ...

@@ -1,0 +1,132 @@
+"""The command line: one verb per stage, one YAML for all of them.
+
+    goldilocks VERB [CONFIG.yaml] [key=value ...] [--out DIR]
+"""
+
+import os
+
+# Before torch is imported: threads of several processes that spin for two cores are 10-100 times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+import argparse
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from framework.errors import GoldilocksError, UserError
+
+VERBS = {
+    "demo": "show reward over-optimisation, end to end, in about three minutes",
+    "check": "validate a configuration, spell out its arithmetic and its placement; starts nothing",
+    "fit-policy": "fit the start policy to the world's corpus (SFT)",
+    "fit-gold": "fit an n-gram gold scorer to labelled text",
+    "label": "sample pairs from the start policy and label them by gold, with noise",
+    "fit-reward": "fit the reward model to the pairs",
+    "train": "train the policy on the proxy reward; --resume RUN goes on",
+    "study": "run every variant and seed of a configuration, and report",
+    "report": "write the report of a run or a study again",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code: 0, 1 for a failed run, 2 for a user's mistake, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except GoldilocksError as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"goldilocks {options.verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"goldilocks {options.verb}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        # A defect of ours: still one line, and the way to the traceback.
+        if options.debug:
+            traceback.print_exc()
+        text = " ".join(str(error).split())
+        print(f"goldilocks {options.verb}: {type(error).__name__}: {text} (--debug shows where)", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="goldilocks", description=__doc__.splitlines()[0] if __doc__ else None)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, text in VERBS.items():
+        verb = verbs.add_parser(name, help=text, description=text)
+        verb.add_argument("--debug", action="store_true", help="show tracebacks")
+        if name == "report":
+            verb.add_argument("folder", type=Path, help="a run or study folder")
+            continue
+        verb.add_argument("words", nargs="*", metavar="CONFIG.yaml | key=value", help="a file, then overrides")
+        verb.add_argument("--out", type=Path, help="the folder to write to")
+        verb.add_argument("--seed", type=int, help="short for seed=N (demo: the seed of the study)")
+        if name in ("train", "study", "demo"):
+            verb.add_argument("--address", help="of a Ray cluster: auto, or host:port; default: start one here")
+        if name == "train":
+            verb.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+        if name == "check":
+            verb.add_argument("--show", action="store_true", help="print the whole resolved configuration")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Hand over to the verb's own module; each is imported only when it is asked for."""
+    if options.verb == "report":
+        from jobs.verbs.report import report
+
+        return report(options.folder)
+    from jobs.verbs import configured
+
+    cfg, source = configured(options.verb, options.words, options.seed)
+    if options.verb == "check":
+        from jobs.verbs.check import check
+
+        return check(cfg, source, show=options.show)
+    out = options.out or Path("runs") / (options.verb if source is None else source.stem)
+    if options.verb in ("demo", "study"):
+        from jobs.verbs.study import study
+
+        return study(cfg, out, StopSignal(), options.address)
+    if options.verb == "fit-gold":
+        from jobs.verbs.fit_gold import fit_gold
+
+        return fit_gold(cfg, out)
+    from jobs.verbs import single
+
+    if options.verb == "train":
+        if options.resume:
+            if options.words or options.out:
+                raise UserError("--resume takes its configuration and folder from the run: give nothing else")
+            return single.resume(options.resume, StopSignal(), options.address)
+        return single.train(cfg, out, source, StopSignal(), options.address)
+    return single.stage(options.verb, cfg, out, source)
+
+
+class StopSignal:
+    """True once SIGINT or SIGTERM asked to stop after the step under way; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Callable[..., Any] | int | None] = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._ask)
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def _ask(self, number: int, _frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this step; once more stops at once", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

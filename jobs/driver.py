@@ -1,0 +1,36 @@
+"""The online loop. This is the function that runs, not a picture of it."""
+
+from collections.abc import Callable
+
+from framework.config import Config
+from framework.data.prompts import PromptStream
+from jobs.checkpoint import Checkpoints
+from jobs.roles import Roles
+from jobs.run_log import RunLog
+from jobs.run_state import RunState
+
+
+def train_policy(
+    cfg: Config,
+    roles: Roles,
+    prompts: PromptStream,
+    log: RunLog,
+    checkpoints: Checkpoints,
+    state: RunState,
+    stop_asked: Callable[[], bool],
+) -> RunState:
+    """Run from `state` to the last step, or to the end of the step in which a stop is asked for."""
+    while state.step < cfg.steps and not stop_asked():
+        rollout = roles.policy.rollout(state.request(cfg, prompts)).get()
+        reference = roles.reference.logprobs(rollout)  # three roles in flight at once
+        scores = roles.reward.score(rollout)
+        gold = roles.gold.score(rollout, when=state.due(cfg.gold_every, cfg.steps))
+        exact_kl = roles.exact_kl(rollout, when=state.due(cfg.exact_kl_every, cfg.steps))
+        reward = cfg.aggregation(scores.get())
+        shaped = cfg.shaping(rollout, reference.get(), reward, state.kl.coef)
+        report = roles.policy.update(cfg.advantage(shaped)).get()
+        log.step(state, shaped, scores.get(), report, gold.get(), exact_kl)
+        state = state.after(cfg, shaped, report)
+        if stop_asked() or state.due(cfg.save_every, cfg.steps + 1):
+            checkpoints.save(state, roles.policy)
+    return state

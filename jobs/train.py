@@ -1,0 +1,158 @@
+"""`goldilocks train`: one online run, from a start policy and a reward model to a run folder."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from framework.analysis.summary import summarise_run
+from framework.artifacts import Artifact, code_version, hash_folder, write_text
+from framework.config import Config, load_config
+from framework.data.prompts import PromptStream
+from framework.errors import GoldilocksError, RunError, UserError
+from jobs.checkpoint import Checkpoints
+from jobs.driver import train_policy
+from jobs.roles import open_roles
+from jobs.run_log import RunLog
+from jobs.run_state import RunState
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What surrounds a run and changes none of its numbers."""
+
+    stop_asked: Callable[[], bool] = lambda: False
+    """Asked between steps; True saves a checkpoint and ends the run there."""
+    show: Callable[[int, dict[str, Any]], None] | None = None
+    """Told every step's number and metrics."""
+    address: str | None = None
+    """Of a Ray cluster; None attaches inside a submitted job and starts one here elsewhere."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended."""
+
+    run: Path
+    finished: bool
+    """False after an interrupt: `goldilocks train --resume RUN` goes on."""
+    summary: dict[str, Any] | None
+    messages: tuple[str, ...] = ()
+
+
+def start_run(
+    cfg: Config,
+    run: Path,
+    policy: Artifact,
+    reward: Artifact,
+    context: RunContext,
+) -> RunResult:
+    """Train from the beginning, or go on where this very run stopped.
+
+    Raises:
+        UserError: the folder holds another run, or cannot be written.
+    """
+    stored = run / "fingerprint.txt"
+    parents = {"policy": policy, "reward": reward}
+    identity = _identity(cfg, parents)
+    if stored.exists():
+        if stored.read_text().strip() != identity:
+            raise UserError(f"{run} holds a run of another configuration: choose another --out, or delete it")
+        return resume_run(run, context)
+    if run.exists() and any(run.iterdir()):
+        raise UserError(f"{run} is not empty and holds no run: choose another --out")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        write_text(run / "config.yaml", cfg.to_yaml())
+    except OSError as error:
+        raise UserError(f"cannot write {run}: {error.strerror}; choose another --out") from error
+    manifest = {
+        "kind": "train",
+        "fingerprint": identity,
+        "parents": {
+            name: {"path": str(parent.path.resolve()), "sha256": parent.sha256, "figures": parent.figures}
+            for name, parent in parents.items()
+        },
+        "code_version": code_version(),
+    }
+    write_text(run / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    write_text(stored, identity + "\n")
+    return _run(cfg, run, RunState.start(cfg), None, context, ())
+
+
+def resume_run(run: Path, context: RunContext) -> RunResult:
+    """Go on from the newest sound checkpoint; a finished run is only summarised again.
+
+    Raises:
+        UserError: no run there, or one whose policy or reward model has changed since.
+    """
+    if not (run / "manifest.json").is_file() or not (run / "config.yaml").is_file():
+        raise UserError(f"{run} holds no run to resume: give the folder that holds its manifest.json")
+    cfg = load_config(run / "config.yaml")
+    for name, parent in json.loads((run / "manifest.json").read_text())["parents"].items():
+        path = Path(parent["path"])
+        if not path.is_dir():
+            raise UserError(f"{run} needs its {name} at {path}, which is gone: put it back")
+        if hash_folder(path) != parent["sha256"]:
+            raise UserError(f"the {name} at {path} is not the one this run began with: KL and rewards would not compare")
+    found = Checkpoints(run, cfg.keep_checkpoints).latest()
+    checkpoint, state, messages = found if found else (None, RunState.start(cfg), [])
+    return _run(cfg, run, state, checkpoint, context, tuple(messages))
+
+
+def _run(
+    cfg: Config,
+    run: Path,
+    state: RunState,
+    checkpoint: Path | None,
+    context: RunContext,
+    messages: tuple[str, ...],
+) -> RunResult:
+    """Open the roles and hand over to the driver."""
+    parents = json.loads((run / "manifest.json").read_text())["parents"]
+    prompts = PromptStream(cfg.world.prompts("train"), cfg.seed)
+    checkpoints = Checkpoints(run, cfg.keep_checkpoints)
+    if state.step < cfg.steps:
+        policy, reward = Path(parents["policy"]["path"]), Path(parents["reward"]["path"])
+        with open_roles(cfg, _run_name(run), policy, reward, context.address) as roles:
+            if checkpoint:
+                roles.policy.load(checkpoint).get()
+            _drop_later_rollouts(run, state.step)
+            log = RunLog(run, roles, state.step, context.show)
+            try:
+                state = train_policy(cfg, roles, prompts, log, checkpoints, state, context.stop_asked)
+            except GoldilocksError as error:
+                raise RunError(f"{error}. {_last_good(run, checkpoints)}") from error
+            finally:
+                log.close()
+    if state.step < cfg.steps:
+        return RunResult(run, False, None, messages)
+    summary = summarise_run(run)
+    write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return RunResult(run, True, summary, messages)
+
+
+def _identity(cfg: Config, parents: dict[str, Artifact]) -> str:
+    return "-".join([cfg.fingerprint(), *(p.sha256[:8] for p in parents.values())])
+
+
+def _run_name(run: Path) -> str:
+    """Of a run in Ray's dashboard: where it stands, as far as it takes to tell runs apart."""
+    parts = [p for p in run.resolve().parts[-4:] if p not in ("train", "/")]
+    return "-".join(parts)
+
+
+def _last_good(run: Path, checkpoints: Checkpoints) -> str:
+    found = checkpoints.latest()
+    where = f"last good checkpoint: {found[0]}" if found else "no checkpoint was written yet"
+    return f"{where}; go on with `goldilocks train --resume {run}`"
+
+
+def _drop_later_rollouts(run: Path, start_step: int) -> None:
+    for path in (run / "rollouts").glob("step_*.parquet"):
+        if int(path.stem.removeprefix("step_")) >= start_step:
+            path.unlink()
+    if start_step == 0:
+        shutil.rmtree(run / "tensorboard", ignore_errors=True)

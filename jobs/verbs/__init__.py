@@ -1,0 +1,26 @@
+"""What each verb prints around the stage it runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from framework.config import Config, load_config
+from framework.errors import UserError
+from framework.overrides import parse_overrides
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def configured(verb: str, words: Sequence[str], seed: int | None) -> tuple[Config, Path | None]:
+    """The configuration that a command line asks for, and the file it came from."""
+    files = [word for word in words if "=" not in word]
+    if len(files) > 1:
+        raise UserError(f"one configuration at a time: got {', '.join(files)}")
+    overrides = parse_overrides([word for word in words if "=" in word])
+    source = Path(files[0]) if files else None
+    if verb == "demo":
+        if files:
+            raise UserError("demo has a configuration of its own; use `goldilocks study` for yours")
+        source = CONFIGS / "demo.yaml"
+    if seed is not None:
+        overrides |= {"seeds": [seed]} if verb in ("demo", "study") else {"seed": seed}
+    return load_config(source, overrides), source

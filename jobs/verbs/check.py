@@ -1,0 +1,39 @@
+"""`goldilocks check`: what a configuration means, before anything loads."""
+
+from pathlib import Path
+
+from cluster.plan import bundles, explain, local_node, table
+from cluster.spec import load_spec
+from framework.config import Config
+
+
+def check(cfg: Config, source: Path | None, show: bool) -> int:
+    """Print the arithmetic and the placement; 2 where the layout does not fit this machine."""
+    if show:
+        print(cfg.to_yaml())
+    for name in cfg.variants:
+        cfg.variant(name, cfg.seeds[0])
+    rows, parts = cfg.rollouts, cfg.update.minibatches
+    steps = cfg.update.epochs * parts
+    micro = cfg.update.micro_batch or rows // parts
+    print(f"{source or 'defaults'}: valid, fingerprint {cfg.fingerprint()}")
+    print(
+        f"a step: {cfg.prompts_per_step} prompts x {cfg.samples_per_prompt} samples = {rows} rollouts of up to "
+        f"{cfg.max_new_tokens} tokens; {cfg.update.epochs} epochs x {parts} mini-batches of {rows // parts} = "
+        f"{steps} optimiser steps, {-(-(rows // parts) // micro)} forward passes of {micro} rows each"
+    )
+    print(f"a run: {cfg.steps} steps = {cfg.steps * rows} rollouts, at most {cfg.steps * rows * cfg.max_new_tokens} tokens")
+    if cfg.variants:
+        names = ", ".join(cfg.variants)
+        print(f"a study: {len(cfg.variants)} variants ({names}) x {len(cfg.seeds)} seeds = {len(cfg.variants) * len(cfg.seeds)} runs")
+    print(
+        f"reward: {cfg.fit_reward.heads} heads, {cfg.aggregation.convention}; "
+        f"KL: {cfg.kl.kind}, {cfg.shaping.kind}, k1 in nats per sequence to the start policy"
+    )
+    if cfg.backend == "inline":
+        print("roles: all in this process")
+        return 0
+    spec = load_spec(cfg.cluster)
+    plan = explain(bundles(spec), [local_node(spec)], spec.strategy)
+    print(f"roles: layout {spec.name} on Ray\n{table(plan)}")
+    return 0 if plan.fits else 2

@@ -1,0 +1,63 @@
+"""The single stages and `goldilocks train`. A verb first makes what it needs and does not find."""
+
+from pathlib import Path
+
+from framework.config import Config
+from framework.report.html import write_run_report
+from jobs.stages import pairs_stage, policy_stage, reward_stage
+from jobs.train import RunContext, RunResult, resume_run, start_run
+from jobs.verbs.show import bars, closing, console
+from jobs.workspace import Workspace
+
+INTERRUPTED = 130
+
+
+def stage(verb: str, cfg: Config, out: Path, source: Path | None) -> int:
+    """`fit-policy`, `label` or `fit-reward`."""
+    workspace = Workspace(out)
+    command = f"goldilocks {{}} {source or ''} --out {out}".replace("  ", " ")
+    with bars() as shown:
+        made = policy_stage(cfg, workspace, shown.stage("fit-policy"))
+        then = "label"
+        if verb != "fit-policy":
+            policy, made = made, pairs_stage(cfg, workspace, made, shown.stage("label"))
+            then = "fit-reward"
+        if verb == "fit-reward":
+            made = reward_stage(cfg, workspace, policy, made, shown.stage("fit-reward"))
+            then = "train"
+    for name, value in made.figures.items():
+        console.print(f"{name}: {value:.4g}")
+    closing(made.path, command.format(then))
+    return 0
+
+
+def train(cfg: Config, out: Path, source: Path | None, stop: object, address: str | None) -> int:
+    """`goldilocks train CONFIG`: the stages that are missing, then the run in `out/train`."""
+    workspace = Workspace(out)
+    with bars() as shown:
+        policy = policy_stage(cfg, workspace, shown.stage("fit-policy"))
+        pairs = pairs_stage(cfg, workspace, policy, shown.stage("label"))
+        reward = reward_stage(cfg, workspace, policy, pairs, shown.stage("fit-reward"))
+        context = RunContext(stop, shown.run("train", cfg.steps), address)
+        result = start_run(cfg, out / "train", policy, reward, context)
+    return _end(result)
+
+
+def resume(run: Path, stop: object, address: str | None) -> int:
+    """`goldilocks train --resume RUN`."""
+    with bars() as shown:
+        result = resume_run(run, RunContext(stop, shown.run("train", 0), address))
+    return _end(result)
+
+
+def _end(result: RunResult) -> int:
+    for message in result.messages:
+        console.print(message)
+    if not result.finished or result.summary is None:
+        closing(result.run, f"goldilocks train --resume {result.run}")
+        return INTERRUPTED
+    for name in ("proxy_start", "proxy_final", "gold_start", "gold_peak", "gold_final", "kl_nats_final"):
+        if result.summary[name] is not None:
+            console.print(f"{name}: {result.summary[name]:.3f}")
+    closing(write_run_report(result.run), f"goldilocks report {result.run}")
+    return 0

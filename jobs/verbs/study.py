@@ -1,0 +1,56 @@
+"""`goldilocks study` and `goldilocks demo`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from framework.config import Config
+from jobs.study import StudyView, run_study
+from jobs.verbs.show import bars, closing, console
+from jobs.verbs.single import INTERRUPTED
+
+COLUMNS = {
+    "proxy": ("proxy_start", "proxy_final"),
+    "gold start": ("gold_start",),
+    "gold peak": ("gold_peak",),
+    "at step": ("gold_peak_step",),
+    "at nats": ("kl_nats_at_gold_peak",),
+    "gold end": ("gold_final",),
+    "nats end": ("kl_nats_final",),
+}
+
+
+def study(cfg: Config, out: Path, stop: Callable[[], bool], address: str | None) -> int:
+    """Run a study, print its table and where the report is."""
+    with bars() as shown:
+        result = run_study(cfg, out, stop, StudyView(shown.stage, shown.run), address)
+    if not result.finished:
+        closing(out, f"the same command again: what is finished is kept (--out {out})")
+        return INTERRUPTED
+    console.print(_table(result.summary))
+    closing(result.report, f"open {result.report}")
+    return 0
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    """One row per variant: means over seeds, with half the width of the 95% interval where it is known."""
+    table = Table(title="proxy in reference standard deviations, gold in its own unit, KL in nats per sequence")
+    table.add_column("variant")
+    for name in COLUMNS:
+        table.add_column(name, justify="right")
+    for variant, figures in summary["variants"].items():
+        cells = [" to ".join(_figure(figures, key) for key in keys) for keys in COLUMNS.values()]
+        table.add_row(variant, *cells)
+    return table
+
+
+def _figure(figures: dict[str, Any], key: str) -> str:
+    value = figures[key]
+    if value is None:
+        return "-"
+    digits = 0 if key.endswith("step") else 2
+    interval = figures["intervals"][key]
+    spread = f" ± {(interval[1] - interval[0]) / 2:.{digits}f}" if interval else ""
+    return f"{value:.{digits}f}{spread}"

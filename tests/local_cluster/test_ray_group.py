@@ -1,0 +1,197 @@
+import contextlib
+import os
+import signal
+import time
+import uuid
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from actors.group import InlineGroup, RayGroup
+from cluster.placement import Seat, place
+from cluster.plan import Bundle
+from framework.errors import RunError, UserError
+from framework.types import Rows
+
+pytestmark = pytest.mark.ray
+
+
+@dataclass(frozen=True)
+class Batch(Rows):
+    x: Tensor
+    names: tuple[str, ...]
+
+
+class TwoPartError(Exception):
+    """Cannot be rebuilt from a pickle, as many libraries' errors cannot."""
+
+    def __init__(self, code, text):
+        super().__init__(f"{code}: {text}")
+
+
+class Toy:
+    def __init__(self, width):
+        if width == 0:
+            raise OSError("no such weights")
+        self.weight = torch.randn(width, width, generator=torch.Generator().manual_seed(1))
+
+    def score(self, batch):
+        return torch.tanh(batch.x @ self.weight)
+
+    def user_mistake(self):
+        raise UserError("column 'text' is missing: rename it")
+
+    def bug(self):
+        raise TwoPartError(7, "deep down")
+
+    def unsendable(self):
+        return lambda: None
+
+    def die(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def sleep(self, seconds):
+        time.sleep(seconds)
+
+    def threads(self):
+        return torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]
+
+    def process(self):
+        return os.getpid()
+
+
+def batch(rows, width=32):
+    x = torch.randn(rows, width, generator=torch.Generator().manual_seed(rows))
+    return Batch(x, tuple(str(i) for i in range(rows)))
+
+
+@contextlib.contextmanager
+def opened(role="reward", width=32, replicas=1, threads=1, **options):
+    """A group of toys in a placement of its own, for the length of a `with` block."""
+    run = f"run-{uuid.uuid4().hex[:8]}"
+    names = [role] if replicas == 1 else [f"{role}-{rank}" for rank in range(replicas)]
+    layout = [Bundle(name, role, rank, 0.25, 0, threads) for rank, name in enumerate(names)]
+    with place(layout, run, "PACK", 30) as placement:
+        group = RayGroup(role, Toy, (width,), placement.seats(role), namespace=run, **options)
+        try:
+            yield group
+        finally:
+            group.close()
+
+
+@pytest.fixture(scope="module")
+def single(ray_session):
+    """One worker, for tests that leave it as it was."""
+    with opened(call_timeout_seconds=60) as group:
+        yield group
+
+
+@pytest.fixture(scope="module")
+def pair(ray_session):
+    """Two workers, for tests that leave them as they were."""
+    with opened(replicas=2, call_timeout_seconds=60) as group:
+        yield group
+
+
+def test_inline_and_ray_and_replicas_give_the_same_bits(single, pair):
+    rows = batch(11)
+    inline = InlineGroup("reward", Toy, (32,)).scatter("score", rows, unit=4, join=torch.cat).get()
+    for group in (single, pair):
+        assert torch.equal(group.scatter("score", rows, unit=4, join=torch.cat).get(), inline)
+
+
+def test_results_are_tensors_that_may_be_written_to(single):
+    result = single.call(
+        "score", batch(20_000)
+    ).get()  # above the limit for results that travel with the reply
+    kept = result.clone()
+    result += 1
+    assert torch.equal(result, kept + 1)
+
+
+def test_replicas_are_processes_that_work_at_the_same_time(pair):
+    assert len({*pair.call_all("process").get(), os.getpid()}) == 3
+    begin = time.monotonic()
+    pending = pair.call_all("sleep", 0.5)
+    pending.get()
+    assert time.monotonic() - begin < 0.9
+    assert 0.5 <= pending.busy_seconds < 0.9
+
+
+def test_actors_bear_their_names_in_the_namespace_of_the_run(ray_session, pair):
+    found = {
+        actor["name"]: actor["namespace"] for actor in ray_session.util.list_named_actors(all_namespaces=True)
+    }
+    assert found["reward-0"] == found["reward-1"] and found["reward-0"].startswith("run-")
+    seat = Seat("reward-0", "reward", 0, 0, 1, "DEFAULT")
+    with pytest.raises(RunError, match="reward-0 already lives in namespace"):
+        RayGroup("reward", Toy, (2,), [seat], namespace=found["reward-0"])
+
+
+def test_thread_counts_reach_torch_and_the_environment(single):
+    assert single.call("threads").get() == (1, "1")
+    with opened(threads=2) as group:
+        assert group.call("threads").get(60) == (2, "2")
+
+
+def test_peak_memory_is_that_of_the_workers(pair):
+    assert all(50 < peak < 2000 for peak in pair.call_all("peak_rss_mb").get())
+
+
+def test_a_goldilocks_error_arrives_as_itself(single):
+    with pytest.raises(UserError) as caught:
+        single.call("user_mistake").get()
+    assert str(caught.value) == "column 'text' is missing: rename it"
+    assert type(caught.value) is UserError and caught.value.exit_code == 2
+    assert single.call("score", batch(2)).get().shape == (2, 32)
+
+
+def test_any_other_error_names_worker_host_and_root_cause(pair):
+    with pytest.raises(RunError) as caught:
+        pair.call("bug").get()
+    message = str(caught.value)
+    assert message.startswith("reward-0.bug failed on ") and message.endswith("TwoPartError: 7: deep down")
+    assert "\n" not in message
+    assert "raise TwoPartError" in caught.value.__notes__[0]
+    assert "raise TwoPartError" in str(caught.value.__cause__)
+
+
+def test_a_result_that_cannot_travel_is_reported_like_any_error(single):
+    for group in (single, InlineGroup("reward", Toy, (32,))):
+        with pytest.raises(RunError, match=r"^reward\.unsendable failed on .*pickle"):
+            group.call("unsendable").get()
+
+
+def test_no_answer_in_time_names_role_method_and_deadline(single):
+    with pytest.raises(RunError, match=r"^reward\.sleep gave no answer within 0\.2 s$"):
+        single.call("sleep", 0.5).get(0.2)
+
+
+def test_a_killed_worker_is_named_and_every_later_call_says_so(ray_session):
+    with opened(role="policy") as group:
+        for method in ("die", "threads"):
+            begin = time.monotonic()
+            with pytest.raises(RunError, match=f"^policy died in {method} on .*killed or crashed") as caught:
+                group.call(method).get(60)
+            assert "\n" not in str(caught.value) and time.monotonic() - begin < 20
+
+
+def test_a_rebuildable_worker_comes_back_and_its_brother_is_not_touched(ray_session):
+    with opened(replicas=2, restarts=1) as group:
+        before = group.scatter("score", batch(8), unit=4, join=torch.cat).get(60)
+        first, second = group.call_all("process").get()
+        os.kill(second, signal.SIGKILL)
+        assert torch.equal(group.scatter("score", batch(8), unit=4, join=torch.cat).get(60), before)
+        assert group.call("process").get() == first
+        os.kill(group.call_all("process").get()[1], signal.SIGKILL)
+        with pytest.raises(RunError, match=r"^reward-1 died in score"):
+            group.scatter("score", batch(8), unit=4, join=torch.cat).get(60)
+
+
+def test_a_worker_that_cannot_be_built_shows_the_root_cause(ray_session):
+    with opened(role="gold", width=0) as group:
+        for pending in (group.ready(), group.call("threads")):
+            with pytest.raises(RunError, match=r"^gold\.\w+ failed on .*OSError: no such weights"):
+                pending.get(60)

@@ -1,0 +1,22 @@
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from framework.aggregation import Mean
+from framework.masked import masked_mean
+from framework.preference import bradley_terry
+from framework.types import PolicyBatch
+
+
+def test_wrong_shapes_and_dtypes_fail_in_tests():
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    with pytest.raises(TypeCheckError):
+        Mean()(torch.zeros(3))
+    with pytest.raises(TypeCheckError):
+        masked_mean(torch.zeros(2, 3), mask)
+    with pytest.raises(TypeCheckError):
+        masked_mean(torch.zeros(2, 4), mask.int())
+    with pytest.raises(TypeCheckError):
+        bradley_terry(torch.zeros(2, 3), torch.zeros(2, 3), margin=torch.zeros(2))
+    with pytest.raises(TypeCheckError):
+        PolicyBatch(torch.zeros(2, 4), torch.zeros(2, 3), torch.zeros(2, 4), mask)
