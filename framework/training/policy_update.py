@@ -131,7 +131,7 @@ class PolicyUpdate:
 
 def _trim(
     micro: Credited, weights: Float[Tensor, "B T"], device: torch.device
-) -> tuple[Credited, Float[Tensor, "B T"]]:
+) -> tuple[Credited, Float[Tensor, "B W"]]:
     """The batch without columns that are padding in every row, on the policy's device."""
     width = max(1, int(micro.shaped.rollout.mask.sum(dim=1).max()))
     return micro.columns(width).to(device), weights[:, :width].to(device)

@@ -187,7 +187,7 @@ def test_a_report_that_cannot_be_written_is_one_line(tmp_path, without_plots):
 
 def test_a_study_of_fifteen_runs_is_small_and_quick(tmp_path):
     runs = write_fake_study(tmp_path, steps=150)
-    started = time.perf_counter()
+    started = time.process_time()
     path = write_study_report(tmp_path, runs)
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 15
     assert path.stat().st_size < 3_000_000

@@ -1,0 +1,108 @@
+"""What can run two ways gives the same numbers, byte for byte."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.equivalence.contents import contents
+from safetensors.torch import load_file
+
+from framework.gold.rule import Rule
+from framework.gold.scorer import ScoredTexts
+from jobs.train import RunContext, resume_run, start_run
+
+
+def _run(tiny, out: Path, **changes) -> dict[str, bytes]:
+    start_run(tiny.but(**changes), out, tiny.policy, tiny.reward, RunContext())
+    return contents(out)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny, tmp_path_factory):
+    return _run(tiny, tmp_path_factory.mktemp("undisturbed") / "train")
+
+
+def test_the_same_seed_twice(tiny, undisturbed, tmp_path):
+    assert _run(tiny, tmp_path / "again") == undisturbed
+
+
+def test_another_seed_differs(tiny, undisturbed, tmp_path):
+    assert _run(tiny, tmp_path / "other", seed=1)["metrics.jsonl"] != undisturbed["metrics.jsonl"]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_a_stop_and_a_resume_leave_no_trace(tiny, undisturbed, tmp_path, step):
+    run = tmp_path / "train"
+    asked = iter(range(100))
+    # The driver asks twice a step: before it begins, and at its end.
+    stopped = start_run(
+        tiny.cfg, run, tiny.policy, tiny.reward, RunContext(stop_asked=lambda: next(asked) >= 2 * step - 1)
+    )
+    assert not stopped.finished
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == step
+    assert resume_run(run, RunContext()).finished
+    assert contents(run) == undisturbed
+
+
+class _PowerCut(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [0, 1, 3, 4])
+def test_a_crash_between_checkpoints_and_a_resume_leave_no_trace(tiny, undisturbed, tmp_path, step):
+    def cut(done: int, _metrics: dict) -> None:
+        if done == step:
+            raise _PowerCut
+
+    run = tmp_path / "train"
+    with pytest.raises(_PowerCut):
+        start_run(tiny.cfg, run, tiny.policy, tiny.reward, RunContext(show=cut))
+    assert resume_run(run, RunContext()).finished
+    assert contents(run) == undisturbed
+
+
+def test_a_torn_checkpoint_is_passed_over(tiny, undisturbed, tmp_path):
+    run = tmp_path / "train"
+    asked = iter(range(100))
+    start_run(tiny.cfg, run, tiny.policy, tiny.reward, RunContext(stop_asked=lambda: next(asked) >= 9))
+    newest = max((run / "checkpoints").iterdir(), key=lambda p: int(p.name.removeprefix("step_")))
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    result = resume_run(run, RunContext())
+    assert result.finished
+    assert "cut short" in result.messages[0]
+    assert contents(run) == undisturbed
+
+
+def test_gold_reaches_no_weight(tiny, undisturbed, tmp_path, monkeypatch):
+    class Noise:
+        def score(self, prompts, responses):
+            return ScoredTexts(torch.randn(len(prompts)) * 1e3, 0)
+
+    monkeypatch.setattr(Rule, "build", lambda self, device: Noise())
+    noisy = _run(tiny, tmp_path / "noise")
+    weights = [name for name in undisturbed if "checkpoints" in name]
+    assert weights
+    assert all(noisy[name] == undisturbed[name] for name in weights)
+    assert noisy["metrics.jsonl"] != undisturbed["metrics.jsonl"]  # the noise was really measured
+
+
+def test_two_scorer_replicas_equal_one(tiny, undisturbed, tmp_path):
+    layout = tmp_path / "two.yaml"
+    layout.write_text(
+        "roles:\n  policy: {cpus: 0.25}\n  reference: {cpus: 0.25, replicas: 2}\n"
+        "  reward: {cpus: 0.25, replicas: 2}\n  gold: {cpus: 0.25, replicas: 3}\n"
+    )
+    assert _run(tiny, tmp_path / "two", cluster=str(layout)) == undisturbed
+
+
+def test_accumulated_or_not(tiny, tmp_path):
+    """Sums of floats in another order: equal to rounding on the first step, not to the bit."""
+    whole = _run(tiny, tmp_path / "whole", steps=1)
+    parts = _run(tiny, tmp_path / "parts", steps=1, update=tiny.cfg.update.model_dump(mode="json") | {"micro_batch": 2})
+    assert whole.keys() == parts.keys()
+    for name in whole:
+        if name.endswith("model.safetensors"):
+            a, b = (load_file(tmp_path / run / name) for run in ("whole", "parts"))
+            for key in a:
+                torch.testing.assert_close(a[key], b[key], rtol=0, atol=2e-5)
