@@ -6,6 +6,7 @@ set. Nothing is ever stopped that was not started here.
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ def connect(
         yield Session(namespace, started_here=False, dashboard_url=None)
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address not in ("local", "auto"):
+        _assert_listening(address)
     options = _local_options(spec, dashboard) if address == "local" else _attach_options()
     try:
         context = ray.init(
@@ -107,6 +110,19 @@ def _prepare_environment() -> None:
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
     if "RAY_AUTH_TOKEN" in os.environ or token.is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _assert_listening(address: str) -> None:
+    """Raise a UserError where nothing listens: Ray itself would try for more than a minute."""
+    host, colon, port = address.rpartition(":")
+    if "://" in address or not colon or not port.isdigit():
+        raise UserError(f"address {address!r}: give local, auto or the host:port of a Ray head")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise UserError(
+            f"no Ray head listens at {address} ({error}): is it up? `ray status` tells"
+        ) from error
 
 
 def _local_options(spec: ClusterSpec, dashboard: bool) -> dict[str, Any]:

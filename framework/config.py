@@ -21,10 +21,12 @@ from framework.component import Component
 from framework.data.preferences import Label
 from framework.errors import UserError
 from framework.gold import Gold, Rule
+from framework.gold.ngram import FitNgram
 from framework.kl import Fixed, KlController
 from framework.models.causal import PolicyModel, TinyLlama
 from framework.objectives import Objective, PpoClip
 from framework.overrides import apply_overrides
+from framework.precision import native_precision
 from framework.shaping import KlInReward, Shaping
 from framework.training.policy_fit import FitPolicy
 from framework.training.policy_update import Update
@@ -45,6 +47,8 @@ class Config(Component):
     sft: FitPolicy = FitPolicy()
     gold: Gold = Rule()
     """The signal that is withheld: it labels pairs and measures, and never trains a policy."""
+    fit_gold: FitNgram | None = None
+    """What `fit-gold` fits an n-gram gold scorer to: text that nothing else sees."""
     label: Label = Label()
     fit_reward: FitReward = FitReward()
 
@@ -70,8 +74,9 @@ class Config(Component):
     objective: Objective = PpoClip()
     update: Update = Update()
 
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of forward and backward passes; master weights stay float32."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Of forward and backward passes; master weights stay float32. auto: bfloat16 where this machine computes
+    in it natively; a run writes down which it was."""
     scorer_rows: int = Field(default=32, ge=1)
     """Rows per forward pass of the reference and the reward model."""
     gold_every: int = Field(default=1, ge=1)
@@ -163,9 +168,10 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
 def parse_config(tree: Mapping[str, Any], where: str = "configuration") -> Config:
     """A validated configuration, or one line that says which key is wrong and how to mend it."""
     try:
-        return Config.model_validate(_fill_kinds(dict(tree), Config))
+        cfg = Config.model_validate(_fill_kinds(dict(tree), Config))
     except ValidationError as error:
         raise UserError(f"{where}: {_explain(error.errors()[0])}") from None
+    return cfg.model_copy(update={"precision": native_precision()}) if cfg.precision == "auto" else cfg
 
 
 def _fill_kinds(tree: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:

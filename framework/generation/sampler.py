@@ -157,7 +157,11 @@ class TorchSampler:
                  zip(prompt_rows, tokens.tolist(), real.tolist(), strict=True)]  # fmt: skip
         before = self.tokenizer.batch_decode(prompt_rows, skip_special_tokens=True)
         after = self.tokenizer.batch_decode(whole, skip_special_tokens=True)
-        return [a[len(b) :] for a, b in zip(after, before, strict=True)]
+        texts = [a[len(b) :] for a, b in zip(after, before, strict=True)]
+        if self.instruction is None:
+            return texts
+        # A chat reply does not continue the prompt's last word, and scorers read prompt + response.
+        return [text if not text or text[0].isspace() else f" {text}" for text in texts]
 
 
 def draw(

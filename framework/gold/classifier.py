@@ -6,13 +6,8 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
-from torch import Tensor
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from framework.component import Component
 from framework.data.paths import expand
@@ -121,7 +116,10 @@ class ClassifierScorer:
         return (score if self.against is None else score - logits[:, self.against]).cpu()
 
 
-def _load(settings: Classifier) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(settings: Classifier) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    # Slow to import, and a configuration is checked without it.
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
     path = expand(settings.path)
     dtype = settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
     try:
@@ -142,7 +140,7 @@ def _load(settings: Classifier) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     return model, tokenizer
 
 
-def _label_number(label: int | str, model: PreTrainedModel, path: str, field: str) -> int:
+def _label_number(label: int | str, model: nn.Module, path: str, field: str) -> int:
     names: dict[int, str] = model.config.id2label
     for number, name in names.items():
         if label in (number, name):
@@ -151,7 +149,7 @@ def _label_number(label: int | str, model: PreTrainedModel, path: str, field: st
     raise UserError(f"gold.{field}={label!r}: {path} has the labels {known}")
 
 
-def _readable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+def _readable(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens that the model and its tokenizer can both take."""
     positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
     if "roberta" in model.config.model_type:
@@ -160,7 +158,7 @@ def _readable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int
     return int(min(positions, tokenizer.model_max_length))
 
 
-def _pad_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+def _pad_id(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The id to pad with, or None where texts must go one by one.
 
     A decoder's classifier finds a text's last token by comparing with its own pad id, so that one is used.

@@ -4,7 +4,7 @@ import json
 import warnings
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from framework.data.paths import expand
 from framework.errors import UserError
@@ -21,6 +21,8 @@ def load_tokenizer(path: str | Path, needs_end: bool = True) -> PreTrainedTokeni
     Raises:
         UserError: no tokenizer, no end or pad token, or more tokens than the model beside it has.
     """
+    from transformers import AutoTokenizer  # slow to import, and a configuration is checked without it
+
     folder = expand(str(path))
     try:
         # A folder without tokenizer files can be answered with an empty tokenizer: see below.

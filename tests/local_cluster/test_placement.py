@@ -117,6 +117,7 @@ def test_a_session_of_its_own_finds_the_packages_from_any_folder(tmp_path):
         sys.path.insert(0, sys.argv[1])
         from cluster.session import connect
         from cluster.spec import ClusterSpec
+        from framework.errors import UserError
         assert "ray" not in sys.modules
         spec = ClusterSpec(name="x", local={"num_cpus": 2, "num_gpus": 1})
         with connect("local", spec, "fresh") as session:
@@ -132,6 +133,12 @@ def test_a_session_of_its_own_finds_the_packages_from_any_folder(tmp_path):
             threads, found = ray.get(look.remote())
             assert threads == "1" and found.startswith(sys.argv[1]), (threads, found)
         assert not ray.is_initialized()
+        for address, said in (("127.0.0.1:9", "no Ray head listens"), ("ray://here:1", "give local, auto")):
+            try:
+                with connect(address, spec, "nowhere"):
+                    raise AssertionError(address)
+            except UserError as error:
+                assert said in str(error), error
         print("fine")
         """)
     )

@@ -164,6 +164,15 @@ def test_a_result_that_cannot_travel_is_reported_like_any_error(single):
             group.call("unsendable").get()
 
 
+def test_memory_trouble_and_lost_nodes_are_told_apart(ray_session, single):
+    kinds = ray_session.exceptions
+    lost = kinds.RayActorError("", "The actor died because its node has died. Node Id: 1")
+    assert "host ran out of memory" in str(
+        single.translate(kinds.OutOfMemoryError("11 of 12 GB"), "score", 1)
+    )
+    assert str(single.translate(lost, "score", 1)) == "reward died in score: its node was lost"
+
+
 def test_no_answer_in_time_names_role_method_and_deadline(single):
     with pytest.raises(RunError, match=r"^reward\.sleep gave no answer within 0\.2 s$"):
         single.call("sleep", 0.5).get(0.2)
