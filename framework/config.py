@@ -26,7 +26,7 @@ from framework.kl import Fixed, KlController
 from framework.models.causal import PolicyModel, TinyLlama
 from framework.objectives import Objective, PpoClip
 from framework.overrides import apply_overrides
-from framework.precision import native_precision
+from framework.precision import Precision, native_precision
 from framework.shaping import KlInReward, Shaping
 from framework.training.policy_fit import FitPolicy
 from framework.training.policy_update import Update
@@ -99,6 +99,12 @@ class Config(Component):
     """Of a study: a name, and the dotted overrides that make it differ."""
 
     @property
+    def native(self) -> Precision:
+        """The precision, once `auto` has been settled by `parse_config`."""
+        assert self.precision != "auto"
+        return self.precision
+
+    @property
     def rollouts(self) -> int:
         """Rows per step."""
         return self.prompts_per_step * self.samples_per_prompt
@@ -123,6 +129,10 @@ class Config(Component):
         steps = self.update.epochs * self.update.minibatches
         if self.objective.kind == "reinforce" and steps > 1:
             raise ValueError(f"objective.kind=reinforce is on-policy: {steps} optimiser steps per rollout need ppo_clip")
+        if self.world.kind == "text" and self.policy.kind == "tiny_llama":
+            raise ValueError("policy.kind=tiny_llama knows only the embedded world's words: set policy.kind=pretrained for text")
+        if self.gold.kind == "rule" and self.world.kind != "reviews":
+            raise ValueError("gold.kind=rule judges the embedded world only: set gold.kind to ngram or classifier")
         if self.instruction is not None and "{prompt}" not in self.instruction:
             raise ValueError("instruction must contain {prompt}")
         for name in self.variants:

@@ -11,6 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import argparse
+import logging
 import signal
 import sys
 import traceback
@@ -36,6 +37,8 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0, 1 for a failed run, 2 for a user's mistake, 130 interrupted."""
     options = _parser().parse_args(arguments)
+    # transformers imports deepspeed, which warns on every machine without a GPU.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     try:
         return _run(options)
     except GoldilocksError as error:

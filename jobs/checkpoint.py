@@ -34,7 +34,7 @@ class Checkpoints:
 
     def latest(self) -> tuple[Path, RunState, list[str]] | None:
         """The newest sound checkpoint, its state, and a message for each damaged one passed over."""
-        skipped = []
+        skipped: list[str] = []
         for path in reversed(self._existing()):
             try:
                 return path, _read(path), skipped

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actors.gold import GoldRole, GoldWorker
-from actors.group import Done, Group, InlineGroup, Pending, RayGroup, covered_seconds
+from actors.group import Done, Group, InlineGroup, Pending, RayGroup, Span, covered_seconds
 from actors.policy import PolicyRole, PolicyWorker
 from actors.reference import ReferenceRole, ReferenceWorker
 from actors.reward import RewardRole, RewardWorker
@@ -56,7 +56,7 @@ class Roles:
     def timings(self, step: int, step_seconds: float, log_seconds: float) -> dict[str, Any]:
         """Where a step's time went: seconds in each stage, and seconds when no role was computing."""
         stages = dict.fromkeys(STAGES, 0.0)
-        spans = []
+        spans: list[Span] = []
         for role in self.all.values():
             for stage, pending in role.take_calls():
                 stages[stage] += pending.busy_seconds
@@ -91,20 +91,20 @@ def worker_arguments(cfg: Config, policy: Path, reward: Path) -> dict[str, dict[
             "shaping": cfg.shaping,
             "needs_critic": cfg.advantage.needs_critic,
             "total_rollouts": cfg.steps,
-            "precision": cfg.precision,
+            "precision": cfg.native,
         },
         "reference": {
             "folder": str(policy),
             "rows": cfg.scorer_rows,
             "temperature": cfg.temperature,
-            "precision": cfg.precision,
+            "precision": cfg.native,
         },
         "reward": {
             "folder": str(reward),
             "rows": cfg.scorer_rows,
             "max_tokens": cfg.fit_reward.max_tokens,
             "max_cut_share": cfg.fit_reward.max_cut_share,
-            "precision": cfg.precision,
+            "precision": cfg.native,
         },
         "gold": {"gold": cfg.gold},
     }

@@ -23,6 +23,7 @@ from framework.seeding import derive
 from framework.training.policy_fit import Progress, fit_policy
 from framework.training.reward_fit import fit_reward
 from framework.training.torch_engine import TorchEngine
+from framework.worlds import Reviews
 from jobs.workspace import Workspace
 
 PAIRS_FILE = "pairs.parquet"
@@ -43,13 +44,14 @@ def policy_stage(cfg: Config, workspace: Workspace, progress: Progress | None = 
             tokenizer = load_tokenizer(scratch)
             policy = CausalPolicy.load(scratch)
         else:
+            assert isinstance(cfg.world, Reviews)  # Config sees to it
             tokenizer = cfg.world.tokenizer()
             model = cfg.policy.build(len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id)
             policy = CausalPolicy(model)
         figures: dict[str, float] = {}
         if cfg.sft.steps:
             policy.to(_device())
-            engine = TorchEngine(policy, cfg.sft.optimizer, cfg.sft.steps, cfg.precision)
+            engine = TorchEngine(policy, cfg.sft.optimizer, cfg.sft.steps, cfg.native)
             corpus = cfg.world.corpus(cfg.seed)
             figures = fit_policy(policy, tokenizer, corpus, cfg.sft, engine, cfg.seed, progress)
         if cfg.sft.steps or not isinstance(cfg.policy, Pretrained):
@@ -61,7 +63,7 @@ def policy_stage(cfg: Config, workspace: Workspace, progress: Progress | None = 
 
 def pairs_stage(cfg: Config, workspace: Workspace, policy: Artifact, progress: Progress | None = None) -> Artifact:
     """Pairs sampled from the start policy, labelled by gold, a stated share flipped."""
-    include = {"seed", "world", "gold", "label", "max_new_tokens", "temperature", "instruction"}
+    include = {"seed", "world", "gold", "label", "max_new_tokens", "temperature", "instruction", "precision"}
     stage = fingerprint(cfg.model_dump(mode="json", include=include), {"policy": policy})
     path = workspace.stage("pairs", stage)
     done = _finished(path, "pairs", stage)
@@ -78,7 +80,8 @@ def sample_pairs(
     cfg: Config, policy_folder: Path, progress: Progress | None = None
 ) -> tuple[list[Pair], dict[str, float]]:
     """`label.pairs` labelled pairs, and what was measured on the way."""
-    policy = CausalPolicy.load(policy_folder).to(_device()).eval()
+    dtype = torch.bfloat16 if cfg.native == "bfloat16" else torch.float32
+    policy = CausalPolicy.load(policy_folder, dtype=dtype).to(_device()).eval()
     seed = derive(cfg.seed, "label")
     limit = cfg.label.max_new_tokens or cfg.max_new_tokens
     sampler = TorchSampler(
@@ -133,7 +136,7 @@ def reward_stage(
             ensemble.encoder.requires_grad_(False)
         labelled = read_pairs(pairs.path / PAIRS_FILE)
         num_steps = settings.epochs * int(len(labelled) * (1 - settings.held_out) // settings.batch)
-        engine = TorchEngine(ensemble, settings.optimizer, num_steps, cfg.precision)
+        engine = TorchEngine(ensemble, settings.optimizer, num_steps, cfg.native)
         figures = fit_reward(ensemble, tokenizer, labelled, settings, engine, cfg.seed, progress)
         ensemble.cpu().save(scratch)
         tokenizer.save_pretrained(scratch)

@@ -6,13 +6,14 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from framework.component import Component
 from framework.data.paths import expand
 from framework.errors import RunError, UserError
 from framework.gold.scorer import GoldScorer, ScoredTexts
+from framework.models.huggingface import HfModel
 
 
 class Classifier(Component):
@@ -116,7 +117,7 @@ class ClassifierScorer:
         return (score if self.against is None else score - logits[:, self.against]).cpu()
 
 
-def _load(settings: Classifier) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+def _load(settings: Classifier) -> tuple[HfModel, PreTrainedTokenizerBase]:
     # Slow to import, and a configuration is checked without it.
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -140,7 +141,7 @@ def _load(settings: Classifier) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
-def _label_number(label: int | str, model: nn.Module, path: str, field: str) -> int:
+def _label_number(label: int | str, model: HfModel, path: str, field: str) -> int:
     names: dict[int, str] = model.config.id2label
     for number, name in names.items():
         if label in (number, name):
@@ -149,7 +150,7 @@ def _label_number(label: int | str, model: nn.Module, path: str, field: str) -> 
     raise UserError(f"gold.{field}={label!r}: {path} has the labels {known}")
 
 
-def _readable(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
+def _readable(model: HfModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens that the model and its tokenizer can both take."""
     positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
     if "roberta" in model.config.model_type:
@@ -158,7 +159,7 @@ def _readable(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
     return int(min(positions, tokenizer.model_max_length))
 
 
-def _pad_id(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int | None:
+def _pad_id(model: HfModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The id to pad with, or None where texts must go one by one.
 
     A decoder's classifier finds a text's last token by comparing with its own pad id, so that one is used.

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from framework.data.paths import expand
 from framework.errors import UserError
+from framework.models.huggingface import HfModel
 
 HEADS_FILE, SETTINGS_FILE = "heads.safetensors", "reward.json"
 
@@ -24,9 +25,9 @@ HEADS_FILE, SETTINGS_FILE = "heads.safetensors", "reward.json"
 class RewardEnsemble(nn.Module):
     """Scores of K heads on one encoding of a text. K = 1 is an ordinary reward model."""
 
-    def __init__(self, encoder: nn.Module, num_heads: int, init_scale: float = 1.0) -> None:
+    def __init__(self, encoder: HfModel, num_heads: int, init_scale: float = 1.0) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder: HfModel = encoder
         width = encoder.config.hidden_size
         self.heads = nn.Linear(width, num_heads)
         nn.init.normal_(self.heads.weight, std=init_scale / (width + 1) ** 0.5)
@@ -106,7 +107,7 @@ class RewardEnsemble(nn.Module):
         return ensemble
 
 
-def load_encoder(path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+def load_encoder(path: str | Path, dtype: torch.dtype = torch.float32) -> HfModel:
     """The backbone of a Hugging Face model, without language-model head or pooler."""
     from transformers import AutoModel  # slow to import: see causal.py
 
@@ -149,7 +150,7 @@ def encode_texts(
     return ids, mask, num_cut
 
 
-def _is_bidirectional(encoder: nn.Module) -> bool:
+def _is_bidirectional(encoder: HfModel) -> bool:
     return encoder.config.model_type in BIDIRECTIONAL
 
 

@@ -1,5 +1,6 @@
 """The single stages and `goldilocks train`. A verb first makes what it needs and does not find."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from framework.config import Config
@@ -31,7 +32,7 @@ def stage(verb: str, cfg: Config, out: Path, source: Path | None) -> int:
     return 0
 
 
-def train(cfg: Config, out: Path, source: Path | None, stop: object, address: str | None) -> int:
+def train(cfg: Config, out: Path, source: Path | None, stop: Callable[[], bool], address: str | None) -> int:
     """`goldilocks train CONFIG`: the stages that are missing, then the run in `out/train`."""
     workspace = Workspace(out)
     with bars() as shown:
@@ -43,7 +44,7 @@ def train(cfg: Config, out: Path, source: Path | None, stop: object, address: st
     return _end(result)
 
 
-def resume(run: Path, stop: object, address: str | None) -> int:
+def resume(run: Path, stop: Callable[[], bool], address: str | None) -> int:
     """`goldilocks train --resume RUN`."""
     with bars() as shown:
         result = resume_run(run, RunContext(stop, shown.run("train", 0), address))
