@@ -4,13 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
+from framework.analysis.curves import load_run
 from framework.config import Config
 from jobs.study import StudyView, run_study
 from jobs.verbs.show import bars, closing, console
 from jobs.verbs.single import INTERRUPTED
 
+CURVE_ROWS = 11
+"""Rows of the table of curves."""
 COLUMNS = {
     "proxy": ("proxy_start", "proxy_final"),
     "gold start": ("gold_start",),
@@ -29,9 +33,29 @@ def study(cfg: Config, out: Path, stop: Callable[[], bool], address: str | None)
     if not result.finished:
         closing(out, f"the same command again: what is finished is kept (--out {out})")
         return INTERRUPTED
+    console.print(_curves(result.runs))
     console.print(_table(result.summary))
     closing(result.report, f"open {result.report}")
     return 0
+
+
+def _curves(runs: dict[str, dict[int, Path]]) -> Table:
+    """Proxy and gold of every variant along the run, smoothed, averaged over seeds."""
+    loaded = {name: [load_run(run) for run in seeds.values()] for name, seeds in runs.items()}
+    table = Table(title="along the run: proxy and gold by step")
+    table.add_column("step", justify="right")
+    for name in loaded:
+        for column in ("proxy", "gold", "nats"):
+            table.add_column(f"{name} {column}", justify="right")
+    steps = next(iter(loaded.values()))[0].steps
+    for row in np.unique(np.linspace(0, len(steps) - 1, CURVE_ROWS).round().astype(int)):
+        cells = [
+            f"{np.mean([run.smoothed(key)[row] for run in seeds]):.2f}"
+            for seeds in loaded.values()
+            for key in ("proxy", "gold", "kl_nats")
+        ]
+        table.add_row(f"{steps[row]:.0f}", *cells)
+    return table
 
 
 def _table(summary: dict[str, Any]) -> Table:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.equivalence.contents import contents
+from tests.tiny import contents
 from safetensors.torch import load_file
 
 from framework.gold.rule import Rule
@@ -44,7 +44,7 @@ def test_a_stop_and_a_resume_leave_no_trace(tiny, undisturbed, tmp_path, step):
     assert contents(run) == undisturbed
 
 
-class _PowerCut(Exception):
+class _PowerCutError(Exception):
     pass
 
 
@@ -52,10 +52,10 @@ class _PowerCut(Exception):
 def test_a_crash_between_checkpoints_and_a_resume_leave_no_trace(tiny, undisturbed, tmp_path, step):
     def cut(done: int, _metrics: dict) -> None:
         if done == step:
-            raise _PowerCut
+            raise _PowerCutError
 
     run = tmp_path / "train"
-    with pytest.raises(_PowerCut):
+    with pytest.raises(_PowerCutError):
         start_run(tiny.cfg, run, tiny.policy, tiny.reward, RunContext(show=cut))
     assert resume_run(run, RunContext()).finished
     assert contents(run) == undisturbed
