@@ -16,9 +16,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from framework.data.paths import expand
 from framework.errors import RunError, UserError
 
 MANIFEST = "manifest.json"
+PATH_KEYS = ("path", "encoder")
+"""Settings that name a file or a folder: its contents are an input as much as its name."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,59 @@ def read_artifact(path: Path, kind: str) -> Artifact | None:
     manifest = path / MANIFEST
     if not manifest.is_file():
         return None
-    record = json.loads(manifest.read_text())
+    record = read_manifest(path)
     if record["kind"] != kind:
         raise UserError(f"{path} holds a {record['kind']!r}, not a {kind!r}: choose another --out")
     return Artifact(path, record["fingerprint"], record["sha256"], record.get("figures", {}))
 
 
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the folder `path`.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        record = json.loads((path / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path / MANIFEST} cannot be read ({error}): delete {path} and make it again"
+        ) from error
+    if not isinstance(record, dict) or not {"kind", "fingerprint"} <= record.keys():
+        raise UserError(f"{path / MANIFEST} is not a manifest of ours: choose another --out")
+    return record
+
+
 def fingerprint(settings: Mapping[str, Any], parents: Mapping[str, Artifact]) -> str:
-    """Hash of a stage's settings and of the contents of what it starts from."""
+    """Hash of a stage's settings, of the files that they name, and of the contents of what it starts from."""
     tree = {"settings": settings, "parents": {name: parent.sha256 for name, parent in parents.items()}}
+    files = dict(_named_files(settings))
+    if files:
+        tree["files"] = files
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _named_files(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each path that settings name, where it stands on this machine, with the hash of what it holds."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _named_files(value)
+        elif key in PATH_KEYS and isinstance(value, str):
+            path = Path(expand(value))
+            if path.exists():
+                files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+                states = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(files)]
+                yield value, _hash_contents(tuple(states))
+
+
+@lru_cache(maxsize=64)
+def _hash_contents(states: tuple[tuple[str, int, int], ...]) -> str:
+    """Hash of the files; their sizes and times are there to tell when it must be taken anew."""
+    digest = hashlib.sha256()
+    for name, _, _ in states:
+        with Path(name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -57,7 +105,7 @@ def writing(path: Path) -> Iterator[Path]:
 
     Raises:
         UserError: the place cannot be written.
-        RunError: the disk filled up; what stood at `path` is untouched.
+        RunError: a file could not be written, on a full disk say; what stood at `path` is untouched.
     """
     scratch = path.with_name(f".{path.name}.writing")
     try:
@@ -76,8 +124,9 @@ def writing(path: Path) -> Iterator[Path]:
             shutil.rmtree(retired)
         else:
             scratch.rename(path)
-    except OSError as error:
-        raise RunError(f"could not finish {path}: {error.strerror or error}; nothing there was changed") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"could not finish {path}: {reason}; nothing there was changed") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -120,7 +169,9 @@ def write_text(path: Path, text: str) -> None:
         scratch.write_text(text)
         os.replace(scratch, path)
     except OSError as error:
-        raise RunError(f"could not write {path}: {error.strerror or error}; the old file is intact") from error
+        raise RunError(
+            f"could not write {path}: {error.strerror or error}; the old file is intact"
+        ) from error
 
 
 @lru_cache(maxsize=1)
@@ -129,7 +180,12 @@ def code_version() -> str:
     root = Path(__file__).resolve().parent.parent
     try:
         head = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+"], cwd=root, capture_output=True, text=True, check=True, timeout=10
+            ["git", "describe", "--always", "--dirty=+"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -55,6 +55,7 @@ class Config(Component):
     steps: int = Field(default=150, ge=1)
     """Rollouts, each followed by one update."""
     prompts_per_step: int = Field(default=16, ge=1)
+    """Prompts sampled from in each step."""
     samples_per_prompt: int = Field(default=4, ge=1)
     """Responses to each prompt; they form a group for leave-one-out and group-mean baselines."""
     max_new_tokens: int = Field(default=24, ge=1)
@@ -84,9 +85,11 @@ class Config(Component):
     exact_kl_every: int = Field(default=10, ge=0)
     """Steps between exact full-vocabulary KL measurements on a few rows; 0 never."""
     exact_kl_rows: int = Field(default=16, ge=1)
+    """Rollouts that exact KL is measured on: each needs tokens x vocabulary numbers twice."""
     save_every: int = Field(default=25, ge=1)
     """Steps between checkpoints; the last step is always saved."""
     keep_checkpoints: int = Field(default=2, ge=1)
+    """Checkpoints kept; older ones are deleted."""
 
     backend: Literal["ray", "inline"] = "ray"
     """Roles as Ray actors, or in this process. The numbers are the same."""
@@ -119,25 +122,44 @@ class Config(Component):
             )
         micro = self.update.micro_batch
         if micro and (rows // parts) % micro:
-            raise ValueError(f"a mini-batch of {rows // parts} rows does not divide into update.micro_batch={micro}")
+            raise ValueError(
+                f"a mini-batch of {rows // parts} rows does not divide into update.micro_batch={micro}"
+            )
+        pairs, batch = self.label.pairs, self.fit_reward.batch
+        held_out = max(1, round(pairs * self.fit_reward.held_out))
+        if pairs - held_out < batch:
+            raise ValueError(
+                f"label.pairs={pairs} less {held_out} held out are fewer than fit_reward.batch={batch}: "
+                "raise label.pairs or lower the batch"
+            )
         if self.advantage.kind in ("leave_one_out", "group_mean") and self.samples_per_prompt < 2:
-            raise ValueError(f"advantage.kind={self.advantage.kind} compares samples of one prompt: set samples_per_prompt >= 2")
+            raise ValueError(
+                f"advantage.kind={self.advantage.kind} compares samples of one prompt: set samples_per_prompt >= 2"
+            )
         return self
 
     @model_validator(mode="after")
     def _method(self) -> "Config":
         steps = self.update.epochs * self.update.minibatches
         if self.objective.kind == "reinforce" and steps > 1:
-            raise ValueError(f"objective.kind=reinforce is on-policy: {steps} optimiser steps per rollout need ppo_clip")
+            raise ValueError(
+                f"objective.kind=reinforce is on-policy: {steps} optimiser steps per rollout need ppo_clip"
+            )
         if self.world.kind == "text" and self.policy.kind == "tiny_llama":
-            raise ValueError("policy.kind=tiny_llama knows only the embedded world's words: set policy.kind=pretrained for text")
+            raise ValueError(
+                "policy.kind=tiny_llama knows only the embedded world's words: set policy.kind=pretrained for text"
+            )
         if self.gold.kind == "rule" and self.world.kind != "reviews":
-            raise ValueError("gold.kind=rule judges the embedded world only: set gold.kind to ngram or classifier")
+            raise ValueError(
+                "gold.kind=rule judges the embedded world only: set gold.kind to ngram or classifier"
+            )
         if self.instruction is not None and "{prompt}" not in self.instruction:
             raise ValueError("instruction must contain {prompt}")
         for name in self.variants:
             if not name.replace("_", "").replace("-", "").isalnum():
-                raise ValueError(f"variants: {name!r} must be letters, digits, '-' and '_': it names a folder")
+                raise ValueError(
+                    f"variants: {name!r} must be letters, digits, '-' and '_': it names a folder"
+                )
         return self
 
     def fingerprint(self) -> str:
@@ -178,22 +200,31 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
 def parse_config(tree: Mapping[str, Any], where: str = "configuration") -> Config:
     """A validated configuration, or one line that says which key is wrong and how to mend it."""
     try:
-        cfg = Config.model_validate(_fill_kinds(dict(tree), Config))
+        cfg = Config.model_validate(_fill_defaults(dict(tree), Config))
     except ValidationError as error:
-        raise UserError(f"{where}: {_explain(error.errors()[0])}") from None
+        # A misspelt key is also a missing one: say the former.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        raise UserError(f"{where}: {_explain(first)}") from None
     return cfg.model_copy(update={"precision": native_precision()}) if cfg.precision == "auto" else cfg
 
 
-def _fill_kinds(tree: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """Name the default kind where a section names none, so that `kl: {coef: 0.1}` means what it says."""
+def _fill_defaults(tree: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Put what our default of a section sets, its kind included, where the section does not say.
+
+    `sft: {optimizer: {lr: 0.001}}` changes the rate and keeps the warm-up, and `kl: {coef: 0.1}` means
+    what it says. A section that names another kind starts anew.
+    """
     out = dict(tree)
     for name, field in model.model_fields.items():
         node, default = out.get(name), field.default
         if not isinstance(node, dict) or not isinstance(default, BaseModel):
             continue
-        if "kind" in type(default).model_fields and "kind" not in node:
-            node = default.model_dump(mode="json", exclude_unset=True) | {"kind": getattr(default, "kind")} | node  # noqa: B009
-        out[name] = _fill_kinds(node, type(default))
+        if "kind" not in node:
+            kind = {"kind": getattr(default, "kind")} if "kind" in type(default).model_fields else {}  # noqa: B009
+            node = kind | default.model_dump(mode="json", exclude_unset=True) | node
+        elif node["kind"] != getattr(default, "kind", None):
+            continue
+        out[name] = _fill_defaults(node, type(default))
     return out
 
 
@@ -213,6 +244,8 @@ def _explain(error: ErrorDetails) -> str:
             near = difflib.get_close_matches(tag, tags.split(", "), n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {tags}"
             return f"{_dotted(path)}.kind={tag!r} is not known; {hint}"
+        case "missing":
+            return f"{_dotted(path)} is required"
         case "value_error":
             message = error["msg"].removeprefix("Value error, ")
             return f"{_dotted(path)}: {message}" if path else message
@@ -247,5 +280,7 @@ def _dotted(path: list[str]) -> str:
             models = [m for m in models if m.model_fields["kind"].default == part]
             continue
         shown.append(part)
-        models = [c for m in models if part in m.model_fields for c in _models_of(m.model_fields[part].annotation)]
+        models = [
+            c for m in models if part in m.model_fields for c in _models_of(m.model_fields[part].annotation)
+        ]
     return ".".join(shown)

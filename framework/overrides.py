@@ -27,18 +27,23 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
     """A copy of a raw configuration with dotted keys set.
 
     A key that ends in `.kind` replaces its whole node: settings of another kind do not linger.
-    Kinds are therefore applied before the other keys, whatever the order they were written in.
+    Kinds are therefore applied before the other keys, and a section before what is in it, whatever the
+    order they were written in.
     """
     out: dict[str, Any] = copy.deepcopy(dict(tree))
-    for key in sorted(overrides, key=lambda k: not k.endswith(".kind")):
+    for key in sorted(overrides, key=lambda k: (not k.endswith(".kind"), k.count("."))):
         *parents, leaf = key.split(".")
         node = out
         for depth, name in enumerate(parents):
             child = node.get(name)
             if child is None:
                 child = {}
+            if not name or not leaf:
+                raise UserError(f"override {key!r}: a part of the key is empty")
             if not isinstance(child, Mapping):
-                raise UserError(f"override {key!r}: {'.'.join(parents[: depth + 1])} is a value, not a section")
+                raise UserError(
+                    f"override {key!r}: {'.'.join(parents[: depth + 1])} is a value, not a section"
+                )
             node[name] = dict(child)
             node = node[name]
         if leaf == "kind" and parents:

@@ -1,6 +1,6 @@
 """The command line: one verb per stage, one YAML for all of them.
 
-    goldilocks VERB [CONFIG.yaml] [key=value ...] [--out DIR]
+goldilocks VERB [CONFIG.yaml] [key=value ...] [--out DIR]
 """
 
 import os
@@ -9,15 +9,17 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import argparse
 import logging
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from framework.errors import GoldilocksError, UserError
 
@@ -36,11 +38,19 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0, 1 for a failed run, 2 for a user's mistake, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, more = parser.parse_known_args(arguments)
+    # argparse takes the words of a verb in one piece; overrides may also follow an option.
+    if any(word.startswith("-") for word in more) or (more and not hasattr(options, "words")):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:
+        options.words += more
     # transformers imports deepspeed, which warns on every machine without a GPU.
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     try:
-        return _run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return _run(options)
     except GoldilocksError as error:
         if options.debug:
             traceback.print_exc()
@@ -54,12 +64,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             traceback.print_exc()
         text = " ".join(str(error).split())
-        print(f"goldilocks {options.verb}: {type(error).__name__}: {text} (--debug shows where)", file=sys.stderr)
+        print(
+            f"goldilocks {options.verb}: {type(error).__name__}: {text} (--debug shows where)",
+            file=sys.stderr,
+        )
         return 1
 
 
+def _show_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
+    """A warning as one line: a user has no use for the line of ours that it stands in."""
+    print(f"goldilocks: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="goldilocks", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = _Parser(prog="goldilocks", description=__doc__.splitlines()[0] if __doc__ else None)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, text in VERBS.items():
         verb = verbs.add_parser(name, help=text, description=text)
@@ -67,11 +92,15 @@ def _parser() -> argparse.ArgumentParser:
         if name == "report":
             verb.add_argument("folder", type=Path, help="a run or study folder")
             continue
-        verb.add_argument("words", nargs="*", metavar="CONFIG.yaml | key=value", help="a file, then overrides")
+        verb.add_argument(
+            "words", nargs="*", metavar="CONFIG.yaml | key=value", help="a file, then overrides"
+        )
         verb.add_argument("--out", type=Path, help="the folder to write to")
         verb.add_argument("--seed", type=int, help="short for seed=N (demo: the seed of the study)")
         if name in ("train", "study", "demo"):
-            verb.add_argument("--address", help="of a Ray cluster: auto, or host:port; default: start one here")
+            verb.add_argument(
+                "--address", help="of a Ray cluster: auto, or host:port; default: start one here"
+            )
         if name == "train":
             verb.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
         if name == "check":

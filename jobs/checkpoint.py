@@ -27,20 +27,22 @@ class Checkpoints:
             policy.save(scratch).get()
             # Sizes let a reader tell a torn copy from a whole one without reading gigabytes.
             sizes = {p.name: p.stat().st_size for p in sorted(scratch.iterdir())}
-            (scratch / STATE).write_text(json.dumps({"state": state.to_json(), "files": sizes}, indent=2) + "\n")
+            (scratch / STATE).write_text(
+                json.dumps({"state": state.to_json(), "files": sizes}, indent=2) + "\n"
+            )
         for old in self._existing()[: -self.keep]:
             shutil.rmtree(old)
         return path
 
-    def latest(self) -> tuple[Path, RunState, list[str]] | None:
-        """The newest sound checkpoint, its state, and a message for each damaged one passed over."""
+    def latest(self) -> tuple[tuple[Path, RunState] | None, list[str]]:
+        """The newest sound checkpoint and its state, and a message for each damaged one passed over."""
         skipped: list[str] = []
         for path in reversed(self._existing()):
             try:
-                return path, _read(path), skipped
+                return (path, _read(path)), skipped
             except RunError as error:
                 skipped.append(str(error))
-        return None
+        return None, skipped
 
     def _existing(self) -> list[Path]:
         found = [p for p in self.folder.glob("step_*") if re.fullmatch(r"step_\d+", p.name)]
@@ -54,5 +56,7 @@ def _read(path: Path) -> RunState:
             if (path / name).stat().st_size != size:
                 raise RunError(f"checkpoint {path.name}: {name} is cut short; skipped")
         return RunState.from_json(record["state"])
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise RunError(f"checkpoint {path.name} is incomplete ({type(error).__name__}: {error}); skipped") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"checkpoint {path.name} is incomplete ({type(error).__name__}: {error}); skipped"
+        ) from error

@@ -127,7 +127,10 @@ def open_roles(cfg: Config, name: str, policy: Path, reward: Path, address: str 
     if cfg.backend == "inline":
         shares = spec.roles.named()
         yield _clients(
-            lambda role: InlineGroup(role, workers[role], replicas=shares[role].replicas, threads=shares[role].threads), cfg
+            lambda role: InlineGroup(
+                role, workers[role], replicas=shares[role].replicas, threads=shares[role].threads
+            ),
+            cfg,
         )
         return
     with (

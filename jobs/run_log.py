@@ -79,7 +79,9 @@ class RunLog:
                 self.board.add_scalar(name, value, state.step)
         now = time.perf_counter()
         timings = self.roles.timings(state.step, step_seconds=now - self.began, log_seconds=now - started)
-        self._append("timings.jsonl", {"step": state.step, "tokens": int(shaped.rollout.mask.sum())} | timings)
+        self._append(
+            "timings.jsonl", {"step": state.step, "tokens": int(shaped.rollout.mask.sum())} | timings
+        )
         self.began = now
         if self.show:
             self.show(state.step, metrics)
@@ -92,7 +94,9 @@ class RunLog:
             with (self.run / name).open("a") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise RunError(f"could not write {self.run / name}: {error.strerror}; free some space and resume") from error
+            raise RunError(
+                f"could not write {self.run / name}: {error.strerror}; free some space and resume"
+            ) from error
 
     def _write_rollout(
         self, step: int, shaped: Shaped, scores: Float[Tensor, "K B"], gold: Float[Tensor, "B"] | None
@@ -116,7 +120,9 @@ class RunLog:
         try:
             pq.write_table(pa.table(columns, schema=ROLLOUT_SCHEMA), path)
         except OSError as error:
-            raise RunError(f"could not write {path}: {error.strerror or error}; free some space and resume") from error
+            raise RunError(
+                f"could not write {path}: {error.strerror or error}; free some space and resume"
+            ) from error
 
 
 def step_metrics(

@@ -4,7 +4,7 @@ Each stage is a folder with a manifest. A stage whose settings and inputs match 
 run again; one whose folder holds something else says so.
 """
 
-from collections.abc import Sequence
+import math
 from pathlib import Path
 
 import torch
@@ -61,7 +61,19 @@ def policy_stage(cfg: Config, workspace: Workspace, progress: Progress | None = 
     return _must(path, "policy")
 
 
-def pairs_stage(cfg: Config, workspace: Workspace, policy: Artifact, progress: Progress | None = None) -> Artifact:
+def check_prompts(cfg: Config) -> None:
+    """Refuse a world without prompts, or with an unreadable table, before anything is fitted.
+
+    Raises:
+        UserError: the file, row and column at fault.
+    """
+    for split in ("label", "train"):
+        PromptStream(cfg.world.prompts(split), cfg.seed)
+
+
+def pairs_stage(
+    cfg: Config, workspace: Workspace, policy: Artifact, progress: Progress | None = None
+) -> Artifact:
     """Pairs sampled from the start policy, labelled by gold, a stated share flipped."""
     include = {"seed", "world", "gold", "label", "max_new_tokens", "temperature", "instruction", "precision"}
     stage = fingerprint(cfg.model_dump(mode="json", include=include), {"policy": policy})
@@ -95,14 +107,25 @@ def sample_pairs(
     while len(pairs) < cfg.label.pairs:
         positions, prompts = stream.take(cfg.label.batch, at=step)
         rollout = sampler.sample(
-            SampleRequest(prompts=prompts, positions=positions, samples_per_prompt=2, step=step, policy_version=0)
+            SampleRequest(
+                prompts=prompts, positions=positions, samples_per_prompt=2, step=step, policy_version=0
+            )
         )
         gold = scorer.score(rollout.prompts, rollout.responses).values.tolist()
+        bad = next((i for i, value in enumerate(gold) if not math.isfinite(value)), None)
+        if bad is not None:
+            raise RunError(
+                f"label: the gold score of {rollout.responses[bad][:40]!r} is {gold[bad]} at step {step}"
+            )
         first, second = rollout.responses[::2], rollout.responses[1::2]
-        made, tied = pair_up(prompts, first, second, gold[::2], gold[1::2], cfg.label.noise, derive(seed, step))
+        made, tied = pair_up(
+            prompts, first, second, gold[::2], gold[1::2], cfg.label.noise, derive(seed, step)
+        )
         pairs, ties, step, golds = pairs + made, ties + tied, step + 1, golds + gold
         if ties > 20 * cfg.label.pairs:
-            raise RunError(f"label: {ties} of {ties + len(pairs)} pairs are ties in gold: gold cannot tell these responses apart")
+            raise RunError(
+                f"label: {ties} of {ties + len(pairs)} pairs are ties in gold: gold cannot tell these responses apart"
+            )
         if progress:
             progress(min(len(pairs), cfg.label.pairs), cfg.label.pairs, {"ties": ties})
     values = torch.tensor(golds)
@@ -120,7 +143,8 @@ def reward_stage(
 ) -> Artifact:
     """A reward model with K heads, fitted to the pairs and calibrated on held-out responses."""
     stage = fingerprint(
-        cfg.model_dump(mode="json", include={"seed", "fit_reward", "precision"}), {"policy": policy, "pairs": pairs}
+        cfg.model_dump(mode="json", include={"seed", "fit_reward", "precision"}),
+        {"policy": policy, "pairs": pairs},
     )
     path = workspace.stage("reward", stage)
     done = _finished(path, "reward", stage)
@@ -160,5 +184,3 @@ def _must(path: Path, kind: str) -> Artifact:
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-

@@ -19,7 +19,7 @@ from framework.config import Config, load_config
 from framework.errors import UserError
 from framework.report.html import write_study_report
 from framework.training.policy_fit import Progress
-from jobs.stages import pairs_stage, policy_stage, reward_stage
+from jobs.stages import check_prompts, pairs_stage, policy_stage, reward_stage
 from jobs.train import RunContext, RunResult, start_run
 from jobs.workspace import Workspace
 
@@ -61,7 +61,7 @@ def run_study(
     variants = cfg.variants or {"run": {}}
     cfg = cfg.model_copy(update={"variants": variants})
     for name in variants:
-        cfg.variant(name, cfg.seeds[0])  # every variant is checked before anything runs
+        check_prompts(cfg.variant(name, cfg.seeds[0]))  # every variant is checked before anything runs
     _claim(cfg, out)
     result = StudyResult(out, runs={name: {} for name in variants})
     failed = threading.Event()
@@ -75,7 +75,15 @@ def run_study(
                     run = out / f"seed_{seed}" / name / "train"
                     result.runs[name][seed] = run
                     waiting.append(
-                        _begin(cfg.variant(name, seed), name, run, pool, lambda: stop_asked() or failed.is_set(), view, address)
+                        _begin(
+                            cfg.variant(name, seed),
+                            name,
+                            run,
+                            pool,
+                            lambda: stop_asked() or failed.is_set(),
+                            view,
+                            address,
+                        )
                     )
             finished = [future.result().finished for future in waiting]
         except BaseException:
@@ -123,7 +131,11 @@ def _begin(
     pairs = pairs_stage(cfg, workspace, policy, view.stage(f"{title}: label"))
     reward = reward_stage(cfg, workspace, policy, pairs, view.stage(f"{title}: fit-reward {name}"))
     context = RunContext(stop_asked, view.run(f"{title}: train {name}", cfg.steps), address)
-    return pool.submit(start_run, cfg, run, policy, reward, context)
+    begun = pool.submit(start_run, cfg, run, policy, reward, context)
+    if cfg.backend == "inline":
+        # The next fit shares this process, and with it torch's global generator: one after the other.
+        begun.exception()
+    return begun
 
 
 def _claim(cfg: Config, out: Path) -> None:
@@ -134,7 +146,9 @@ def _claim(cfg: Config, out: Path) -> None:
         if path.exists():
             before = load_config(path)
             if (before.fingerprint(), before.variants) != (cfg.fingerprint(), cfg.variants):
-                raise UserError(f"{out} holds a study of another configuration: choose another --out, or delete it")
+                raise UserError(
+                    f"{out} holds a study of another configuration: choose another --out, or delete it"
+                )
         elif out.exists() and any(out.iterdir()):
             raise UserError(f"{out} is not empty and holds no study: choose another --out")
         out.mkdir(parents=True, exist_ok=True)

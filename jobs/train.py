@@ -1,14 +1,15 @@
 """`goldilocks train`: one online run, from a start policy and a reward model to a run folder."""
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from framework.analysis.summary import summarise_run
-from framework.artifacts import Artifact, code_version, hash_folder, write_text
+from framework.artifacts import MANIFEST, Artifact, code_version, hash_folder, read_manifest, write_text
 from framework.config import Config, load_config
 from framework.data.prompts import PromptStream
 from framework.errors import GoldilocksError, RunError, UserError
@@ -61,9 +62,9 @@ def start_run(
         if stored.read_text().strip() != identity:
             raise UserError(f"{run} holds a run of another configuration: choose another --out, or delete it")
         return resume_run(run, context)
-    if run.exists() and any(run.iterdir()):
-        raise UserError(f"{run} is not empty and holds no run: choose another --out")
     try:
+        if run.exists() and any(run.iterdir()):
+            raise UserError(f"{run} is not empty and holds no run: choose another --out")
         run.mkdir(parents=True, exist_ok=True)
         write_text(run / "config.yaml", cfg.to_yaml())
     except OSError as error:
@@ -77,7 +78,7 @@ def start_run(
         },
         "code_version": code_version(),
     }
-    write_text(run / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    write_text(run / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     write_text(stored, identity + "\n")
     return _run(cfg, run, RunState.start(cfg), None, context, ())
 
@@ -88,18 +89,31 @@ def resume_run(run: Path, context: RunContext) -> RunResult:
     Raises:
         UserError: no run there, or one whose policy or reward model has changed since.
     """
-    if not (run / "manifest.json").is_file() or not (run / "config.yaml").is_file():
-        raise UserError(f"{run} holds no run to resume: give the folder that holds its manifest.json")
-    cfg = load_config(run / "config.yaml")
-    for name, parent in json.loads((run / "manifest.json").read_text())["parents"].items():
+    cfg = stored_config(run)
+    for name, parent in read_manifest(run)["parents"].items():
         path = Path(parent["path"])
         if not path.is_dir():
             raise UserError(f"{run} needs its {name} at {path}, which is gone: put it back")
         if hash_folder(path) != parent["sha256"]:
-            raise UserError(f"the {name} at {path} is not the one this run began with: KL and rewards would not compare")
-    found = Checkpoints(run, cfg.keep_checkpoints).latest()
-    checkpoint, state, messages = found if found else (None, RunState.start(cfg), [])
+            raise UserError(
+                f"the {name} at {path} is not the one this run began with: KL and rewards would not compare"
+            )
+    found, messages = Checkpoints(run, cfg.keep_checkpoints).latest()
+    if messages and not found:
+        messages.append("no sound checkpoint was left: began again at step 0")
+    checkpoint, state = found or (None, RunState.start(cfg))
     return _run(cfg, run, state, checkpoint, context, tuple(messages))
+
+
+def stored_config(run: Path) -> Config:
+    """The configuration of the run in a folder.
+
+    Raises:
+        UserError: no run there.
+    """
+    if not (run / MANIFEST).is_file() or not (run / "config.yaml").is_file():
+        raise UserError(f"{run} holds no run to resume: give the folder that holds its {MANIFEST}")
+    return load_config(run / "config.yaml")
 
 
 def _run(
@@ -111,26 +125,26 @@ def _run(
     messages: tuple[str, ...],
 ) -> RunResult:
     """Open the roles and hand over to the driver."""
-    parents = json.loads((run / "manifest.json").read_text())["parents"]
+    parents = read_manifest(run)["parents"]
     prompts = PromptStream(cfg.world.prompts("train"), cfg.seed)
     checkpoints = Checkpoints(run, cfg.keep_checkpoints)
     if state.step < cfg.steps:
         policy, reward = Path(parents["policy"]["path"]), Path(parents["reward"]["path"])
-        with open_roles(cfg, _run_name(run), policy, reward, context.address) as roles:
+        with (
+            open_roles(cfg, _run_name(run), policy, reward, context.address) as roles,
+            _pointing_back(run, checkpoints),
+        ):
             if checkpoint:
                 roles.policy.load(checkpoint).get()
             _drop_later_rollouts(run, state.step)
-            log = RunLog(run, roles, state.step, context.show)
-            try:
+            with contextlib.closing(RunLog(run, roles, state.step, context.show)) as log:
                 state = train_policy(cfg, roles, prompts, log, checkpoints, state, context.stop_asked)
-            except GoldilocksError as error:
-                raise RunError(f"{error}. {_last_good(run, checkpoints)}") from error
-            finally:
-                log.close()
     if state.step < cfg.steps:
         return RunResult(run, False, None, messages)
     summary = summarise_run(run)
-    write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
+    text, path = json.dumps(summary, indent=2) + "\n", run / "summary.json"
+    if not path.is_file() or path.read_text() != text:
+        write_text(path, text)
     return RunResult(run, True, summary, messages)
 
 
@@ -144,10 +158,16 @@ def _run_name(run: Path) -> str:
     return "-".join(parts)
 
 
-def _last_good(run: Path, checkpoints: Checkpoints) -> str:
-    found = checkpoints.latest()
-    where = f"last good checkpoint: {found[0]}" if found else "no checkpoint was written yet"
-    return f"{where}; go on with `goldilocks train --resume {run}`"
+@contextlib.contextmanager
+def _pointing_back(run: Path, checkpoints: Checkpoints) -> Iterator[None]:
+    """Adds to whatever stops a run where it can go on from."""
+    try:
+        yield
+    except (GoldilocksError, OSError) as error:
+        found, _ = checkpoints.latest()
+        where = f"last good checkpoint: {found[0]}" if found else "no checkpoint was written yet"
+        kind = type(error) if isinstance(error, GoldilocksError) else RunError
+        raise kind(f"{error}. {where}; go on with `goldilocks train --resume {run}`") from error
 
 
 def _drop_later_rollouts(run: Path, start_step: int) -> None:

@@ -112,7 +112,7 @@ def load_encoder(path: str | Path, dtype: torch.dtype = torch.float32) -> HfMode
     from transformers import AutoModel  # slow to import: see causal.py
 
     folder = expand(str(path))
-    return AutoModel.from_pretrained(folder, dtype=dtype, **_encoder_options(Path(folder)))
+    return AutoModel.from_pretrained(folder, dtype=dtype, use_safetensors=True, **_encoder_options(Path(folder)))
 
 
 def encode_texts(

@@ -23,8 +23,11 @@ class Optimizer(Component):
     decay: Literal["constant", "linear"] = "constant"
     """What follows the warm-up; `linear` reaches zero at the last step."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay, per unit of learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the first and second moment."""
     eps: float = Field(default=1e-8, gt=0)
+    """Added to the root of the second moment."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """L2 norm that a gradient is scaled down to."""
 

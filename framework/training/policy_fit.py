@@ -1,5 +1,6 @@
 """Supervised fitting of a policy to a corpus of (prompt, response) texts."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from framework.component import Component
-from framework.errors import RunError
+from framework.errors import RunError, UserError
 from framework.models.causal import CausalPolicy
 from framework.seeding import numpy_generator
 from framework.training.engine import Engine, Optimizer
@@ -45,8 +46,18 @@ def fit_policy(
     """Fit in place; returns the mean loss (nats per token) over the last tenth of the steps.
 
     The loss is on response tokens and the end token, not on the prompt.
+
+    Raises:
+        UserError: a text is longer than the model's context.
+        RunError: a loss or a gradient that is not finite.
     """
     rows = encode_corpus(tokenizer, corpus, settings.max_tokens)
+    longest = max(len(row) for row, _ in rows)
+    if longest > policy.context:
+        raise UserError(
+            f"fit-policy: a text has {longest} tokens, over the model's context of {policy.context}; "
+            "lower sft.max_tokens"
+        )
     order = numpy_generator(seed, "sft-order")
     queue: list[int] = []
     losses: list[float] = []
@@ -60,9 +71,12 @@ def fit_policy(
         with engine.autocast():
             loss = response_loss(policy, ids.to(device), learn.to(device))
         if not bool(torch.isfinite(loss)):
-            raise RunError(f"fit-policy: the loss is {float(loss)} at step {step}; lower sft.optimizer.lr")
+            raise RunError(
+                f"fit-policy: the loss is {float(loss.detach())} at step {step}; lower sft.optimizer.lr"
+            )
         engine.backward(loss)
-        engine.step()
+        if not math.isfinite(engine.step()):
+            raise RunError(f"fit-policy: the gradient is not finite at step {step}; lower sft.optimizer.lr")
         losses.append(float(loss.detach()))
         if progress:
             progress(step + 1, settings.steps, {"loss": losses[-1]})

@@ -1,5 +1,6 @@
 """Fitting reward heads to preference pairs, and calibrating them on reference responses."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,17 +74,19 @@ def fit_reward(
                 chosen, rejected = _score_pairs(ensemble, tokenizer, [train[i] for i in index], settings)
             weights = counts[:, index].to(chosen.device)
             loss = (bradley_terry(chosen, rejected) * weights).mean()
-            if not bool(torch.isfinite(loss)):
-                raise RunError(
-                    f"fit-reward: the loss is {float(loss)} at step {len(losses)}; lower fit_reward.optimizer.lr"
-                )
+            value, at = float(loss.detach()), f"at step {len(losses)}; lower fit_reward.optimizer.lr"
+            if not math.isfinite(value):
+                raise RunError(f"fit-reward: the loss is {value} {at}")
             engine.backward(loss)
-            engine.step()
-            losses.append(float(loss.detach()))
+            if not math.isfinite(engine.step()):
+                raise RunError(f"fit-reward: the gradient is not finite {at}")
+            losses.append(value)
             if progress:
                 progress(len(losses), total, {"loss": losses[-1]})
     ensemble.eval()
-    return {"loss": float(np.mean(losses[-max(1, total // 10) :]))} | _hold_out(ensemble, tokenizer, held, settings)
+    return {"loss": float(np.mean(losses[-max(1, total // 10) :]))} | _hold_out(
+        ensemble, tokenizer, held, settings
+    )
 
 
 def split_pairs(pairs: Sequence[Pair], settings: FitReward, seed: int) -> tuple[list[Pair], list[Pair]]:

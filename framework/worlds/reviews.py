@@ -96,10 +96,13 @@ class Reviews(Component):
         return [f"{DETERMINER} {noun} {COLON}" for nouns in NOUNS.values() for noun in nouns]
 
     def corpus(self, seed: int) -> list[tuple[str, str]]:
-        """`corpus_size` pairs of prompt and review, topics in turn; the same seed writes the same reviews."""
+        """`corpus_size` pairs of prompt and review, topics in turn; the same seed writes the same reviews.
+
+        A review begins with a blank: prompt + review is the text.
+        """
         writer = _Writer(numpy_generator(seed, "reviews", "corpus"), self.tail)
         return [
-            (f"{DETERMINER} {topic} {COLON}", writer.review(topic, self.max_words))
+            (f"{DETERMINER} {topic} {COLON}", f" {writer.review(topic, self.max_words)}")
             for topic in islice(cycle(TOPIC_CATEGORY), self.corpus_size)
         ]
 
@@ -148,7 +151,7 @@ class Judgement:
     counted: tuple[str, ...]
     """Distinct adjectives on topic in whole clauses, in order."""
     off_topic: tuple[str, ...]
-    """Adjectives in whole clauses that do not fit the topic, or whose subject does not; they earn nothing."""
+    """Distinct adjectives in whole clauses that do not fit the topic; they earn nothing."""
     repeats: int
     """Adjectives, in whole clauses or broken ones, that the review had used before."""
     broken: int
@@ -178,11 +181,10 @@ def judgement(prompt: str, response: str) -> Judgement:
     repeats = broken = 0
     for clause in _clauses(response.split()):
         broken += not clause.whole
-        subject_fits = TOPIC_CATEGORY.get(clause.subject, category) == category
         for word in clause.adjectives:
             if word in said:
                 repeats += 1
-            elif clause.whole and subject_fits and ADJECTIVE_CATEGORY[word] in (category, GENERAL):
+            elif clause.whole and ADJECTIVE_CATEGORY[word] in (category, GENERAL):
                 counted.append(word)
             elif clause.whole:
                 off_topic.append(word)
@@ -194,8 +196,6 @@ def judgement(prompt: str, response: str) -> Judgement:
 @dataclass(frozen=True)
 class _Clause:
     whole: bool
-    subject: str
-    """The noun or pronoun; empty where the clause is broken."""
     adjectives: tuple[str, ...]
 
 
@@ -225,13 +225,12 @@ def _clause(words: list[str], whole: bool) -> _Clause:
     adjectives = tuple(word for word in words if word in WORTH)
     rest = words[words[:1] != [] and words[0] in OPENERS :]
     if rest[:1] == [DETERMINER] and len(rest) > 1 and rest[1] in TOPIC_CATEGORY:
-        subject, rest = rest[1], rest[2:]
+        rest = rest[2:]
     elif rest and rest[0] in _ALL_PRONOUNS:
-        subject, rest = rest[0], rest[1:]
+        rest = rest[1:]
     else:
-        return _Clause(False, "", adjectives)
-    described = bool(rest) and rest[0] in VERBS and _describes(rest[1:])
-    return _Clause(whole and described, subject if described else "", adjectives)
+        return _Clause(False, adjectives)
+    return _Clause(whole and bool(rest) and rest[0] in VERBS and _describes(rest[1:]), adjectives)
 
 
 def _describes(words: list[str]) -> bool:
@@ -282,7 +281,7 @@ class _Writer:
 
     def _adjective(self, category: str, mood: int, said: set[str]) -> list[str]:
         """An adjective, perhaps after an adverb; seldom one that the review has used."""
-        source = GENERAL if self._chance(0.25) else category
+        source = GENERAL if self._chance(0.5) else category
         word = self._one(self.words[source], self.frequency[source, mood])
         while word in said and not self._chance(0.03):
             word = self._one(self.words[source], self.frequency[source, mood])

@@ -22,10 +22,14 @@ def check(cfg: Config, source: Path | None, show: bool) -> int:
         f"{cfg.max_new_tokens} tokens; {cfg.update.epochs} epochs x {parts} mini-batches of {rows // parts} = "
         f"{steps} optimiser steps, {-(-(rows // parts) // micro)} forward passes of {micro} rows each"
     )
-    print(f"a run: {cfg.steps} steps = {cfg.steps * rows} rollouts, at most {cfg.steps * rows * cfg.max_new_tokens} tokens")
+    print(
+        f"a run: {cfg.steps} steps = {cfg.steps * rows} rollouts, at most {cfg.steps * rows * cfg.max_new_tokens} tokens"
+    )
     if cfg.variants:
         names = ", ".join(cfg.variants)
-        print(f"a study: {len(cfg.variants)} variants ({names}) x {len(cfg.seeds)} seeds = {len(cfg.variants) * len(cfg.seeds)} runs")
+        print(
+            f"a study: {len(cfg.variants)} variants ({names}) x {len(cfg.seeds)} seeds = {len(cfg.variants) * len(cfg.seeds)} runs"
+        )
     print(
         f"reward: {cfg.fit_reward.heads} heads, {cfg.aggregation.convention}; "
         f"KL: {cfg.kl.kind}, {cfg.shaping.kind}, k1 in nats per sequence to the start policy"

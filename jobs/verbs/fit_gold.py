@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from framework.artifacts import writing
 from framework.config import Config
 from framework.data.tables import read_labelled
 from framework.errors import UserError
@@ -12,10 +13,14 @@ from jobs.verbs.show import closing, console
 def fit_gold(cfg: Config, out: Path) -> int:
     """Fit, print held-out figures, and say how to use the scorer."""
     if cfg.fit_gold is None or cfg.fit_gold.source is None:
-        raise UserError("fit_gold is not set: name labelled text, for example fit_gold.source.path=reviews.parquet")
+        raise UserError(
+            "fit_gold is not set: name labelled text, for example fit_gold.source.path=reviews.parquet"
+        )
     texts, labels = read_labelled(cfg.fit_gold.source)
     path = out / "gold"
-    for name, value in fit_ngram(texts, labels, path, cfg.fit_gold, cfg.seed).items():
+    with writing(path) as scratch:
+        figures = fit_ngram(texts, labels, scratch, cfg.fit_gold, cfg.seed)
+    for name, value in figures.items():
         console.print(f"{name}: {value:.4g}")
     closing(path, f"goldilocks train ... gold.kind=ngram gold.path={path}")
     return 0

@@ -13,7 +13,9 @@ def report(folder: Path) -> int:
     if (folder / STUDY_FILE).is_file():
         runs = finished_runs(folder)
         if not any(runs.values()):
-            raise UserError(f"{folder} holds a study without a finished run: run `goldilocks study` again to go on")
+            raise UserError(
+                f"{folder} holds a study without a finished run: run `goldilocks study` again to go on"
+            )
         result = StudyResult(folder, runs)
         finish_study(result)
         closing(result.report)

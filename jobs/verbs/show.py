@@ -27,7 +27,9 @@ class Bars:
         move = self._callback(title)
 
         def show(step: int, metrics: dict[str, Any]) -> None:
-            figures = {name: metrics[name] for name in ("proxy", "gold", "kl_nats") if metrics[name] is not None}
+            figures = {
+                name: metrics[name] for name in ("proxy", "gold", "kl_nats") if metrics[name] is not None
+            }
             move(step + 1, steps, figures)
 
         return show

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from framework.config import Config
 from framework.report.html import write_run_report
-from jobs.stages import pairs_stage, policy_stage, reward_stage
-from jobs.train import RunContext, RunResult, resume_run, start_run
+from jobs.stages import check_prompts, pairs_stage, policy_stage, reward_stage
+from jobs.train import RunContext, RunResult, resume_run, start_run, stored_config
 from jobs.verbs.show import bars, closing, console
 from jobs.workspace import Workspace
 
@@ -35,6 +35,7 @@ def stage(verb: str, cfg: Config, out: Path, source: Path | None) -> int:
 def train(cfg: Config, out: Path, source: Path | None, stop: Callable[[], bool], address: str | None) -> int:
     """`goldilocks train CONFIG`: the stages that are missing, then the run in `out/train`."""
     workspace = Workspace(out)
+    check_prompts(cfg)
     with bars() as shown:
         policy = policy_stage(cfg, workspace, shown.stage("fit-policy"))
         pairs = pairs_stage(cfg, workspace, policy, shown.stage("label"))
@@ -46,8 +47,9 @@ def train(cfg: Config, out: Path, source: Path | None, stop: Callable[[], bool],
 
 def resume(run: Path, stop: Callable[[], bool], address: str | None) -> int:
     """`goldilocks train --resume RUN`."""
+    steps = stored_config(run).steps
     with bars() as shown:
-        result = resume_run(run, RunContext(stop, shown.run("train", 0), address))
+        result = resume_run(run, RunContext(stop, shown.run("train", steps), address))
     return _end(result)
 
 

@@ -60,7 +60,9 @@ def _curves(runs: dict[str, dict[int, Path]]) -> Table:
 
 def _table(summary: dict[str, Any]) -> Table:
     """One row per variant: means over seeds, with half the width of the 95% interval where it is known."""
-    table = Table(title="proxy in reference standard deviations, gold in its own unit, KL in nats per sequence")
+    table = Table(
+        title="proxy in reference standard deviations, gold in its own unit, KL in nats per sequence"
+    )
     table.add_column("variant")
     for name in COLUMNS:
         table.add_column(name, justify="right")
