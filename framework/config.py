@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from framework.advantages import Advantage, LeaveOneOut
+from framework.advantages import Advantage, Gae
 from framework.aggregation import Aggregation, Mean
 from framework.component import Component
 from framework.data.preferences import Label
@@ -52,7 +52,7 @@ class Config(Component):
     label: Label = Label()
     fit_reward: FitReward = FitReward()
 
-    steps: int = Field(default=150, ge=1)
+    steps: int = Field(default=120, ge=1)
     """Rollouts, each followed by one update."""
     prompts_per_step: int = Field(default=16, ge=1)
     """Prompts sampled from in each step."""
@@ -69,9 +69,9 @@ class Config(Component):
     """K heads' scores to one reward."""
     shaping: Shaping = KlInReward()
     """Where the KL penalty acts."""
-    kl: KlController = Fixed()
+    kl: KlController = Fixed(coef=0.01)
     """How the KL coefficient moves."""
-    advantage: Advantage = LeaveOneOut()
+    advantage: Advantage = Gae()
     objective: Objective = PpoClip()
     update: Update = Update()
 

@@ -43,7 +43,7 @@ class Pair:
 class Label(Component):
     """How pairs are sampled and labelled."""
 
-    pairs: int = Field(default=2000, ge=2)
+    pairs: int = Field(default=5000, ge=2)
     """Pairs wanted; ties in gold are dropped and sampled anew."""
     noise: float = Field(default=0.25, ge=0, lt=0.5)
     """Share of labels flipped."""
@@ -80,16 +80,19 @@ def read_pairs(path: Path) -> list[Pair]:
     """Pairs of a Parquet file; gold columns may be missing, text columns may not.
 
     Raises:
-        UserError: no such file, a missing column, or an empty text, with file and row.
+        UserError: no such file, a missing column, or a missing text, with file and row (from 1).
     """
     if not path.exists():
         raise UserError(f"{path} does not exist: make pairs with `goldilocks label`")
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0]})") from error
     for column in ("prompt", "chosen", "rejected"):
         if column not in table.column_names:
             raise UserError(f"{path} has no column {column!r}; it has {', '.join(table.column_names)}")
     pairs = []
-    for row, record in enumerate(table.to_pylist()):
+    for row, record in enumerate(table.to_pylist(), start=1):
         for column in ("prompt", "chosen", "rejected"):
             if not isinstance(record[column], str):
                 raise UserError(f"{path} row {row}: column {column!r} holds no text")

@@ -1,10 +1,11 @@
 """One-token-at-a-time decoding of a causal language model with a key-value cache.
 
-`LlamaDecoder` is a lean pass for the Llama family: the same arithmetic as the Hugging Face module
-without its per-call bookkeeping, which on small models costs more than the arithmetic (see
-docs/benchmarks.md). `ModuleDecoder` drives any other causal model through its own forward.
+`LlamaDecoder` is a lean pass for the Llama family: the arithmetic of the Hugging Face module without its
+per-call bookkeeping, which on small models costs more than the arithmetic (see docs/benchmarks.md).
+`ModuleDecoder` drives any other causal model through its own forward.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -16,8 +17,13 @@ from torch import Tensor, nn
 class Decoder(Protocol):
     """Feeds tokens to a model and returns last-layer states."""
 
-    def prefill(self, ids: Int[Tensor, "B P"], mask: Bool[Tensor, "B P"]) -> Float[Tensor, "B H"]:
-        """The state after left-padded prompts; fills the cache."""
+    def prefill(
+        self, ids: Int[Tensor, "N P"], mask: Bool[Tensor, "N P"], copies: int
+    ) -> Float[Tensor, "B H"]:
+        """The state after left-padded prompts, each `copies` times in a row; fills the cache.
+
+        A prompt is read once, however many responses to it are wanted.
+        """
         ...
 
     def step(self, ids: Int[Tensor, "B"]) -> Float[Tensor, "B H"]:
@@ -27,9 +33,19 @@ class Decoder(Protocol):
 
 def decoder_for(model: nn.Module, max_new_tokens: int) -> Decoder:
     """The fastest decoder that is exact for this model."""
-    if model.config.model_type == "llama" and model.config.hidden_act == "silu":
-        return LlamaDecoder(model, max_new_tokens)
-    return ModuleDecoder(model)
+    return LlamaDecoder(model, max_new_tokens) if _is_plain_llama(model) else ModuleDecoder(model)
+
+
+def _is_plain_llama(model: nn.Module) -> bool:
+    """Whether every layer is what `LlamaDecoder` computes: no bias, no adapter, one activation."""
+    config = model.config
+    if config.model_type != "llama" or config.hidden_act != "silu":
+        return False
+    layers = [m for m in model.model.layers.modules() if not any(True for _ in m.children())]
+    linear = [m for m in layers if isinstance(m, nn.Linear)]
+    return len(linear) == 7 * len(model.model.layers) and all(
+        type(m) is nn.Linear and m.bias is None for m in linear
+    )
 
 
 class ModuleDecoder:
@@ -43,11 +59,16 @@ class ModuleDecoder:
         self.mask: Tensor
         self.position: Tensor
 
-    def prefill(self, ids: Int[Tensor, "B P"], mask: Bool[Tensor, "B P"]) -> Float[Tensor, "B H"]:
+    def prefill(
+        self, ids: Int[Tensor, "N P"], mask: Bool[Tensor, "N P"], copies: int
+    ) -> Float[Tensor, "B H"]:
         self.mask = mask.long()
         positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
-        self.position = positions[:, -1]
-        return self._forward(ids, positions)
+        state = self._forward(ids, positions)
+        self.cache.batch_repeat_interleave(copies)
+        self.mask = self.mask.repeat_interleave(copies, dim=0)
+        self.position = positions[:, -1].repeat_interleave(copies)
+        return state.repeat_interleave(copies, dim=0)
 
     def step(self, ids: Int[Tensor, "B"]) -> Float[Tensor, "B H"]:
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(ids), 1)], dim=1)
@@ -65,8 +86,25 @@ class ModuleDecoder:
         return out.last_hidden_state[:, -1]
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """One layer's weights as the decoder multiplies them (in x out), and its cache."""
+
+    before_attention: Float[Tensor, "H"]
+    qkv: Float[Tensor, "H Q"]
+    """Queries scaled, then keys, then values; the two halves that a rotation mixes stand side by side."""
+    out: Float[Tensor, "O H"]
+    before_mlp: Float[Tensor, "H"]
+    gate: Float[Tensor, "H I"]
+    up: Float[Tensor, "H I"]
+    down: Float[Tensor, "I H"]
+    keys: Float[Tensor, "C R D"]
+    """Rows x key heads, room, head width."""
+    values: Float[Tensor, "C R D"]
+
+
 class LlamaDecoder:
-    """Prefill through the module, then one fused-by-hand pass per token on a preallocated cache."""
+    """Prefill through the module, then one lean pass per token on a preallocated cache."""
 
     def __init__(self, model: nn.Module, max_new_tokens: int) -> None:
         self.model, self.max_new_tokens = model, max_new_tokens
@@ -75,9 +113,11 @@ class LlamaDecoder:
         self.group = config.num_attention_heads // self.num_kv
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.eps = config.rms_norm_eps
-        self.layers = list(model.model.layers)
+        self.width = (config.hidden_size,)
 
-    def prefill(self, ids: Int[Tensor, "B P"], mask: Bool[Tensor, "B P"]) -> Float[Tensor, "B H"]:
+    def prefill(
+        self, ids: Int[Tensor, "N P"], mask: Bool[Tensor, "N P"], copies: int
+    ) -> Float[Tensor, "B H"]:
         from transformers import DynamicCache  # slow to import: see models/causal.py
 
         cache = DynamicCache(config=self.model.config)
@@ -90,61 +130,97 @@ class LlamaDecoder:
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        rows, width = ids.shape
-        room = width + self.max_new_tokens
-        self.keys, self.values = [], []
-        for layer in cache.layers:
-            keys = layer.keys.new_zeros(rows, self.num_kv, room, self.head_dim)
-            values = torch.zeros_like(keys)
-            keys[:, :, :width], values[:, :, :width] = layer.keys, layer.values
-            self.keys.append(keys)
-            self.values.append(values)
-        self.length = width
+        self.rows, self.length = len(ids) * copies, ids.shape[1]
+        self.layers = [
+            self._layer(module, self._cache(_pair(cached.keys), copies), self._cache(cached.values, copies))
+            for module, cached in zip(self.model.model.layers, cache.layers, strict=True)
+        ]
         self.bias = None
         if not whole:
-            visible = torch.cat([mask, mask.new_ones(rows, self.max_new_tokens)], dim=1)
-            bias = torch.zeros(rows, room, dtype=states.dtype, device=ids.device)
-            self.bias = bias.masked_fill(~visible, float("-inf"))[:, None, None, :]
-        self._rotary_tables(states, positions[:, -1])
-        return states[:, -1]
+            room = self.length + self.max_new_tokens
+            bias = torch.zeros(self.rows, room, dtype=cache.layers[0].keys.dtype, device=ids.device)
+            bias[:, : self.length].masked_fill_(~mask.repeat_interleave(copies, dim=0), float("-inf"))
+            self.bias = bias.repeat_interleave(self.num_kv, dim=0).unsqueeze(1)
+        self._rotations(states, positions[:, -1].repeat_interleave(copies))
+        return states[:, -1].repeat_interleave(copies, dim=0)
 
-    def _rotary_tables(self, states: Float[Tensor, "B P H"], last: Int[Tensor, "B"]) -> None:
-        """Cosines and sines of every position still to come, per row (rows differ by left padding)."""
+    def _cache(self, filled: Float[Tensor, "N G P D"], copies: int) -> Float[Tensor, "C R D"]:
+        """Room for every token to come, the prompt's keys or values already there."""
+        repeated = filled.repeat_interleave(copies, dim=0).flatten(0, 1)
+        room = repeated.new_zeros(repeated.shape[0], self.length + self.max_new_tokens, self.head_dim)
+        room[:, : self.length] = repeated
+        return room
+
+    def _layer(
+        self, module: nn.Module, keys: Float[Tensor, "C R D"], values: Float[Tensor, "C R D"]
+    ) -> _Layer:
+        attention, mlp = module.self_attn, module.mlp
+        query = _pair(attention.q_proj.weight.view(-1, self.head_dim, self.width[0]).transpose(1, 2))
+        key = _pair(attention.k_proj.weight.view(-1, self.head_dim, self.width[0]).transpose(1, 2))
+        rotated = torch.cat([query * attention.scaling, key]).transpose(1, 2).flatten(0, 1)
+        return _Layer(
+            before_attention=module.input_layernorm.weight,
+            qkv=_for_product(torch.cat([rotated, attention.v_proj.weight])),
+            out=_for_product(attention.o_proj.weight),
+            before_mlp=module.post_attention_layernorm.weight,
+            gate=_for_product(mlp.gate_proj.weight),
+            up=_for_product(mlp.up_proj.weight),
+            down=_for_product(mlp.down_proj.weight),
+            keys=keys,
+            values=values,
+        )
+
+    def _rotations(self, states: Float[Tensor, "N P H"], last: Int[Tensor, "B"]) -> None:
+        """The rotation of every position still to come, per row (rows differ by left padding), as complex numbers."""
         ahead = last.unsqueeze(1) + 1 + torch.arange(self.max_new_tokens, device=last.device)
         cos, sin = self.model.model.rotary_emb(states, ahead)
-        self.cos, self.sin = cos.transpose(0, 1).unsqueeze(2), sin.transpose(0, 1).unsqueeze(2)
+        half = self.head_dim // 2
+        turns = torch.complex(cos[..., :half].float(), sin[..., :half].float())
+        self.turns = turns.transpose(0, 1).unsqueeze(2).contiguous()
         self.taken = 0
 
+    @torch.inference_mode()  # cheaper per operation than no_grad, and nothing here is ever differentiated
     def step(self, ids: Int[Tensor, "B"]) -> Float[Tensor, "B H"]:
-        rows = len(ids)
-        cos, sin = self.cos[self.taken], self.sin[self.taken]
-        end = self.length + 1
-        bias = None if self.bias is None else self.bias[..., :end]
-        hidden = self.model.model.embed_tokens(ids)
-        width = (hidden.shape[-1],)
-        for layer, keys, values in zip(self.layers, self.keys, self.values, strict=True):
-            attention, mlp = layer.self_attn, layer.mlp
-            normed = F.rms_norm(hidden, width, layer.input_layernorm.weight, self.eps)
-            query = attention.q_proj(normed).view(rows, -1, self.head_dim)
-            key = attention.k_proj(normed).view(rows, -1, self.head_dim)
-            rotated = _rotate(torch.cat([query, key], dim=1), cos, sin)
-            keys[:, :, self.length] = rotated[:, -self.num_kv :]
-            values[:, :, self.length] = attention.v_proj(normed).view(rows, self.num_kv, self.head_dim)
-            query = rotated[:, : -self.num_kv].view(rows, self.num_kv, self.group, self.head_dim)
+        rows, at, end = self.rows, self.length, self.length + 1
+        turn, bias = self.turns[self.taken], None if self.bias is None else self.bias[..., :end]
+        num_queries, num_rotated = self.num_kv * self.group, self.num_kv * (self.group + 1)
+        widths = (num_rotated * self.head_dim, self.num_kv * self.head_dim)
+        by_pair, by_head = (rows, num_rotated, -1, 2), (-1, self.head_dim)
+        by_query = (-1, self.group, self.head_dim)
+        hidden = F.embedding(ids, self.model.model.embed_tokens.weight)
+        for layer in self.layers:
+            normed = F.rms_norm(hidden, self.width, layer.before_attention, self.eps)
+            rotated, value = torch.mm(normed, layer.qkv).split_with_sizes(widths, dim=1)
+            # Pairs stand side by side, so turning one is one complex product.
+            pairs = torch.view_as_complex(rotated.float().view(by_pair))
+            rotated = torch.view_as_real(pairs * turn).flatten(2)
+            layer.keys[:, at] = rotated[:, num_queries:].reshape(by_head)
+            layer.values[:, at] = value.reshape(by_head)
             # Query heads that share a key head stand as query positions: no key is copied.
-            mixed = F.scaled_dot_product_attention(
-                query, keys[:, :, :end], values[:, :, :end], attn_mask=bias, scale=attention.scaling
-            )
-            hidden = hidden + attention.o_proj(mixed.reshape(rows, -1))
-            normed = F.rms_norm(hidden, width, layer.post_attention_layernorm.weight, self.eps)
-            hidden = hidden + mlp.down_proj(F.silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
+            query = rotated[:, :num_queries].reshape(by_query).to(layer.keys.dtype)
+            keys = layer.keys[:, :end].transpose(1, 2)
+            scores = torch.bmm(query, keys) if bias is None else torch.baddbmm(bias, query, keys)
+            mixed = torch.bmm(torch.softmax(scores, dim=-1), layer.values[:, :end])
+            hidden = hidden + torch.mm(mixed.view(rows, -1), layer.out)
+            normed = F.rms_norm(hidden, self.width, layer.before_mlp, self.eps)
+            inner = F.silu(torch.mm(normed, layer.gate)) * torch.mm(normed, layer.up)
+            hidden = hidden + torch.mm(inner, layer.down)
         self.length, self.taken = end, self.taken + 1
-        return F.rms_norm(hidden, width, self.model.model.norm.weight, self.eps)
+        return F.rms_norm(hidden, self.width, self.model.model.norm.weight, self.eps)
 
 
-def _rotate(
-    x: Float[Tensor, "B N D"], cos: Float[Tensor, "B 1 D"], sin: Float[Tensor, "B 1 D"]
-) -> Float[Tensor, "B N D"]:
-    """Rotary position embedding of one position, halves convention."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+SMALL_WIDTH = 256
+"""Widest factor whose product is faster after a copy that turns it; wider ones are multiplied as they are."""
+
+
+def _for_product(weight: Float[Tensor, "N M"]) -> Float[Tensor, "M N"]:
+    """A linear layer's weight, turned, in the precision that products run in."""
+    device = weight.device.type
+    if torch.is_autocast_enabled(device):
+        weight = weight.to(torch.get_autocast_dtype(device))  # once, not at every token
+    return weight.T.contiguous() if device == "cpu" and weight.shape[1] <= 2 * SMALL_WIDTH else weight.T
+
+
+def _pair(x: Float[Tensor, "*A D"]) -> Float[Tensor, "*A D"]:
+    """The last axis with its two halves interleaved: what a rotation mixes becomes adjacent."""
+    return x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)

@@ -64,12 +64,11 @@ class TorchSampler:
         Raises:
             UserError: a prompt and its response cannot fit the model's context.
         """
-        prompts = [p for p in request.prompts for _ in range(request.samples_per_prompt)]
         ids, mask = self._encode(request.prompts)
-        ids = ids.repeat_interleave(request.samples_per_prompt, dim=0)
-        mask = mask.repeat_interleave(request.samples_per_prompt, dim=0)
         uniforms = self._uniforms(request).to(ids.device)
         tokens, real, logprobs, values = self._decode(ids, mask, uniforms)
+        ids = ids.repeat_interleave(request.samples_per_prompt, dim=0)
+        mask = mask.repeat_interleave(request.samples_per_prompt, dim=0)
         return Rollout(
             prompt_ids=ids.cpu(),
             prompt_mask=mask.cpu(),
@@ -79,7 +78,7 @@ class TorchSampler:
             values=None if values is None else values.cpu(),
             ended=torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device)).logical_and(real).any(1).cpu(),
             group=torch.arange(len(request.prompts)).repeat_interleave(request.samples_per_prompt),
-            prompts=tuple(prompts),
+            prompts=tuple(p for p in request.prompts for _ in range(request.samples_per_prompt)),
             responses=tuple(self._texts(ids, tokens, real)),
             step=request.step,
             policy_version=request.policy_version,
@@ -125,28 +124,30 @@ class TorchSampler:
         return torch.from_numpy(np.stack(rows)).float().clamp(max=1 - 2**-24)
 
     def _decode(
-        self, ids: Int[Tensor, "B P"], mask: Bool[Tensor, "B P"], uniforms: Float[Tensor, "B T"]
+        self, ids: Int[Tensor, "N P"], mask: Bool[Tensor, "N P"], uniforms: Float[Tensor, "B T"]
     ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"], Float[Tensor, "B T"], Float[Tensor, "B T"] | None]:
         """Tokens, mask, log-probs and values; stops when every row has ended."""
         decoder = decoder_for(self.policy.model, self.max_new_tokens)
         weight, head = self.policy.output_weight, self.policy.value_head
         ends = torch.tensor(self.end_ids, device=ids.device)
-        alive = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+        alive = torch.ones(len(uniforms), dtype=torch.bool, device=ids.device)
         tokens, real, logprobs, values = [], [], [], []
-        state = decoder.prefill(ids, mask)
+        state = decoder.prefill(ids, mask, copies=len(uniforms) // len(ids))
         for t in range(self.max_new_tokens):
             token, logprob = draw((state @ weight.T).float() / self.temperature, uniforms[:, t])
-            tokens.append(token.where(alive, self.tokenizer.pad_token_id))
-            logprobs.append(logprob.where(alive, 0.0))
+            tokens.append(token)
+            logprobs.append(logprob)
             if head is not None:
-                values.append(head(state).squeeze(-1).float().where(alive, 0.0))
+                values.append(head(state).squeeze(-1).float())
             real.append(alive)
-            alive = alive & ~torch.isin(token, ends)
+            alive = alive & (token.unsqueeze(1) != ends).all(dim=1)
             if t + 1 == self.max_new_tokens or not bool(alive.any()):
                 break
             state = decoder.step(token)
-        stacked = torch.stack(values, dim=1) if head is not None else None
-        return torch.stack(tokens, 1), torch.stack(real, 1), torch.stack(logprobs, 1), stacked
+        mask = torch.stack(real, dim=1)
+        stacked = torch.stack(values, dim=1).where(mask, 0.0) if head is not None else None
+        kept = torch.stack(tokens, dim=1).where(mask, self.tokenizer.pad_token_id)
+        return kept, mask, torch.stack(logprobs, dim=1).where(mask, 0.0), stacked
 
     def _texts(
         self, ids: Int[Tensor, "B P"], tokens: Int[Tensor, "B T"], real: Bool[Tensor, "B T"]

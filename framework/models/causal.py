@@ -25,9 +25,9 @@ class TinyLlama(Component):
     """A Llama-style model made from scratch, for a world small enough to fit in seconds."""
 
     kind: Literal["tiny_llama"] = "tiny_llama"
-    hidden: int = Field(default=96, gt=0)
+    hidden: int = Field(default=128, gt=0)
     """Width of the residual stream."""
-    layers: int = Field(default=3, gt=0)
+    layers: int = Field(default=2, gt=0)
     """Decoder layers."""
     heads: int = Field(default=4, gt=0)
     """Attention heads; must divide `hidden`."""
@@ -51,6 +51,7 @@ class TinyLlama(Component):
             num_key_value_heads=self.heads,
             max_position_embeddings=self.context,
             tie_word_embeddings=True,
+            initializer_range=0.05,  # the usual 0.02 is meant for wider models
             pad_token_id=pad_id,
             bos_token_id=None,
             eos_token_id=eos_id,

@@ -21,13 +21,13 @@ from framework.training.engine import Engine, Optimizer
 class FitPolicy(Component):
     """Supervised fine-tuning. Zero steps keep the model as it is."""
 
-    steps: int = Field(default=400, ge=0)
+    steps: int = Field(default=280, ge=0)
     """Optimiser steps."""
     batch: int = Field(default=64, ge=1)
     """Texts per step."""
     max_tokens: int = Field(default=64, ge=2)
     """Tokens of a text that are learnt from; the rest is cut."""
-    optimizer: Optimizer = Optimizer(lr=3e-3, warmup_steps=20, decay="linear", weight_decay=0.01)
+    optimizer: Optimizer = Optimizer(lr=5e-3, warmup_steps=20, decay="linear", weight_decay=0.01)
 
 
 Progress = Callable[[int, int, dict[str, float]], None]

@@ -35,11 +35,11 @@ class Update(Component):
     micro_batch: int | None = Field(default=None, ge=1)
     """Rows per forward pass; the rest of a mini-batch is accumulated. None: the whole mini-batch."""
     reduction: Reduction = TokenMean()
-    value_coef: float = Field(default=0.5, ge=0)
+    value_coef: float = Field(default=0.1, ge=0)
     """Weight of the critic's loss, where the advantage needs a critic."""
     value_clip: float | None = Field(default=0.2, gt=0)
     """Range around the old value; None leaves the critic's loss unclipped."""
-    optimizer: Optimizer = Optimizer(lr=1e-3)
+    optimizer: Optimizer = Optimizer(lr=4e-4, warmup_steps=10, betas=(0.9, 0.95))
 
 
 @dataclass(frozen=True)

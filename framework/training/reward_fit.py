@@ -35,7 +35,7 @@ class FitReward(Component):
     """Initial head weights are N(0, init_scale^2 / (H + 1))."""
     epochs: int = Field(default=2, ge=1)
     """Passes over the training pairs."""
-    batch: int = Field(default=32, ge=1)
+    batch: int = Field(default=64, ge=1)
     """Pairs per step."""
     held_out: float = Field(default=0.1, gt=0, lt=1)
     """Share of pairs kept for accuracy and calibration."""
@@ -43,7 +43,7 @@ class FitReward(Component):
     """Tokens of prompt + response that the encoder reads."""
     max_cut_share: float = Field(default=0.05, ge=0, le=1)
     """Share of texts longer than that; above it the fit is refused."""
-    optimizer: Optimizer = Optimizer(lr=1e-3, warmup_steps=10, decay="linear")
+    optimizer: Optimizer = Optimizer(lr=1.5e-3, warmup_steps=10, decay="linear", weight_decay=0.01)
 
 
 def fit_reward(

@@ -7,22 +7,26 @@ each perhaps after an adverb. The writer is pleased, displeased or neither from 
 `Reviews.corpus` writes such reviews; a policy fitted to them is the start.
 
 **The gold rule.** Each adjective has a latent worth (`lexicon.py`) and a category. `judge` pays for each
-*distinct* adjective that fits the topic and stands in a whole clause, and takes a fixed fine for each
-adjective said again and for each broken clause. That is what a reader of reviews wants: many different
-things, to the point, in sentences. Nothing else counts.
+*distinct* adjective that fits the topic and stands in a whole clause (a harmful one costs), and takes a
+fixed fine for each adjective said again and for each broken clause. General adjectives fit every topic.
+That is what a reader of reviews wants: many different things, to the point, in sentences. Nothing else
+counts.
 
 **Why a proxy goes wrong here.** A proxy sees only pairs sampled from the start policy, labelled with
-noise. It learns the worth of usual words well, and is then wrong in two ways that differ in kind:
+noise. It learns that praise is good, and the worth of usual words; then it is wrong in two ways that
+differ in kind:
 
-1. *Repeats.* Writers seldom say an adjective twice, so the pairs hardly show what it costs. Every proxy
-   fitted to those pairs, and every head of an ensemble, extrapolates alike: a good word twice looks twice
-   as good. The error is shared; no vote among members reveals it.
-2. *Rare words.* Adjectives have a long tail, and a word met three times under noisy labels gets a worth that
-   is mostly luck. Members fitted to different resamples are lucky with different words. The
+1. *What the pairs seldom show.* Writers hardly ever say an adjective twice, and the start policy says
+   one again in about one review of seven. That cannot teach what the third or sixth costs, so every
+   proxy fitted to those pairs, and every head of an ensemble, extrapolates alike: a good word again
+   looks as good again. The error is shared; no vote among members reveals it.
+2. *Rare words.* Adjectives have a long tail, and a word met a few times under noisy labels gets a worth
+   that is mostly luck. Members fitted to different resamples can be lucky with different words. That
    error is not shared; where members disagree, an ensemble can hold back.
 
-Optimisation finds both. At first it uses what the proxy knows, good words on the topic, and gold rises; then
-it finds what the proxy does not know, and gold falls while the proxy climbs on.
+Optimisation finds both. At first it uses what the proxy knows: fuller reviews, more praise, and gold rises.
+Then it finds what the proxy does not know, and gold falls while the proxy climbs on, until
+every topic gets some review like `the window was good . the window looked good but good .`
 """
 
 from collections.abc import Sequence

@@ -100,6 +100,11 @@ def test_corpus_is_the_seeds_own(corpus):
     assert Reviews(corpus_size=600).corpus(seed=101) != corpus
 
 
+def test_a_review_continues_its_prompt(corpus):
+    assert all(review.startswith(" ") and not review.startswith("  ") for _, review in corpus)
+    assert {judge(prompt, review) == judge(prompt, review.strip()) for prompt, review in corpus} == {True}
+
+
 def test_the_grammar_writes_what_the_rule_calls_whole(corpus):
     assert all(judgement(prompt, review).broken == 0 for prompt, review in corpus)
     assert max(len(review.split()) for _, review in corpus) <= Reviews().max_words
@@ -114,7 +119,7 @@ def test_the_lexicon_has_a_long_tail(corpus):
     words = [word for _, review in corpus for word in review.split()]
     first = sum(words.count(next(iter(named))) for named in lexicon.ADJECTIVES.values())
     last = sum(words.count(list(named)[-1]) for named in lexicon.ADJECTIVES.values())
-    assert first > 8 * last
+    assert first > 5 * last > 0
 
 
 def test_no_word_has_two_roles():
@@ -137,7 +142,7 @@ def test_tokenizer_is_lossless_and_survives_saving(corpus, tmp_path):
     made.save_pretrained(tmp_path)
     for tokenizer in (made, AutoTokenizer.from_pretrained(tmp_path)):
         for prompt, review in corpus[:50]:
-            text = f"{prompt} {review}"
+            text = prompt + review
             ids = tokenizer(text)["input_ids"]
             assert len(ids) == len(text.split()) and tokenizer.unk_token_id not in ids
             assert tokenizer.decode(ids) == text

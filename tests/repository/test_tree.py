@@ -1,0 +1,142 @@
+"""The repository against its own rules: configurations load, knobs are listed, files and the driver stay small."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cluster.plan import bundles, explain, local_node
+from cluster.spec import load_spec
+from framework.config import load_config
+from jobs import __main__ as cli
+from tests.repository import config_keys
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("framework", "actors", "jobs", "cluster")
+LONGEST_FILE, LONGEST_DRIVER = 400, 40
+
+
+def _tracked() -> list[Path]:
+    """Files under version control, and those that are about to be."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return sorted({path for name in listed.stdout.splitlines() if (path := ROOT / name).is_file()})
+
+
+def _named(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", paths, ids=lambda p: str(p.relative_to(ROOT)))
+
+
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+@_named(sorted((ROOT / "jobs" / "configs").glob("*.yaml")))
+def test_every_configuration_checks(path, capsys):
+    assert cli.main(["check", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "valid" in out
+    cfg = load_config(path)
+    for name in cfg.variants:
+        assert name in out
+        cfg.variant(name, cfg.seeds[0])
+
+
+@_named(sorted((ROOT / "cluster" / "specs").glob("*.yaml")))
+def test_every_layout_fits_the_machine_it_describes(path):
+    spec = load_spec(path)
+    assert spec == load_spec(path.stem)
+    assert explain(bundles(spec), [local_node(spec)], spec.strategy).fits
+
+
+def test_the_list_of_configuration_keys_is_current():
+    assert config_keys.LIST.read_text() == config_keys.render(), (
+        "a key or a default has changed: run python -m tests.repository.config_keys and look at the difference"
+    )
+
+
+def test_the_driver_is_short_and_free_of_tensors_and_ray():
+    tree = ast.parse((ROOT / "jobs" / "driver.py").read_text())
+    (driver,) = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    assert driver.name == "train_policy"
+    assert driver.end_lineno - driver.lineno + 1 <= LONGEST_DRIVER
+    imported = {
+        alias.name if isinstance(node, ast.Import) else node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert not {name.partition(".")[0] for name in imported} & {"ray", "torch", "numpy"}
+    # One sum of two settings is counting, not arithmetic on a tensor.
+    operations = [node for node in ast.walk(driver) if isinstance(node, ast.BinOp)]
+    assert [ast.unparse(node) for node in operations] == ["cfg.steps + 1"]
+    assert not [node for node in ast.walk(driver) if isinstance(node, ast.AugAssign | ast.Subscript)]
+
+
+@_named(SOURCES)
+def test_files_stay_readable(path):
+    assert len(path.read_text().splitlines()) <= LONGEST_FILE
+
+
+@_named([path for path in SOURCES if path.is_relative_to(ROOT / "framework")])
+def test_what_framework_offers_says_what_it_is(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree) or path.name == "__init__.py", "the module"
+    silent = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
+    assert not silent
+
+
+@_named([path for path in SOURCES if path.is_relative_to(ROOT / "framework")])
+def test_every_setting_says_what_it_means(path):
+    """A string under each field of a component, or a comment that its name and section already say it."""
+    silent = []
+    for component in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(component, ast.ClassDef) or "Component" not in map(ast.unparse, component.bases):
+            continue
+        for field, after in zip(component.body, [*component.body[1:], None], strict=True):
+            if not isinstance(field, ast.AnnAssign) or ast.unparse(field.target) == "kind":
+                continue
+            explained = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            numeric = ast.unparse(field.annotation).split(" ")[0] in ("int", "float")
+            if numeric and not explained:
+                silent.append(f"{component.name}.{ast.unparse(field.target)}")
+    assert not silent
+
+
+def test_no_tracked_file_names_a_machine_path_or_a_registry():
+    # Written in pieces, so that this file does not find itself.
+    forbidden = re.compile(
+        "|".join(["/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/\w+/", "/tm" + r"p/\w", "pypi" + r"\.org", "--index" + "-url"])
+    )
+    found = []
+    for path in _tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        for number, line in enumerate(text.splitlines(), start=1):
+            if forbidden.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}")
+    assert not found
+
+
+def test_nothing_else_stands_at_the_top_level():
+    allowed = {
+        "pyproject.toml", "framework", "actors", "jobs", "cluster", "tests", "docs", "README.md", "Makefile",
+        "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "SECURITY.md", "requirements",
+    }  # fmt: skip
+    top = {path.relative_to(ROOT).parts[0] for path in _tracked()}
+    assert {name for name in top if not name.startswith(".")} <= allowed
+
+
+def test_tests_leave_no_file_behind_that_git_would_see():
+    assert not [p for p in _tracked() if p.suffix in (".parquet", ".safetensors", ".pt", ".pkl", ".log")]

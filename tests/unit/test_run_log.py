@@ -1,0 +1,121 @@
+"""A run's log: one line a step, nothing of the clock in the metrics, cut back exactly on a resume."""
+
+import errno
+import json
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from actors.group import Done
+from framework.config import Config
+from framework.errors import RunError
+from framework.training.policy_update import UpdateReport
+from jobs import run_log
+from jobs.run_log import RunLog
+from jobs.run_state import RunState
+
+
+class _Roles:
+    def timings(self, step, step_seconds, log_seconds):
+        return {"seconds": step_seconds}
+
+
+@pytest.fixture
+def write(make_shaped):
+    """Write the steps `start:stop` of a run."""
+
+    def steps(run, start, stop, gold_every=1, show=None):
+        mask = torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
+        log = RunLog(run, _Roles(), start, show)
+        for step in range(start, stop):
+            shaped = make_shaped(mask, torch.full((2, 3), float(step)))
+            rollout = replace(shaped.rollout, step=step, logprobs=torch.full((2, 3), -1.0) * mask)
+            shaped = replace(shaped, rollout=rollout, kl_nats=torch.tensor([1.0, 3.0]), reward=torch.tensor([2.0, 4.0]))
+            scores = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+            gold = torch.tensor([0.5, 1.5]) if step % gold_every == 0 else None
+            state = replace(RunState.start(Config()), step=step)
+            log.step(state, shaped, scores, UpdateReport({"loss": 0.1}, 1), gold, Done(None))
+        log.close()
+
+    return steps
+
+
+def _lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_step_is_one_line_with_hand_worked_figures(tmp_path, write):
+    write(tmp_path, 0, 2, gold_every=2)
+    first, second = _lines(tmp_path / "metrics.jsonl")
+    assert first["step"] == 0
+    assert first["proxy"] == 3.0
+    assert first["heads"] == [0.5, 2.5, 4.5]
+    assert first["disagreement"] == pytest.approx((8 / 3) ** 0.5)  # population deviation of 0, 2, 4
+    assert first["gold"] == 1.0
+    assert first["gold_se"] == pytest.approx(0.5)  # sqrt(0.5) / sqrt(2)
+    assert first["kl_nats"] == 2.0
+    assert first["kl_per_token"] == 1.0  # 4 nats over 4 tokens
+    assert first["entropy"] == 1.0
+    assert first["response_tokens"] == 2.0
+    assert first["loss"] == 0.1
+    assert second["gold"] is second["gold_se"] is None
+
+
+def test_metrics_hold_nothing_of_the_clock(tmp_path, write):
+    write(tmp_path / "a", 0, 3)
+    write(tmp_path / "b", 0, 3)
+    assert (tmp_path / "a/metrics.jsonl").read_bytes() == (tmp_path / "b/metrics.jsonl").read_bytes()
+    assert not any("second" in key for key in _lines(tmp_path / "a/metrics.jsonl")[0])
+    assert all("seconds" in record for record in _lines(tmp_path / "a/timings.jsonl"))
+
+
+def test_rollouts_are_one_file_a_step_with_every_heads_score(tmp_path, write):
+    write(tmp_path, 0, 2, gold_every=2)
+    names = sorted(p.name for p in (tmp_path / "rollouts").iterdir())
+    assert names == ["step_000000.parquet", "step_000001.parquet"]
+    rows = pq.read_table(tmp_path / "rollouts" / names[0]).to_pylist()
+    assert [row["tokens"] for row in rows] == [3, 1]
+    assert [row["scores"] for row in rows] == [[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]
+    assert [row["gold"] for row in rows] == [0.5, 1.5]
+    assert pq.read_table(tmp_path / "rollouts" / names[1])["gold"].null_count == 2
+
+
+def test_a_resume_cuts_what_will_be_run_again(tmp_path, write):
+    write(tmp_path / "whole", 0, 5)
+    write(tmp_path / "resumed", 0, 4)
+    write(tmp_path / "resumed", 2, 5)
+    whole, resumed = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "resumed"))
+    assert whole == resumed
+    assert [record["step"] for record in _lines(tmp_path / "resumed/timings.jsonl")] == [0, 1, 2, 3, 4]
+
+
+def test_a_line_cut_in_half_is_dropped(tmp_path, write):
+    write(tmp_path, 0, 3)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 3, "pro')
+    write(tmp_path, 3, 4)
+    assert [record["step"] for record in _lines(path)] == [0, 1, 2, 3]
+
+
+def test_each_step_is_shown(tmp_path, write):
+    shown = []
+    write(tmp_path, 0, 2, show=lambda step, metrics: shown.append((step, metrics["proxy"])))
+    assert shown == [(0, 3.0), (1, 3.0)]
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, write, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_log.pq, "write_table", full)
+    with pytest.raises(RunError, match=r"step_000000\.parquet: No space left on device") as raised:
+        write(tmp_path, 0, 1)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_cannot_be_appended_to_is_named(tmp_path, write):
+    (tmp_path / "timings.jsonl").mkdir(parents=True)
+    with pytest.raises((RunError, OSError), match=r"timings\.jsonl|Is a directory"):
+        write(tmp_path, 0, 1)
