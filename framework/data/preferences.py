@@ -98,10 +98,13 @@ def read_pairs(path: Path) -> list[Pair]:
                 raise UserError(f"{path} row {row}: column {column!r} holds no text")
         pairs.append(
             Pair(
-                record["prompt"], record["chosen"], record["rejected"],
-                float(record.get("gold_chosen") or 0.0), float(record.get("gold_rejected") or 0.0),
+                record["prompt"],
+                record["chosen"],
+                record["rejected"],
+                float(record.get("gold_chosen") or 0.0),
+                float(record.get("gold_rejected") or 0.0),
                 bool(record.get("flipped", False)),
-            )  # fmt: skip
+            )
         )
     if not pairs:
         raise UserError(f"{path} holds no pairs")

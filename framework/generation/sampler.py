@@ -175,6 +175,7 @@ def draw(
     """
     logprobs = torch.log_softmax(logits, dim=-1)
     cumulative = logprobs.exp().cumsum(dim=-1)
-    threshold = uniform.unsqueeze(1) * cumulative[:, -1:]
-    token = torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
-    return token, logprobs.gather(1, token.unsqueeze(1)).squeeze(1)
+    # A uniform below 1 leaves the product below the total, rounded too: some token is always left.
+    passed = cumulative <= uniform.unsqueeze(1) * cumulative[:, -1:]
+    token = passed.sum(dim=1, keepdim=True)
+    return token.squeeze(1), logprobs.gather(1, token).squeeze(1)

@@ -1,4 +1,4 @@
-"""Every configuration key with its default, one a line: `python -m tests.repository.config_keys` writes the list anew.
+"""Every configuration key with its default; `python -m tests.repository.config_keys` writes the list anew.
 
 The list is under version control, so a new, renamed or retuned knob shows in review.
 """
@@ -28,22 +28,25 @@ def _lines(model: type[BaseModel], path: str, default: BaseModel | None) -> Iter
             continue
         here = f"{path}{name}"
         value = field.default if default is None else getattr(default, name)
-        members = _members(field.annotation)
+        members = sections(field.annotation)
         if not members:
             yield f"{here} = {_shown(value)}"
             continue
         union = len(members) > 1 or "kind" in members[0].model_fields
-        chosen = getattr(value, "kind", None) if union else _shown(None if value is None else type(value).__name__)
-        yield f"{here}: {chosen if value is not PydanticUndefined else 'required'}"
+        if value is PydanticUndefined:
+            yield f"{here}: required"
+        elif union or value is None:
+            yield f"{here}: {getattr(value, 'kind', None)}"
         for member in members:
             inner = f"{here}[{member.model_fields['kind'].default}]." if union else f"{here}."
             yield from _lines(member, inner, value if isinstance(value, member) else None)
 
 
-def _members(annotation: Any) -> list[type[BaseModel]]:
+def sections(annotation: Any) -> list[type[BaseModel]]:
+    """The component classes inside an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for argument in typing.get_args(annotation) for model in _members(argument)]
+    return [model for argument in typing.get_args(annotation) for model in sections(argument)]
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The repository against its own rules: configurations load, knobs are listed, files and the driver stay small."""
+"""The repository against its own rules: configurations load, knobs are listed, files stay small."""
 
 import ast
 import re
@@ -6,10 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from cluster.plan import bundles, explain, local_node
-from cluster.spec import load_spec
-from framework.config import load_config
+from cluster.plan import Node, bundles, explain
+from cluster.spec import load_spec, shipped_specs
+from framework.config import Config, load_config
 from jobs import __main__ as cli
 from tests.repository import config_keys
 
@@ -45,16 +46,16 @@ def test_every_configuration_checks(path, capsys):
         cfg.variant(name, cfg.seeds[0])
 
 
-@_named(sorted((ROOT / "cluster" / "specs").glob("*.yaml")))
-def test_every_layout_fits_the_machine_it_describes(path):
-    spec = load_spec(path)
-    assert spec == load_spec(path.stem)
-    assert explain(bundles(spec), [local_node(spec)], spec.strategy).fits
+@pytest.mark.parametrize("name", shipped_specs())
+def test_every_layout_fits_the_machine_it_is_named_after(name):
+    spec = load_spec(name)
+    machine = Node("machine", cpus=4, gpus={"laptop": 0, "one_gpu": 1, "four_gpu": 4}[name])
+    assert explain(bundles(spec), [machine], spec.strategy).fits
 
 
 def test_the_list_of_configuration_keys_is_current():
     assert config_keys.LIST.read_text() == config_keys.render(), (
-        "a key or a default has changed: run python -m tests.repository.config_keys and look at the difference"
+        "a key or a default has changed: run python -m tests.repository.config_keys and read the difference"
     )
 
 
@@ -73,7 +74,8 @@ def test_the_driver_is_short_and_free_of_tensors_and_ray():
     # One sum of two settings is counting, not arithmetic on a tensor.
     operations = [node for node in ast.walk(driver) if isinstance(node, ast.BinOp)]
     assert [ast.unparse(node) for node in operations] == ["cfg.steps + 1"]
-    assert not [node for node in ast.walk(driver) if isinstance(node, ast.AugAssign | ast.Subscript)]
+    statements = [node for line in driver.body for node in ast.walk(line)]
+    assert not [node for node in statements if isinstance(node, ast.AugAssign | ast.Subscript)]
 
 
 @_named(SOURCES)
@@ -95,27 +97,41 @@ def test_what_framework_offers_says_what_it_is(path):
     assert not silent
 
 
-@_named([path for path in SOURCES if path.is_relative_to(ROOT / "framework")])
-def test_every_setting_says_what_it_means(path):
-    """A string under each field of a component, or a comment that its name and section already say it."""
-    silent = []
-    for component in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(component, ast.ClassDef) or "Component" not in map(ast.unparse, component.bases):
-            continue
-        for field, after in zip(component.body, [*component.body[1:], None], strict=True):
-            if not isinstance(field, ast.AnnAssign) or ast.unparse(field.target) == "kind":
-                continue
-            explained = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            numeric = ast.unparse(field.annotation).split(" ")[0] in ("int", "float")
-            if numeric and not explained:
-                silent.append(f"{component.name}.{ast.unparse(field.target)}")
+def _reachable(model: type[BaseModel]) -> set[type[BaseModel]]:
+    """The component classes of a configuration tree."""
+    inner = {
+        section for field in model.model_fields.values() for section in config_keys.sections(field.annotation)
+    }
+    return {model}.union(*(_reachable(section) for section in inner))
+
+
+@pytest.mark.parametrize(
+    "model", sorted(_reachable(Config), key=lambda m: m.__name__), ids=lambda m: m.__name__
+)
+def test_every_number_says_what_it_counts(model):
+    silent = [
+        name
+        for name, field in model.model_fields.items()
+        if not field.description
+        and isinstance(field.default, int | float)
+        and not isinstance(field.default, bool)
+    ]
     assert not silent
 
 
 def test_no_tracked_file_names_a_machine_path_or_a_registry():
     # Written in pieces, so that this file does not find itself.
     forbidden = re.compile(
-        "|".join(["/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/\w+/", "/tm" + r"p/\w", "pypi" + r"\.org", "--index" + "-url"])
+        "|".join(
+            [
+                "/wo" + "rk/",
+                "/ro" + "ot/",
+                "/ho" + r"me/\w+/",
+                "/tm" + r"p/\w",
+                "pypi" + r"\.org",
+                "--index" + "-url",
+            ]
+        )
     )
     found = []
     for path in _tracked():

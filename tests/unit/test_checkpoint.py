@@ -89,7 +89,9 @@ def test_where_all_are_damaged_none_is_found_and_each_is_named(tmp_path, policy)
     assert [message.split()[1] for message in skipped] == ["step_4", "step_2"]
 
 
-@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), RunError("policy: full")])
+@pytest.mark.parametrize(
+    "failure", [OSError(errno.ENOSPC, "No space left on device"), RunError("policy: full")]
+)
 def test_a_save_that_fails_keeps_what_there_was(tmp_path, policy, failure):
     checkpoints = _saved(tmp_path, policy, [2], keep=1)
     policy.failure = failure

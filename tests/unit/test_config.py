@@ -50,9 +50,15 @@ def test_a_mistake_is_one_line_that_says_where(words, message):
 @pytest.mark.parametrize(
     ("words", "numbers"),
     [
-        (["prompts_per_step=5", "samples_per_prompt=3", "update.minibatches=4"], ["5 x 3 = 15", "minibatches=4"]),
+        (
+            ["prompts_per_step=5", "samples_per_prompt=3", "update.minibatches=4"],
+            ["5 x 3 = 15", "minibatches=4"],
+        ),
         (["prompts_per_step=4", "samples_per_prompt=2", "update.micro_batch=3"], ["8 rows", "micro_batch=3"]),
-        (["samples_per_prompt=1"], ["leave_one_out", "samples_per_prompt >= 2"]),
+        (
+            ["advantage.kind=leave_one_out", "samples_per_prompt=1"],
+            ["leave_one_out", "samples_per_prompt >= 2"],
+        ),
         (["label.pairs=34", "fit_reward.batch=32"], ["label.pairs=34", "3 held out", "fit_reward.batch=32"]),
         (["objective.kind=reinforce", "update.epochs=2"], ["on-policy", "2 optimiser steps"]),
     ],

@@ -67,7 +67,9 @@ def _credited(policy: CausalPolicy, kl_coef: float = 0.1) -> Credited:
 
 def _update(policy: CausalPolicy, settings: Update, shaping=None, lr: float = 1e-3):
     engine = _Watched(policy, lr)
-    update = PolicyUpdate(engine, policy, settings, PpoClip(), shaping or KlInReward(), seed=0, temperature=1.0)
+    update = PolicyUpdate(
+        engine, policy, settings, PpoClip(), shaping or KlInReward(), seed=0, temperature=1.0
+    )
     return engine, update
 
 

@@ -32,7 +32,9 @@ def write(make_shaped):
         for step in range(start, stop):
             shaped = make_shaped(mask, torch.full((2, 3), float(step)))
             rollout = replace(shaped.rollout, step=step, logprobs=torch.full((2, 3), -1.0) * mask)
-            shaped = replace(shaped, rollout=rollout, kl_nats=torch.tensor([1.0, 3.0]), reward=torch.tensor([2.0, 4.0]))
+            shaped = replace(
+                shaped, rollout=rollout, kl_nats=torch.tensor([1.0, 3.0]), reward=torch.tensor([2.0, 4.0])
+            )
             scores = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
             gold = torch.tensor([0.5, 1.5]) if step % gold_every == 0 else None
             state = replace(RunState.start(Config()), step=step)

@@ -1,0 +1,345 @@
+"""What goes wrong for a user, as a user sees it: one line, a code, and nothing that was written lost."""
+
+import errno
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from actors import reference
+from framework.gold.rule import RuleScorer
+from framework.gold.scorer import ScoredTexts
+from framework.models.causal import CausalPolicy
+from framework.models.reward_ensemble import RewardEnsemble
+from framework.objectives import PpoClip
+from framework.training.torch_engine import TorchEngine
+from jobs import __main__ as cli
+from jobs import run_log
+from jobs import stages as stages_module
+from tests.tiny import contents
+
+BAD_STEP = 3
+
+
+def _files(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Contents and time of change of every file."""
+    return {
+        str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mtime_ns)
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+# Not a number, and not on disk: a run in trouble
+
+
+def _nan_reward(patch: pytest.MonkeyPatch, on: set[int]) -> None:
+    _spoil(patch, RewardEnsemble, "forward", on, calls_per_step=2, spoil=lambda scores: scores * math.nan)
+
+
+def _nan_gold(patch: pytest.MonkeyPatch, on: set[int]) -> None:
+    _spoil(patch, RuleScorer, "score", on, 1, lambda scored: ScoredTexts(scored.values * math.inf, 0))
+
+
+def _nan_reference(patch: pytest.MonkeyPatch, on: set[int]) -> None:
+    class Spoilt(CausalPolicy):
+        pass
+
+    _spoil(patch, Spoilt, "logprobs_and_values", on, 2, lambda found: (found[0] * math.nan, found[1]))
+    patch.setattr(reference, "CausalPolicy", Spoilt)
+
+
+def _nan_loss(patch: pytest.MonkeyPatch, on: set[int]) -> None:
+    _spoil(
+        patch, PpoClip, "__call__", on, 1, lambda out: type(out)(out.token_loss * math.nan, out.token_metrics)
+    )
+
+
+def _full_at_rollout(patch: pytest.MonkeyPatch, on: set[int]) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    _spoil(patch, run_log.pq, "write_table", on, 1, full)
+
+
+def _spoil(
+    patch: pytest.MonkeyPatch, owner: object, name: str, on: set[int], calls_per_step: int, spoil
+) -> None:
+    """Change what a function gives in some steps, told by counting its calls."""
+    plain, count = getattr(owner, name), iter(range(10_000))
+
+    def spoilt(*args: object, **kwargs: object) -> object:
+        step = next(count) // calls_per_step
+        return spoil(plain(*args, **kwargs)) if step in on else plain(*args, **kwargs)
+
+    patch.setattr(owner, name, spoilt)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (_nan_reward, ["reward: head 0 gives nan for row 0", f"at step {BAD_STEP}"]),
+        (_nan_gold, ["gold: the score of row 0 is", f"at step {BAD_STEP}"]),
+        (_nan_reference, ["reference: a log-probability is not finite", f"at step {BAD_STEP}"]),
+        (_nan_loss, ["policy: the loss is nan", f"at step {BAD_STEP}"]),
+        (_full_at_rollout, ["step_000003.parquet: No space left on device"]),
+    ],
+)
+def test_a_run_that_must_stop_can_go_on(config, finished, stages, fails, monkeypatch, trouble, words):
+    run = stages / "train"
+    with monkeypatch.context() as patch:
+        trouble(patch, {BAD_STEP})
+        line = fails("train", config, "--out", stages, code=1)
+    for word in words:
+        assert word in line
+    assert f"last good checkpoint: {run / 'checkpoints' / 'step_2'}" in line
+    assert f"go on with `goldilocks train --resume {run}`" in line
+    steps = [json.loads(text)["step"] for text in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps[:BAD_STEP] == [0, 1, 2]
+    assert cli.main(["train", "--resume", str(run)]) == 0
+    assert contents(run) == contents(finished / "train")
+
+
+def test_a_disk_that_fills_up_during_a_checkpoint_costs_that_checkpoint_only(
+    config, finished, stages, fails, monkeypatch
+):
+    run = stages / "train"
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        _spoil(patch, TorchEngine, "save", {1}, 1, full)
+        line = fails("train", config, "--out", stages, code=1)
+    assert "No space left on device" in line
+    assert f"last good checkpoint: {run / 'checkpoints' / 'step_2'}" in line
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["step_2"]
+    assert cli.main(["train", "--resume", str(run)]) == 0
+    assert contents(run) == contents(finished / "train")
+
+
+def test_a_failure_before_the_first_checkpoint_says_so(config, stages, fails, monkeypatch):
+    _nan_loss(monkeypatch, {1})
+    line = fails("train", config, "--out", stages, code=1)
+    assert "at step 1" in line
+    assert "no checkpoint was written yet" in line
+
+
+def test_a_disk_that_fills_up_during_a_stage_leaves_no_half_stage(
+    config, finished, stages, fails, monkeypatch
+):
+    shutil.rmtree(next(stages.glob("pairs-*")))
+    before = _files(stages)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages_module, "write_pairs", full)
+        assert "No space left on device; nothing there was changed" in fails(
+            "label", config, "--out", stages, code=1
+        )
+    assert _files(stages) == before
+    assert cli.main(["label", str(config), "--out", str(stages)]) == 0
+    made, whole = (next(folder.glob("pairs-*")) for folder in (stages, finished))
+    assert (made / "pairs.parquet").read_bytes() == (whole / "pairs.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["sft.optimizer.lr=1e10"], ["fit-policy: the", "is n", "at step", "lower sft.optimizer.lr"]),
+        (["fit_reward.optimizer.lr=1e30"], ["fit-reward: the", "at step", "lower fit_reward.optimizer.lr"]),
+    ],
+)
+def test_a_fit_that_diverges_names_its_step_and_rate(config, stages, fails, settings, words):
+    before = _files(stages)
+    line = fails("fit-reward", config, *settings, "--out", stages, code=1)
+    for word in words:
+        assert word in line
+    after = _files(stages)
+    assert {name: after[name] for name in before} == before
+
+
+def test_gold_that_is_no_number_labels_nothing(config, stages, fails, monkeypatch):
+    shutil.rmtree(next(stages.glob("pairs-*")))
+    _nan_gold(monkeypatch, {0})
+    line = fails("label", config, "--out", stages, code=1)
+    assert line.startswith("goldilocks label: label: the gold score of ")
+    assert not list(stages.glob("pairs-*"))
+
+
+# Folders
+
+
+@pytest.mark.parametrize("verb", ["train", "study", "fit-policy"])
+@pytest.mark.parametrize("place", ["file", "file/inside"])
+def test_a_folder_that_cannot_be_written(config, fails, tmp_path, verb, place):
+    (tmp_path / "file").touch()
+    line = fails(verb, config, "--out", tmp_path / place, code=2)
+    assert f"cannot write {tmp_path / place}" in line
+    assert "choose another --out" in line
+
+
+def test_a_file_where_the_run_should_be(config, stages, fails):
+    (stages / "train").touch()
+    assert f"cannot write {stages / 'train'}" in fails("train", config, "--out", stages, code=2)
+
+
+def test_the_folder_of_another_run_is_left_alone(config, finished, fails):
+    before = _files(finished)
+    line = fails("train", config, "steps=7", "--out", finished, code=2)
+    assert f"{finished / 'train'} holds a run of another configuration" in line
+    assert _files(finished) == before
+
+
+def test_a_folder_of_something_else_is_left_alone(config, stages, fails):
+    (stages / "train").mkdir()
+    (stages / "train" / "thesis.tex").write_text("precious")
+    assert "is not empty and holds no run" in fails("train", config, "--out", stages, code=2)
+    assert "is not empty and holds no study" in fails("study", config, "--out", stages, code=2)
+    assert (stages / "train" / "thesis.tex").read_text() == "precious"
+
+
+def test_a_resumed_run_wants_the_models_it_began_with(config, stages, fails):
+    assert cli.main(["train", str(config), "steps=2", "--out", str(stages)]) == 0
+    reward = next(stages.glob("reward-*"))
+    weights = reward / "heads.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert "the reward at" in fails("train", "--resume", stages / "train", code=2)
+    shutil.rmtree(reward)
+    assert "is gone: put it back" in fails("train", "--resume", stages / "train", code=2)
+
+
+def test_where_every_checkpoint_is_damaged_the_run_begins_again_and_says_so(config, finished, stages, capsys):
+    shutil.copytree(finished / "train", stages / "train")
+    (stages / "train" / "summary.json").unlink()
+    for state in (stages / "train" / "checkpoints").glob("*/state.json"):
+        state.write_text("{")
+    assert cli.main(["train", "--resume", str(stages / "train")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "checkpoint step_6 is incomplete" in out
+    assert "no sound checkpoint was left: began again at step 0" in out
+    assert contents(stages / "train") == contents(finished / "train")
+
+
+# Text and models
+
+
+@pytest.fixture
+def policy(finished, tmp_path) -> Path:
+    """A pretrained policy's folder, to be spoilt."""
+    folder = tmp_path / "policy"
+    shutil.copytree(next(finished.glob("policy-*")), folder)
+    (folder / "manifest.json").unlink()
+    return folder
+
+
+@pytest.fixture
+def text_config(policy, tmp_path) -> Path:
+    texts = [f"the room was grand and the food was very good . number {i}" for i in range(40)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "texts.parquet")
+    path = tmp_path / "text.yaml"
+    path.write_text(
+        f"""
+backend: inline
+world: {{kind: text, opening_words: [2, 4], source: {{path: {tmp_path / "texts.parquet"}}}}}
+policy: {{kind: pretrained, path: {policy}}}
+sft: {{steps: 0}}
+gold: {{kind: ngram, path: {tmp_path / "gold"}}}
+"""
+    )
+    return path
+
+
+def _edit(path: Path, **changes: object) -> None:
+    tree = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in tree.items() if value is not None}))
+
+
+def test_a_tokenizer_without_an_end_token(text_config, policy, fails, tmp_path):
+    _edit(policy / "tokenizer_config.json", eos_token=None)
+    line = fails("fit-policy", text_config, "--out", tmp_path / "out", code=2)
+    assert f"{policy}: the tokenizer has no end token; set eos_token in its tokenizer_config.json" in line
+
+
+def test_a_tokenizer_without_a_pad_token_is_warned_about_in_one_line(text_config, policy, tmp_path, capsys):
+    _edit(policy / "tokenizer_config.json", pad_token=None)
+    assert cli.main(["fit-policy", str(text_config), "--out", str(tmp_path / "out")]) == 0
+    error = capsys.readouterr().err
+    assert (
+        error == f"goldilocks: warning: {policy}: the tokenizer has no pad token; its end token stands in\n"
+    )
+
+
+def test_a_tokenizer_that_is_not_the_models(text_config, policy, fails, tmp_path):
+    tokens = json.loads((policy / "tokenizer.json").read_text())
+    vocabulary = tokens["model"]["vocab"]
+    vocabulary |= {f"extra{i}": len(vocabulary) + i for i in range(5)}
+    (policy / "tokenizer.json").write_text(json.dumps(tokens))
+    line = fails("fit-policy", text_config, "--out", tmp_path / "out", code=2)
+    size = len(vocabulary)
+    assert f"the model has {size - 5} tokens and the tokenizer needs {size}" in line
+
+
+def test_a_model_that_is_not_there(text_config, policy, fails, tmp_path):
+    shutil.rmtree(policy)
+    assert f"{policy}: no such folder" in fails("fit-policy", text_config, "--out", tmp_path / "out", code=2)
+
+
+def test_a_prompt_longer_than_the_context(config, stages, fails):
+    line = fails("label", config, "max_new_tokens=62", "--out", stages, code=2)
+    assert "has 3 tokens; with max_new_tokens=62 that is over the model's context of 64" in line
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (None, "no such file"),
+        ({"txt": ["a b c d e"]}, "has no column 'text' (did you mean 'txt'?); it has txt"),
+        ({"text": ["a b c d e", " "]}, "row 2: column 'text' is empty"),
+        ({"text": ["a b c d e", None]}, "row 2: column 'text' is empty"),
+        ({"text": [1, 2]}, "row 1: column 'text' holds int, not text"),
+        ({"text": pa.array([], pa.string())}, "the table holds no rows"),
+        ({"text": ["short", "too"]}, "no prompt is left for 'label' of 0 usable texts"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["train", "study"])
+def test_text_is_looked_at_before_anything_is_made(text_config, fails, tmp_path, verb, table, words):
+    path = tmp_path / "texts.parquet"
+    path.unlink()
+    if table:
+        pq.write_table(pa.table(table), path)
+    line = fails(verb, text_config, "--out", tmp_path / "out", code=2)
+    assert str(path) in line
+    assert words in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stage_is_made_again_when_its_files_have_changed(text_config, policy, tmp_path):
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert cli.main(["fit-policy", str(text_config), "--out", str(out)]) == 0
+    assert len(list(out.iterdir())) == 1
+    _edit(policy / "tokenizer_config.json", pad_token="<eos>")
+    assert cli.main(["fit-policy", str(text_config), "--out", str(out)]) == 0
+    assert len(list(out.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"text": ["a", "b"]}, "has no column 'label'"),
+        ({"text": ["a", "b"], "label": [0, 2]}, "row 2: column 'label' holds 2; a label is 0 or 1"),
+    ],
+)
+def test_labelled_text_that_is_not(fails, tmp_path, table, words):
+    path = tmp_path / "labelled.parquet"
+    pq.write_table(pa.table(table), path)
+    line = fails("fit-gold", f"fit_gold.source.path={path}", "--out", tmp_path / "out", code=2)
+    assert str(path) in line
+    assert words in line
