@@ -52,7 +52,9 @@ class ReferenceRole(Role):
         self.rows = rows
 
     def logprobs(self, rollout: Rollout) -> Pending[Float[Tensor, "B T"]]:
-        return self.track("reference", self.group.scatter("logprobs", rollout, unit=self.rows, join=torch.cat))
+        return self.track(
+            "reference", self.group.scatter("logprobs", rollout, unit=self.rows, join=torch.cat)
+        )
 
     def full_logprobs(self, rollout: Rollout) -> Pending[Float[Tensor, "B T V"]]:
         return self.track("exact_kl", self.group.call("full_logprobs", rollout))

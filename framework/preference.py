@@ -1,6 +1,6 @@
 """The Bradley-Terry model of pairwise preference, one score or K heads at a time."""
 
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 

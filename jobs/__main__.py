@@ -59,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"goldilocks {options.verb}: interrupted", file=sys.stderr)
         return 130
-    except Exception as error:
-        # A defect of ours: still one line, and the way to the traceback.
+    except Exception as error:  # noqa: BLE001 - a defect of ours: still one line, and the way to the traceback
         if options.debug:
             traceback.print_exc()
         text = " ".join(str(error).split())
@@ -108,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per verb
     """Hand over to the verb's own module; each is imported only when it is asked for."""
     if options.verb == "report":
         from jobs.verbs.report import report

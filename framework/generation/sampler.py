@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from framework.component import Component
 from framework.errors import UserError
 from framework.generation.decoder import decoder_for
 from framework.models.causal import CausalPolicy
+from framework.models.huggingface import HfTokenizer
 from framework.seeding import numpy_generator
 from framework.types import Rollout
 
@@ -44,7 +44,7 @@ class TorchSampler:
     def __init__(
         self,
         policy: CausalPolicy,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: HfTokenizer,
         seed: int,
         max_new_tokens: int,
         temperature: float = 1.0,

@@ -7,13 +7,12 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from framework.component import Component
 from framework.data.paths import expand
 from framework.errors import RunError, UserError
 from framework.gold.scorer import GoldScorer, ScoredTexts
-from framework.models.huggingface import HfModel
+from framework.models.huggingface import HfModel, HfTokenizer
 
 
 class Classifier(Component):
@@ -117,7 +116,7 @@ class ClassifierScorer:
         return (score if self.against is None else score - logits[:, self.against]).cpu()
 
 
-def _load(settings: Classifier) -> tuple[HfModel, PreTrainedTokenizerBase]:
+def _load(settings: Classifier) -> tuple[HfModel, HfTokenizer]:
     # Slow to import, and a configuration is checked without it.
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -150,7 +149,7 @@ def _label_number(label: int | str, model: HfModel, path: str, field: str) -> in
     raise UserError(f"gold.{field}={label!r}: {path} has the labels {known}")
 
 
-def _readable(model: HfModel, tokenizer: PreTrainedTokenizerBase) -> int:
+def _readable(model: HfModel, tokenizer: HfTokenizer) -> int:
     """Tokens that the model and its tokenizer can both take."""
     positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
     if "roberta" in model.config.model_type:
@@ -159,7 +158,7 @@ def _readable(model: HfModel, tokenizer: PreTrainedTokenizerBase) -> int:
     return int(min(positions, tokenizer.model_max_length))
 
 
-def _pad_id(model: HfModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+def _pad_id(model: HfModel, tokenizer: HfTokenizer) -> int | None:
     """The id to pad with, or None where texts must go one by one.
 
     A decoder's classifier finds a text's last token by comparing with its own pad id, so that one is used.
@@ -169,6 +168,6 @@ def _pad_id(model: HfModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
     return model.config.pad_token_id
 
 
-def _turns(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> str:
+def _turns(tokenizer: HfTokenizer, prompt: str, response: str) -> str:
     turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
     return str(tokenizer.apply_chat_template(turns, tokenize=False))

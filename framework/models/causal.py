@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from framework.component import Component
 from framework.errors import UserError
 from framework.logprobs import all_logprobs, token_logprobs
+from framework.models.huggingface import HfModel
 from framework.types import Rollout
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -36,7 +37,7 @@ class TinyLlama(Component):
     context: int = Field(default=64, gt=0)
     """Tokens: the longest prompt and response together."""
 
-    def build(self, vocab_size: int, pad_id: int, eos_id: int) -> nn.Module:
+    def build(self, vocab_size: int, pad_id: int, eos_id: int) -> HfModel:
         """A freshly initialised model; draws from torch's global generator."""
         if self.hidden % self.heads:
             raise UserError(f"policy.hidden={self.hidden} is not a multiple of policy.heads={self.heads}")
@@ -77,9 +78,9 @@ PolicyModel = Annotated[TinyLlama | Pretrained, Field(discriminator="kind")]
 class CausalPolicy(nn.Module):
     """A causal language model with an optional scalar value head on the same trunk."""
 
-    def __init__(self, model: nn.Module, with_value_head: bool = False) -> None:
+    def __init__(self, model: HfModel, with_value_head: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model: HfModel = model
         self.value_head = nn.Linear(model.config.hidden_size, 1) if with_value_head else None
         if self.value_head is not None:
             # A critic that starts at zero makes the first advantages the returns themselves.
@@ -117,9 +118,10 @@ class CausalPolicy(nn.Module):
 
     def response_states(self, rollout: Rollout) -> Float[Tensor, "B T H"]:
         """The state that each response token was predicted from."""
-        input_ids = torch.cat([rollout.prompt_ids, rollout.response_ids], dim=1)
+        # The last token predicts nothing that was sampled, so it is not read.
+        input_ids = torch.cat([rollout.prompt_ids, rollout.response_ids[:, :-1]], dim=1)
         states = self.hidden_states(input_ids, rollout.prompt_mask)
-        return states[:, rollout.prompt_ids.shape[1] - 1 : -1]
+        return states[:, rollout.prompt_ids.shape[1] - 1 :]
 
     def logprobs_and_values(
         self, rollout: Rollout, temperature: float = 1.0
@@ -141,10 +143,14 @@ class CausalPolicy(nn.Module):
         """Write plain Hugging Face layout, and the value head beside it."""
         self.model.save_pretrained(folder)
         if self.value_head is not None:
-            save_file({k: v.contiguous() for k, v in self.value_head.state_dict().items()}, folder / VALUE_HEAD_FILE)
+            save_file(
+                {k: v.contiguous() for k, v in self.value_head.state_dict().items()}, folder / VALUE_HEAD_FILE
+            )
 
     @classmethod
-    def load(cls, folder: str | Path, with_value_head: bool = False, dtype: torch.dtype = torch.float32) -> "CausalPolicy":
+    def load(
+        cls, folder: str | Path, with_value_head: bool = False, dtype: torch.dtype = torch.float32
+    ) -> "CausalPolicy":
         """Read a folder that `save` or `save_pretrained` wrote. Parameters in `dtype`."""
         from transformers import AutoModelForCausalLM
 

@@ -13,11 +13,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from framework.data.paths import expand
 from framework.errors import UserError
-from framework.models.huggingface import HfModel
+from framework.models.huggingface import HfModel, HfTokenizer
 
 HEADS_FILE, SETTINGS_FILE = "heads.safetensors", "reward.json"
 
@@ -112,11 +111,13 @@ def load_encoder(path: str | Path, dtype: torch.dtype = torch.float32) -> HfMode
     from transformers import AutoModel  # slow to import: see causal.py
 
     folder = expand(str(path))
-    return AutoModel.from_pretrained(folder, dtype=dtype, use_safetensors=True, **_encoder_options(Path(folder)))
+    return AutoModel.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, **_encoder_options(Path(folder))
+    )
 
 
 def encode_texts(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: HfTokenizer,
     prompts: Sequence[str],
     responses: Sequence[str],
     max_tokens: int,

@@ -4,13 +4,12 @@ import json
 import warnings
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from framework.data.paths import expand
 from framework.errors import UserError
+from framework.models.huggingface import HfTokenizer
 
 
-def load_tokenizer(path: str | Path, needs_end: bool = True) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str | Path, needs_end: bool = True) -> HfTokenizer:
     """The tokenizer of a hub id or folder: left-padding, with an end token and a pad token.
 
     An encoder that only reads text has no use for an end token: `needs_end=False`.
@@ -45,7 +44,7 @@ def load_tokenizer(path: str | Path, needs_end: bool = True) -> PreTrainedTokeni
     return tokenizer
 
 
-def check_sizes(tokenizer: PreTrainedTokenizerBase, vocab_size: int | None, where: str) -> None:
+def check_sizes(tokenizer: HfTokenizer, vocab_size: int | None, where: str) -> None:
     """Refuses a tokenizer that can write ids which the model has no embedding for.
 
     A model may have more rows than its tokenizer has tokens: many are padded to a round number.

@@ -111,7 +111,7 @@ def draw_all(runs: Runs) -> list[Figure]:
     return figures
 
 
-def _curves(  # noqa: PLR0917
+def _curves(
     runs: Runs, quantities: list[Quantity], against: str, name: str, title: str, caption: str
 ) -> Figure:
     with _canvas(len(quantities)) as (canvas, panels):

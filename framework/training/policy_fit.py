@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from framework.component import Component
 from framework.errors import RunError, UserError
 from framework.models.causal import CausalPolicy
+from framework.models.huggingface import HfTokenizer
 from framework.seeding import numpy_generator
 from framework.training.engine import Engine, Optimizer
 
@@ -36,7 +36,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 def fit_policy(
     policy: CausalPolicy,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: HfTokenizer,
     corpus: Sequence[tuple[str, str]],
     settings: FitPolicy,
     engine: Engine,
@@ -86,7 +86,7 @@ def fit_policy(
 
 
 def encode_corpus(
-    tokenizer: PreTrainedTokenizerBase, corpus: Sequence[tuple[str, str]], max_tokens: int
+    tokenizer: HfTokenizer, corpus: Sequence[tuple[str, str]], max_tokens: int
 ) -> list[tuple[list[int], int]]:
     """Token ids of prompt + response + end token, and how many of them are prompt."""
     prompts = tokenizer([p for p, _ in corpus])["input_ids"]

@@ -96,10 +96,14 @@ class PolicyUpdate:
             loss, metrics = self._loss(micro, weights[start : start + rows])
             if not bool(torch.isfinite(loss)):
                 step = batch.shaped.rollout.step
-                raise RunError(f"policy: the loss is {float(loss)} at step {step}; no update was made")
+                raise RunError(
+                    f"policy: the loss is {float(loss.detach())} at step {step}; no update was made"
+                )
             self.engine.backward(loss)
             share = float(micro.shaped.rollout.mask.sum() / batch.shaped.rollout.mask.sum().clamp(min=1))
-            metrics = {name: value * share for name, value in metrics.items()} | {"loss": float(loss.detach())}
+            metrics = {name: value * share for name, value in metrics.items()} | {
+                "loss": float(loss.detach())
+            }
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
         totals["grad_norm"] = self.engine.step()
@@ -107,7 +111,7 @@ class PolicyUpdate:
             raise RunError(f"policy: the gradient is not finite at step {batch.shaped.rollout.step}")
         return totals
 
-    def _loss(self, micro: Credited, weights: Float[Tensor, "B T"]) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, micro: Credited, weights: Float[Tensor, "B T"]) -> tuple[Tensor, dict[str, Tensor]]:
         """The micro-batch's part of the mini-batch loss, and token means to log."""
         micro, weights = _trim(micro, weights, self.policy.output_weight.device)
         rollout = micro.shaped.rollout
@@ -119,13 +123,13 @@ class PolicyUpdate:
             loss = loss + self.shaping.loss(
                 logprobs, micro.shaped.reference, rollout.mask, micro.shaped.kl_coef, weights
             )
-        metrics = {name: float(masked_mean(m, rollout.mask)) for name, m in output.token_metrics.items()}
+        metrics = {name: masked_mean(m, rollout.mask) for name, m in output.token_metrics.items()}
         if values is not None and rollout.values is not None:
             critic = value_loss(values, rollout.values, micro.returns, rollout.mask, self.settings.value_clip)
             loss = loss + self.settings.value_coef * (critic * weights).sum()
-            metrics["value_loss"] = float(masked_mean(critic.detach(), rollout.mask))
+            metrics["value_loss"] = masked_mean(critic.detach(), rollout.mask)
         gap = (logprobs.detach() - rollout.logprobs).abs()
-        metrics["logprob_gap"] = float(masked_mean(gap, rollout.mask))
+        metrics["logprob_gap"] = masked_mean(gap, rollout.mask)
         return loss, metrics
 
 

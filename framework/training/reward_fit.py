@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from framework.component import Component
 from framework.data.preferences import Pair
 from framework.errors import RunError, UserError
+from framework.models.huggingface import HfTokenizer
 from framework.models.reward_ensemble import RewardEnsemble, encode_texts
 from framework.preference import bradley_terry
 from framework.seeding import numpy_generator
@@ -48,7 +48,7 @@ class FitReward(Component):
 
 def fit_reward(
     ensemble: RewardEnsemble,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: HfTokenizer,
     pairs: Sequence[Pair],
     settings: FitReward,
     engine: Engine,
@@ -115,7 +115,7 @@ def _bootstrap_counts(num_pairs: int, settings: FitReward, seed: int) -> Float[T
 
 
 def _score_pairs(
-    ensemble: RewardEnsemble, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], settings: FitReward
+    ensemble: RewardEnsemble, tokenizer: HfTokenizer, pairs: Sequence[Pair], settings: FitReward
 ) -> tuple[Float[Tensor, "K B"], Float[Tensor, "K B"]]:
     """Raw scores of chosen and rejected responses, in one pass over both."""
     end = tokenizer.eos_token_id if ensemble.causal else None
@@ -134,7 +134,7 @@ def _score_pairs(
 
 @torch.no_grad()
 def _hold_out(
-    ensemble: RewardEnsemble, tokenizer: PreTrainedTokenizerBase, held: Sequence[Pair], settings: FitReward
+    ensemble: RewardEnsemble, tokenizer: HfTokenizer, held: Sequence[Pair], settings: FitReward
 ) -> dict[str, float]:
     """Calibrate on the held-out responses and measure accuracy on the held-out pairs."""
     parts = [

@@ -39,11 +39,11 @@ from pydantic import Field
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedTokenizerFast
 
 from framework.component import Component
 from framework.data.text import Split
 from framework.errors import UserError
+from framework.models.huggingface import HfTokenizer
 from framework.seeding import numpy_generator
 from framework.worlds.lexicon import (
     ADJECTIVES,
@@ -110,7 +110,7 @@ class Reviews(Component):
             for topic in islice(cycle(TOPIC_CATEGORY), self.corpus_size)
         ]
 
-    def tokenizer(self) -> PreTrainedTokenizerFast:
+    def tokenizer(self) -> HfTokenizer:
         """One token per word or punctuation mark, no token added.
 
         Decoding puts one space between tokens, so `decode(encode(x)) == x` for text spaced that way.
@@ -118,6 +118,8 @@ class Reviews(Component):
         words = vocabulary()
         core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
         core.pre_tokenizer = WhitespaceSplit()
+        from transformers import PreTrainedTokenizerFast  # slow to import: see models/causal.py
+
         return PreTrainedTokenizerFast(
             tokenizer_object=core,
             pad_token=PAD,

@@ -1,5 +1,6 @@
 """Progress bars and closing lines, the same for every verb."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from framework.training.policy_fit import Progress as Report
 
-console = Console(highlight=False, soft_wrap=True)
+# Without a terminal nothing wraps at 80 columns: logs are read elsewhere.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
 class Bars:

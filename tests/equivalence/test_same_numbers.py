@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny import contents
 from safetensors.torch import load_file
 
 from framework.gold.rule import Rule
 from framework.gold.scorer import ScoredTexts
 from jobs.train import RunContext, resume_run, start_run
+from tests.tiny import contents
 
 
 def _run(tiny, out: Path, **changes) -> dict[str, bytes]:
@@ -99,7 +99,9 @@ def test_two_scorer_replicas_equal_one(tiny, undisturbed, tmp_path):
 def test_accumulated_or_not(tiny, tmp_path):
     """Sums of floats in another order: equal to rounding on the first step, not to the bit."""
     whole = _run(tiny, tmp_path / "whole", steps=1)
-    parts = _run(tiny, tmp_path / "parts", steps=1, update=tiny.cfg.update.model_dump(mode="json") | {"micro_batch": 2})
+    parts = _run(
+        tiny, tmp_path / "parts", steps=1, update=tiny.cfg.update.model_dump(mode="json") | {"micro_batch": 2}
+    )
     assert whole.keys() == parts.keys()
     for name in whole:
         if name.endswith("model.safetensors"):
