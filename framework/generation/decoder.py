@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from framework.models.huggingface import HfModel
+
 
 class Decoder(Protocol):
     """Feeds tokens to a model and returns last-layer states."""
@@ -31,27 +33,25 @@ class Decoder(Protocol):
         ...
 
 
-def decoder_for(model: nn.Module, max_new_tokens: int) -> Decoder:
+def decoder_for(model: HfModel, max_new_tokens: int) -> Decoder:
     """The fastest decoder that is exact for this model."""
     return LlamaDecoder(model, max_new_tokens) if _is_plain_llama(model) else ModuleDecoder(model)
 
 
-def _is_plain_llama(model: nn.Module) -> bool:
+def _is_plain_llama(model: HfModel) -> bool:
     """Whether every layer is what `LlamaDecoder` computes: no bias, no adapter, one activation."""
     config = model.config
     if config.model_type != "llama" or config.hidden_act != "silu":
         return False
-    layers = [m for m in model.model.layers.modules() if not any(True for _ in m.children())]
-    linear = [m for m in layers if isinstance(m, nn.Linear)]
-    return len(linear) == 7 * len(model.model.layers) and all(
-        type(m) is nn.Linear and m.bias is None for m in linear
-    )
+    linear = [m for m in model.model.layers.modules() if isinstance(m, nn.Linear)]
+    plain = all(type(m) is nn.Linear and m.bias is None for m in linear)
+    return plain and len(linear) == 7 * len(model.model.layers)
 
 
 class ModuleDecoder:
     """Any Hugging Face causal model, through its own forward and cache."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: HfModel) -> None:
         from transformers import DynamicCache  # slow to import: see models/causal.py
 
         self.model = model
@@ -106,7 +106,7 @@ class _Layer:
 class LlamaDecoder:
     """Prefill through the module, then one lean pass per token on a preallocated cache."""
 
-    def __init__(self, model: nn.Module, max_new_tokens: int) -> None:
+    def __init__(self, model: HfModel, max_new_tokens: int) -> None:
         self.model, self.max_new_tokens = model, max_new_tokens
         config = model.config
         self.num_kv = config.num_key_value_heads
@@ -151,9 +151,7 @@ class LlamaDecoder:
         room[:, : self.length] = repeated
         return room
 
-    def _layer(
-        self, module: nn.Module, keys: Float[Tensor, "C R D"], values: Float[Tensor, "C R D"]
-    ) -> _Layer:
+    def _layer(self, module: HfModel, keys: Float[Tensor, "C R D"], values: Float[Tensor, "C R D"]) -> _Layer:
         attention, mlp = module.self_attn, module.mlp
         query = _pair(attention.q_proj.weight.view(-1, self.head_dim, self.width[0]).transpose(1, 2))
         key = _pair(attention.k_proj.weight.view(-1, self.head_dim, self.width[0]).transpose(1, 2))

@@ -76,7 +76,10 @@ class TorchSampler:
             mask=real.cpu(),
             logprobs=logprobs.cpu(),
             values=None if values is None else values.cpu(),
-            ended=torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device)).logical_and(real).any(1).cpu(),
+            ended=torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device))
+            .logical_and(real)
+            .any(1)
+            .cpu(),
             group=torch.arange(len(request.prompts)).repeat_interleave(request.samples_per_prompt),
             prompts=tuple(p for p in request.prompts for _ in range(request.samples_per_prompt)),
             responses=tuple(self._texts(ids, tokens, real)),
@@ -125,8 +128,8 @@ class TorchSampler:
 
     def _decode(
         self, ids: Int[Tensor, "N P"], mask: Bool[Tensor, "N P"], uniforms: Float[Tensor, "B T"]
-    ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"], Float[Tensor, "B T"], Float[Tensor, "B T"] | None]:
-        """Tokens, mask, log-probs and values; stops when every row has ended."""
+    ) -> tuple[Int[Tensor, "B W"], Bool[Tensor, "B W"], Float[Tensor, "B W"], Float[Tensor, "B W"] | None]:
+        """Tokens, mask, log-probs and values of the W tokens it takes until every row has ended."""
         decoder = decoder_for(self.policy.model, self.max_new_tokens)
         weight, head = self.policy.output_weight, self.policy.value_head
         ends = torch.tensor(self.end_ids, device=ids.device)

@@ -93,19 +93,17 @@ class PolicyUpdate:
         totals: dict[str, float] = {}
         for start in range(0, len(batch), rows):
             micro = batch.rows(start, start + rows)
-            loss, metrics = self._loss(micro, weights[start : start + rows])
-            if not bool(torch.isfinite(loss)):
+            loss, means = self._loss(micro, weights[start : start + rows])
+            # All figures in one transfer: on a GPU each one would wait for everything before it.
+            loss_now, *figures = torch.stack([loss.detach(), *means.values()]).tolist()
+            if not np.isfinite(loss_now):
                 step = batch.shaped.rollout.step
-                raise RunError(
-                    f"policy: the loss is {float(loss.detach())} at step {step}; no update was made"
-                )
+                raise RunError(f"policy: the loss is {loss_now} at step {step}; no update was made")
             self.engine.backward(loss)
             share = float(micro.shaped.rollout.mask.sum() / batch.shaped.rollout.mask.sum().clamp(min=1))
-            metrics = {name: value * share for name, value in metrics.items()} | {
-                "loss": float(loss.detach())
-            }
-            for name, value in metrics.items():
-                totals[name] = totals.get(name, 0.0) + value
+            totals["loss"] = totals.get("loss", 0.0) + loss_now
+            for name, value in zip(means, figures, strict=True):
+                totals[name] = totals.get(name, 0.0) + value * share
         totals["grad_norm"] = self.engine.step()
         if not np.isfinite(totals["grad_norm"]):
             raise RunError(f"policy: the gradient is not finite at step {batch.shaped.rollout.step}")

@@ -190,11 +190,15 @@ def show_row(name: str, case: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, help="counted steps; default 40, or 3 with --smollm")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--backends", nargs="+", choices=("inline", "ray"), default=["inline", "ray"])
-    parser.add_argument("--smollm", action="store_true", help="SmolLM2-135M and MiniLM from $GOLDILOCKS_SHARED")
+    parser.add_argument(
+        "--smollm", action="store_true", help="SmolLM2-135M and MiniLM from $GOLDILOCKS_SHARED"
+    )
     parser.add_argument("--trl", action="store_true", help="also run the TRL that can be imported")
     parser.add_argument("--case", nargs=3, metavar=("FOLDER", "METHOD", "BACKEND"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -204,7 +208,10 @@ def main() -> None:
         folder, method, backend = options.case
         print("CASE " + json.dumps(run_case(Path(folder), method, backend, steps, options.smollm)))
         return
-    result: dict[str, Any] = {"benchmark": "online_step", "model": "smollm2-135m" if options.smollm else "llama-128x4"}
+    result: dict[str, Any] = {
+        "benchmark": "online_step",
+        "model": "smollm2-135m" if options.smollm else "llama-128x4",
+    }
     with tempfile.TemporaryDirectory() as scratch:
         make_models(Path(scratch), options.smollm)
         for method in options.methods:

@@ -87,7 +87,15 @@ def main(folder: Path, method: str, steps: int) -> dict[str, Any]:
 
 
 def _grouped(
-    method: str, trl: Any, policy: str, scorer: Any, tokenizer: Any, data: Any, shared: dict[str, Any], steps: int, clock: Any
+    method: str,
+    trl: Any,
+    policy: str,
+    scorer: Any,
+    tokenizer: Any,
+    data: Any,
+    shared: dict[str, Any],
+    steps: int,
+    clock: Any,
 ) -> Any:
     """A GRPO or RLOO trainer, KL coefficient as in ours."""
     words = shared | {
@@ -113,7 +121,14 @@ def _grouped(
 
 
 def _ppo(
-    policy: str, scorer: Any, scorer_path: str, tokenizer: Any, prompts: list[str], shared: dict[str, Any], steps: int, clock: Any
+    policy: str,
+    scorer: Any,
+    scorer_path: str,
+    tokenizer: Any,
+    prompts: list[str],
+    shared: dict[str, Any],
+    steps: int,
+    clock: Any,
 ) -> Any:
     """A PPO trainer with one epoch, and a value model of the policy's size as TRL wants one."""
     try:

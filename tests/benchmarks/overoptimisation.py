@@ -60,7 +60,9 @@ def main() -> None:
     }
     for name, seeds in verdicts.items():
         for seed, figures in seeds.items():
-            text = "  ".join(f"{key} {value:.2f}" for key, value in figures.items() if isinstance(value, float))
+            text = "  ".join(
+                f"{key} {value:.2f}" for key, value in figures.items() if isinstance(value, float)
+            )
             print(f"{name} seed {seed}: {text}  peak at step {figures['gold_peak_step']}")
     single = list(verdicts["single"].values())
     turned = sum(bool(run["gain_is_clear"] and (run["share_lost"] or 0) >= SHARE_LOST) for run in single)
@@ -69,8 +71,14 @@ def main() -> None:
     differences = {}
     for key in ("gold_peak", "gold_final", "kl_nats_at_gold_peak", "gold_peak_step"):
         found = paired_difference(loaded["ensemble"], loaded["single"], key)
-        differences[key] = found and {"mean": found.mean, "interval": found.interval, "pairs": found.num_pairs}
-    print(f"single: proxy up by {PROXY_GAIN} in {climbed} of {len(single)}, gold turned over in {turned} of {len(single)}")
+        differences[key] = found and {
+            "mean": found.mean,
+            "interval": found.interval,
+            "pairs": found.num_pairs,
+        }
+    print(
+        f"single: proxy up by {PROXY_GAIN} in {climbed} of {len(single)}, gold turned over in {turned} of {len(single)}"
+    )
     print(
         "RESULT "
         + json.dumps(
