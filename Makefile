@@ -21,8 +21,8 @@ demo: setup
 test: setup
 	RAY_AUTH_MODE=disabled $(BIN)/pytest -m "not slow"
 
-test-all: setup
-	RAY_AUTH_MODE=disabled $(BIN)/pytest
+test-all: test
+	RAY_AUTH_MODE=disabled $(BIN)/pytest -m slow
 
 check: setup
 	$(BIN)/ruff check .

@@ -136,8 +136,9 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
             if options.words or options.out:
                 raise UserError("--resume takes its configuration and folder from the run: give nothing else")
             return single.resume(options.resume, StopSignal(), options.address)
-        return single.train(cfg, out, source, StopSignal(), options.address)
-    return single.stage(options.verb, cfg, out, source)
+        return single.train(cfg, out, StopSignal(), options.address)
+    seed = [] if options.seed is None else ["--seed", str(options.seed)]
+    return single.stage(options.verb, cfg, out, [*options.words, *seed])
 
 
 class StopSignal:

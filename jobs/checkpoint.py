@@ -17,7 +17,8 @@ class Checkpoints:
     """The folder `checkpoints/step_N` of a run."""
 
     def __init__(self, run: Path, keep: int) -> None:
-        self.folder, self.keep = run / "checkpoints", keep
+        # Absolute: the policy may write from another working folder.
+        self.folder, self.keep = run.resolve() / "checkpoints", keep
 
     def save(self, state: RunState, policy: PolicyRole) -> Path:
         """Write one checkpoint atomically and drop the oldest beyond `keep`."""

@@ -1,6 +1,7 @@
 """The single stages and `goldilocks train`. A verb first makes what it needs and does not find."""
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from framework.config import Config
@@ -13,10 +14,9 @@ from jobs.workspace import Workspace
 INTERRUPTED = 130
 
 
-def stage(verb: str, cfg: Config, out: Path, source: Path | None) -> int:
-    """`fit-policy`, `label` or `fit-reward`."""
+def stage(verb: str, cfg: Config, out: Path, words: Sequence[str]) -> int:
+    """`fit-policy`, `label` or `fit-reward`; `words` are the command line, for the next command to run."""
     workspace = Workspace(out)
-    command = f"goldilocks {{}} {source or ''} --out {out}".replace("  ", " ")
     with bars() as shown:
         made = policy_stage(cfg, workspace, shown.stage("fit-policy"))
         then = "label"
@@ -28,11 +28,11 @@ def stage(verb: str, cfg: Config, out: Path, source: Path | None) -> int:
             then = "train"
     for name, value in made.figures.items():
         console.print(f"{name}: {value:.4g}")
-    closing(made.path, command.format(then))
+    closing(made.path, shlex.join(["goldilocks", then, *words, "--out", str(out)]))
     return 0
 
 
-def train(cfg: Config, out: Path, source: Path | None, stop: Callable[[], bool], address: str | None) -> int:
+def train(cfg: Config, out: Path, stop: Callable[[], bool], address: str | None) -> int:
     """`goldilocks train CONFIG`: the stages that are missing, then the run in `out/train`."""
     workspace = Workspace(out)
     check_prompts(cfg)

@@ -56,7 +56,7 @@ def main(folder: Path, method: str, steps: int) -> dict[str, Any]:
         "output_dir": tempfile.mkdtemp(dir=folder),
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": 1,
-        "learning_rate": 1e-4,
+        "learning_rate": 1e-5,
         "lr_scheduler_type": "constant",
         "report_to": [],
         "save_strategy": "no",
