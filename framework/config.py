@@ -52,7 +52,7 @@ class Config(Component):
     label: Label = Label()
     fit_reward: FitReward = FitReward()
 
-    steps: int = Field(default=120, ge=1)
+    steps: int = Field(default=160, ge=1)
     """Rollouts, each followed by one update."""
     prompts_per_step: int = Field(default=16, ge=1)
     """Prompts sampled from in each step."""

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from framework.models.huggingface import HfModel
 
+TURNED_ELEMENTS = 1 << 17
+"""Up to this size a CPU multiplies a few rows faster by a turned copy of a weight; above, the copy is no faster."""
+
 
 class Decoder(Protocol):
     """Feeds tokens to a model and returns last-layer states."""
@@ -130,7 +133,12 @@ class LlamaDecoder:
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        self.rows, self.length = len(ids) * copies, ids.shape[1]
+        device, self.length = ids.device.type, ids.shape[1]
+        # The precision that products run in: all that they need is put into it once, not at every token.
+        autocast = torch.is_autocast_enabled(device)
+        self.dtype = torch.get_autocast_dtype(device) if autocast else states.dtype
+        # Many small products at once are several times slower in bfloat16 than in float32 on a CPU.
+        self.cache_dtype = torch.float32 if device == "cpu" else self.dtype
         self.layers = [
             self._layer(module, self._cache(_pair(cached.keys), copies), self._cache(cached.values, copies))
             for module, cached in zip(self.model.model.layers, cache.layers, strict=True)
@@ -138,7 +146,7 @@ class LlamaDecoder:
         self.bias = None
         if not whole:
             room = self.length + self.max_new_tokens
-            bias = torch.zeros(self.rows, room, dtype=cache.layers[0].keys.dtype, device=ids.device)
+            bias = torch.zeros(len(ids) * copies, room, dtype=self.cache_dtype, device=ids.device)
             bias[:, : self.length].masked_fill_(~mask.repeat_interleave(copies, dim=0), float("-inf"))
             self.bias = bias.repeat_interleave(self.num_kv, dim=0).unsqueeze(1)
         self._rotations(states, positions[:, -1].repeat_interleave(copies))
@@ -147,7 +155,8 @@ class LlamaDecoder:
     def _cache(self, filled: Float[Tensor, "N G P D"], copies: int) -> Float[Tensor, "C R D"]:
         """Room for every token to come, the prompt's keys or values already there."""
         repeated = filled.repeat_interleave(copies, dim=0).flatten(0, 1)
-        room = repeated.new_zeros(repeated.shape[0], self.length + self.max_new_tokens, self.head_dim)
+        tokens = self.length + self.max_new_tokens
+        room = repeated.new_zeros(repeated.shape[0], tokens, self.head_dim, dtype=self.cache_dtype)
         room[:, : self.length] = repeated
         return room
 
@@ -158,15 +167,21 @@ class LlamaDecoder:
         rotated = torch.cat([query * attention.scaling, key]).transpose(1, 2).flatten(0, 1)
         return _Layer(
             before_attention=module.input_layernorm.weight,
-            qkv=_for_product(torch.cat([rotated, attention.v_proj.weight])),
-            out=_for_product(attention.o_proj.weight),
+            qkv=self._for_product(torch.cat([rotated, attention.v_proj.weight])),
+            out=self._for_product(attention.o_proj.weight),
             before_mlp=module.post_attention_layernorm.weight,
-            gate=_for_product(mlp.gate_proj.weight),
-            up=_for_product(mlp.up_proj.weight),
-            down=_for_product(mlp.down_proj.weight),
+            gate=self._for_product(mlp.gate_proj.weight),
+            up=self._for_product(mlp.up_proj.weight),
+            down=self._for_product(mlp.down_proj.weight),
             keys=keys,
             values=values,
         )
+
+    def _for_product(self, weight: Float[Tensor, "N M"]) -> Float[Tensor, "M N"]:
+        """A linear layer's weight, turned."""
+        weight = weight.to(self.dtype)
+        small = weight.device.type == "cpu" and weight.numel() <= TURNED_ELEMENTS
+        return weight.T.contiguous() if small else weight.T
 
     def _rotations(self, states: Float[Tensor, "N P H"], last: Int[Tensor, "B"]) -> None:
         """The rotation of every position still to come, per row (rows differ by left padding), as complex numbers."""
@@ -179,44 +194,36 @@ class LlamaDecoder:
 
     @torch.inference_mode()  # cheaper per operation than no_grad, and nothing here is ever differentiated
     def step(self, ids: Int[Tensor, "B"]) -> Float[Tensor, "B H"]:
-        rows, at, end = self.rows, self.length, self.length + 1
+        # Weights and caches are in the precision of products already: autocast would only look at each again.
+        with torch.autocast(ids.device.type, enabled=False):
+            return self._step(ids)
+
+    def _step(self, ids: Int[Tensor, "B"]) -> Float[Tensor, "B H"]:
+        at, end = self.length, self.length + 1
         turn, bias = self.turns[self.taken], None if self.bias is None else self.bias[..., :end]
         num_queries, num_rotated = self.num_kv * self.group, self.num_kv * (self.group + 1)
         widths = (num_rotated * self.head_dim, self.num_kv * self.head_dim)
-        by_pair, by_head = (rows, num_rotated, -1, 2), (-1, self.head_dim)
-        by_query = (-1, self.group, self.head_dim)
+        by_pair, by_head = (len(ids), num_rotated, -1, 2), (-1, self.head_dim)
+        by_query, dtype = (-1, self.group, self.head_dim), self.dtype
         hidden = F.embedding(ids, self.model.model.embed_tokens.weight)
         for layer in self.layers:
-            normed = F.rms_norm(hidden, self.width, layer.before_attention, self.eps)
+            normed = F.rms_norm(hidden, self.width, layer.before_attention, self.eps).to(dtype)
             rotated, value = torch.mm(normed, layer.qkv).split_with_sizes(widths, dim=1)
             # Pairs stand side by side, so turning one is one complex product.
             pairs = torch.view_as_complex(rotated.float().view(by_pair))
-            rotated = torch.view_as_real(pairs * turn).flatten(2)
+            rotated = torch.view_as_real(pairs * turn).flatten(2).to(self.cache_dtype)
             layer.keys[:, at] = rotated[:, num_queries:].reshape(by_head)
             layer.values[:, at] = value.reshape(by_head)
             # Query heads that share a key head stand as query positions: no key is copied.
-            query = rotated[:, :num_queries].reshape(by_query).to(layer.keys.dtype)
-            keys = layer.keys[:, :end].transpose(1, 2)
+            query, keys = rotated[:, :num_queries].reshape(by_query), layer.keys[:, :end].transpose(1, 2)
             scores = torch.bmm(query, keys) if bias is None else torch.baddbmm(bias, query, keys)
             mixed = torch.bmm(torch.softmax(scores, dim=-1), layer.values[:, :end])
-            hidden = hidden + torch.mm(mixed.view(rows, -1), layer.out)
-            normed = F.rms_norm(hidden, self.width, layer.before_mlp, self.eps)
+            hidden = hidden + torch.mm(mixed.view(len(ids), -1).to(dtype), layer.out)
+            normed = F.rms_norm(hidden, self.width, layer.before_mlp, self.eps).to(dtype)
             inner = F.silu(torch.mm(normed, layer.gate)) * torch.mm(normed, layer.up)
             hidden = hidden + torch.mm(inner, layer.down)
         self.length, self.taken = end, self.taken + 1
         return F.rms_norm(hidden, self.width, self.model.model.norm.weight, self.eps)
-
-
-SMALL_WEIGHT = 1 << 17
-"""Elements of a weight up to which a CPU multiplies a few rows faster by a turned copy; above, a copy is slower."""
-
-
-def _for_product(weight: Float[Tensor, "N M"]) -> Float[Tensor, "M N"]:
-    """A linear layer's weight, turned, in the precision that products run in."""
-    device = weight.device.type
-    if torch.is_autocast_enabled(device):
-        weight = weight.to(torch.get_autocast_dtype(device))  # once, not at every token
-    return weight.T.contiguous() if device == "cpu" and weight.numel() <= SMALL_WEIGHT else weight.T
 
 
 def _pair(x: Float[Tensor, "*A D"]) -> Float[Tensor, "*A D"]:
