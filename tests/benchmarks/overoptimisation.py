@@ -4,7 +4,7 @@
 
 Runs the committed demo configuration (what is finished in the folder is kept), then judges each run by the issue's
 yardstick: a single-head proxy ends at least 1.5 reference standard deviations up, and gold peaks inside the run and
-loses at least 30% of its gain. The last line is `RESULT {json}`.
+loses at least 30% of its gain; whether that gain was clear of noise is told beside it. The last line is `RESULT {json}`.
 """
 
 import os
@@ -65,7 +65,12 @@ def main() -> None:
             )
             print(f"{name} seed {seed}: {text}  peak at step {figures['gold_peak_step']}")
     single = list(verdicts["single"].values())
-    turned = sum(bool(run["gain_is_clear"] and (run["share_lost"] or 0) >= SHARE_LOST) for run in single)
+    last = cfg.steps - 1
+    turned = sum(run["gold_peak_step"] < last and (run["share_lost"] or 0) >= SHARE_LOST for run in single)
+    clear = sum(
+        bool(run["gain_is_clear"]) and run["gold_peak_step"] < last and (run["share_lost"] or 0) >= SHARE_LOST
+        for run in single
+    )
     climbed = sum(run["proxy_gain"] >= PROXY_GAIN for run in single)
     loaded = {name: {seed: load_run(run) for seed, run in runs.items()} for name, runs in result.runs.items()}
     differences = {}
@@ -77,7 +82,8 @@ def main() -> None:
             "pairs": found.num_pairs,
         }
     print(
-        f"single: proxy up by {PROXY_GAIN} in {climbed} of {len(single)}, gold turned over in {turned} of {len(single)}"
+        f"single, of {len(single)} seeds: proxy up by {PROXY_GAIN} in {climbed}, gold turned over in {turned}, "
+        f"in {clear} of them after a gain of more than two standard errors"
     )
     print(
         "RESULT "
@@ -86,6 +92,7 @@ def main() -> None:
                 "seeds": options.seeds,
                 "single_proxy_climbed": climbed,
                 "single_gold_turned_over": turned,
+                "single_gold_turned_over_after_a_clear_gain": clear,
                 "runs": verdicts,
                 "ensemble_minus_single": differences,
             }
