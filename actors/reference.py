@@ -24,7 +24,7 @@ class ReferenceWorker:
         self.policy = CausalPolicy.load(folder, dtype=dtype).to(self.device).eval().requires_grad_(False)
         self.rows, self.temperature = rows, temperature
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def logprobs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         """Log-probability of each response token, in nats; 0 at padding."""
         parts = [
@@ -38,7 +38,7 @@ class ReferenceWorker:
             raise RunError(f"reference: a log-probability is not finite at step {rollout.step}")
         return out
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def full_logprobs(self, rollout: Rollout) -> Float[Tensor, "B T V"]:
         """Log-probability of every token at every position: for a few rows only."""
         return self.policy.full_logprobs(rollout.to(self.device), self.temperature).cpu()

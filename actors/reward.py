@@ -32,7 +32,7 @@ class RewardWorker:
         self.rows, self.max_tokens, self.max_cut_share = rows, max_tokens, max_cut_share
         self.autocast = torch.autocast(self.device, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def score(self, rollout: Rollout) -> Float[Tensor, "K B"]:
         """Each head's score of each response, in standard deviations on reference responses.
 
