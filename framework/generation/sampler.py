@@ -55,6 +55,10 @@ class TorchSampler:
         self.policy, self.tokenizer, self.seed = policy, tokenizer, seed
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
         self.instruction = instruction
+        if instruction is not None and not tokenizer.chat_template:
+            raise UserError(
+                "instruction is set, but the policy's tokenizer has no chat template: set instruction=null"
+            )
         ends = policy.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         self.end_ids = sorted({tokenizer.eos_token_id, *(e for e in ends if e is not None)})
