@@ -6,6 +6,7 @@ set. Nothing is ever stopped that was not started here.
 
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,13 +54,13 @@ def connect(
     Raises:
         UserError: no cluster answers at the address, it refuses the token, or it runs another Ray.
     """
-    _prepare_environment()
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _prepare_environment(address)
     import ray
 
     if ray.is_initialized():
         yield Session(namespace, started_here=False, dashboard_url=None)
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address not in ("local", "auto"):
         _assert_listening(address)
     options = _local_options(spec, dashboard) if address == "local" else _attach_options()
@@ -102,7 +103,7 @@ def worker_environment() -> dict[str, str]:
     return {**_SINGLE_THREADED, **passed_on, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
-def _prepare_environment() -> None:
+def _prepare_environment(address: str) -> None:
     """Set what Ray reads at import; whatever the user has set stays."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Clients other than ray.init("auto") never turn tokens on by themselves, and with a token the mode also
@@ -110,6 +111,9 @@ def _prepare_environment() -> None:
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
     if "RAY_AUTH_TOKEN" in os.environ or token.is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+    elif address == "local" and "RAY_AUTH_MODE" not in os.environ:
+        # Left alone, Ray would write a token into the user's home, and every later head would ask for it.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
 def _assert_listening(address: str) -> None:
