@@ -12,4 +12,4 @@ from pydantic import BaseModel, ConfigDict
 class Component(BaseModel):
     """Base of every configurable part: immutable, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)

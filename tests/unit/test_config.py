@@ -148,3 +148,9 @@ def test_a_file_that_is_missing_or_binary_is_named(tmp_path):
 def test_an_empty_file_is_the_defaults(tmp_path):
     (tmp_path / "empty.yaml").write_text("")
     assert load_config(tmp_path / "empty.yaml") == Config()
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan"])
+def test_a_number_must_be_finite(value):
+    with pytest.raises(UserError, match="finite"):
+        load_config(None, parse_overrides([f"update.optimizer.lr={value}"]))
