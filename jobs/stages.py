@@ -21,7 +21,7 @@ from framework.models.reward_ensemble import RewardEnsemble, load_encoder
 from framework.models.tokenizer import load_tokenizer
 from framework.seeding import derive
 from framework.training.policy_fit import Progress, fit_policy
-from framework.training.reward_fit import fit_reward
+from framework.training.reward_fit import fit_reward, fit_steps
 from framework.training.torch_engine import TorchEngine
 from framework.worlds import Reviews
 from jobs.workspace import Workspace
@@ -159,8 +159,8 @@ def reward_stage(
         if settings.freeze_encoder:
             ensemble.encoder.requires_grad_(False)
         labelled = read_pairs(pairs.path / PAIRS_FILE)
-        num_steps = settings.epochs * int(len(labelled) * (1 - settings.held_out) // settings.batch)
-        engine = TorchEngine(ensemble, settings.optimizer, num_steps, cfg.native)
+        steps = fit_steps(len(labelled), settings)
+        engine = TorchEngine(ensemble, settings.optimizer, steps, cfg.native)
         figures = fit_reward(ensemble, tokenizer, labelled, settings, engine, cfg.seed, progress)
         ensemble.cpu().save(scratch)
         tokenizer.save_pretrained(scratch)

@@ -63,7 +63,7 @@ def fit_reward(
     train, held = split_pairs(pairs, settings, seed)
     order = numpy_generator(seed, "reward-order")
     counts = _bootstrap_counts(len(train), settings, seed)
-    total = settings.epochs * (len(train) // settings.batch)
+    total = fit_steps(len(pairs), settings)
     losses: list[float] = []
     ensemble.train()
     for _ in range(settings.epochs):
@@ -89,6 +89,16 @@ def fit_reward(
     )
 
 
+def fit_steps(num_pairs: int, settings: FitReward) -> int:
+    """Optimiser steps of a fit to `num_pairs` pairs, the held-out ones among them."""
+    return settings.epochs * ((num_pairs - num_held_out(num_pairs, settings)) // settings.batch)
+
+
+def num_held_out(num_pairs: int, settings: FitReward) -> int:
+    """Pairs kept from the fit; at least one."""
+    return max(1, round(num_pairs * settings.held_out))
+
+
 def split_pairs(pairs: Sequence[Pair], settings: FitReward, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Training and held-out pairs, disjoint, drawn by seed.
 
@@ -96,7 +106,7 @@ def split_pairs(pairs: Sequence[Pair], settings: FitReward, seed: int) -> tuple[
         UserError: fewer training pairs than one batch.
     """
     order = numpy_generator(seed, "reward-split").permutation(len(pairs)).tolist()
-    num_held = max(1, round(len(pairs) * settings.held_out))
+    num_held = num_held_out(len(pairs), settings)
     held, train = order[:num_held], order[num_held:]
     if len(train) < settings.batch:
         raise UserError(
