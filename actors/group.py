@@ -58,6 +58,12 @@ class Group(Protocol):
         of the shares' results.
         """
 
+    def divide(self, method: str, rows: Rows, *args: Any, join: Join) -> Pending[Any]:
+        """The joined results of `method(rows, (rank, size), *args)` of every worker, by rank.
+
+        For workers that each hold a part of the role: all see all rows.
+        """
+
     def close(self) -> None:
         """Let the workers go."""
 
@@ -203,6 +209,9 @@ class _Calls:
     def scatter(self, method: str, rows: Rows, *args: Any, unit: int, join: Join) -> Pending[Any]:
         cut = shares(len(rows), unit, self.size)
         return self._send(method, [(rows.rows(start, stop), *args) for start, stop in cut], join)
+
+    def divide(self, method: str, rows: Rows, *args: Any, join: Join) -> Pending[Any]:
+        return self._send(method, [(rows, (rank, self.size), *args) for rank in range(self.size)], join)
 
 
 def _names(role: str, size: int) -> list[str]:

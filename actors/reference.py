@@ -1,5 +1,7 @@
-"""The reference role: the frozen initial policy that KL is measured from."""
+"""The reference role: the frozen initial policy that KL is measured from and answers are compared with."""
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -9,20 +11,40 @@ from torch import Tensor
 from actors.group import Group, Pending
 from actors.role import Role
 from framework.errors import RunError
+from framework.generation.sampler import SampleRequest, TorchSampler
 from framework.models.causal import CausalPolicy
-from framework.types import Rollout
+from framework.models.tokenizer import load_tokenizer
+from framework.seeding import derive
+from framework.types import Answers, Rollout
 
 
 class ReferenceWorker:
-    """Log-probabilities under the initial policy, a fixed number of rows per forward pass."""
+    """Log-probabilities under the initial policy and answers from it, a fixed number of rows per forward pass."""
 
     def __init__(
-        self, folder: str, rows: int, temperature: float, precision: Literal["float32", "bfloat16"]
+        self,
+        folder: str,
+        rows: int,
+        temperature: float,
+        precision: Literal["float32", "bfloat16"],
+        seed: int,
+        max_new_tokens: int,
+        instruction: str | None,
     ) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.policy = CausalPolicy.load(folder, dtype=dtype).to(self.device).eval().requires_grad_(False)
-        self.rows, self.temperature = rows, temperature
+        self.folder, self.rows, self.temperature = folder, rows, temperature
+        self.seed, self.max_new_tokens, self.instruction = seed, max_new_tokens, instruction
+
+    @cached_property
+    def sampler(self) -> TorchSampler:
+        """Of answers; its random numbers are not those that rollouts are sampled with."""
+        seed = derive(self.seed, "reference-answers")
+        tokenizer = load_tokenizer(self.folder)
+        return TorchSampler(
+            self.policy, tokenizer, seed, self.max_new_tokens, self.temperature, self.instruction
+        )
 
     @torch.inference_mode()
     def logprobs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
@@ -43,6 +65,41 @@ class ReferenceWorker:
         """Log-probability of every token at every position: for a few rows only."""
         return self.policy.full_logprobs(rollout.to(self.device), self.temperature).cpu()
 
+    def answers(self, prompts: Rollout, count: int) -> Answers:
+        """`count` answers to the prompt of each row, sampled as the policy samples.
+
+        Args:
+            prompts: one row per group; random numbers are named by the step and the group.
+        """
+        responses: list[str] = []
+        unit = prompts_per_pass(self.rows, count)
+        for start in range(0, len(prompts), unit):
+            part = prompts.rows(start, start + unit)
+            request = SampleRequest(
+                prompts=part.prompts,
+                positions=tuple(part.group.tolist()),
+                samples_per_prompt=count,
+                step=part.step,
+                policy_version=0,
+            )
+            responses += self.sampler.sample(request).responses
+        asked = prompts.select([row for row in range(len(prompts)) for _ in range(count)])
+        return Answers(asked.prompts, tuple(responses), asked.group, asked.step)
+
+
+def prompts_per_pass(rows: int, count: int) -> int:
+    """How many prompts are answered `count` times in one pass of about `rows` rows."""
+    return max(1, rows // count)
+
+
+def _join_answers(parts: Sequence[Answers]) -> Answers:
+    return Answers(
+        prompts=tuple(prompt for part in parts for prompt in part.prompts),
+        responses=tuple(response for part in parts for response in part.responses),
+        group=torch.cat([part.group for part in parts]),
+        step=parts[0].step,
+    )
+
 
 class ReferenceRole(Role):
     """What the driver knows of the reference."""
@@ -58,3 +115,12 @@ class ReferenceRole(Role):
 
     def full_logprobs(self, rollout: Rollout) -> Pending[Float[Tensor, "B T V"]]:
         return self.track("exact_kl", self.group.call("full_logprobs", rollout))
+
+    def answers(self, rollout: Rollout, count: int) -> Pending[Answers]:
+        """`count` answers to each distinct prompt of the rollout."""
+        first = {group: row for row, group in reversed(list(enumerate(rollout.group.tolist())))}
+        prompts = rollout.select(sorted(first.values()))
+        unit = prompts_per_pass(self.rows, count)
+        return self.track(
+            "answers", self.group.scatter("answers", prompts, count, unit=unit, join=_join_answers)
+        )

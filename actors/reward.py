@@ -10,9 +10,11 @@ from torch import Tensor
 from actors.group import Group, Pending
 from actors.role import Role
 from framework.errors import RunError
-from framework.models.reward_ensemble import RewardEnsemble, encode_texts
-from framework.models.tokenizer import load_tokenizer
-from framework.types import Rollout
+from framework.models.reward_model import RewardModel, read_reference
+from framework.types import Answers, ReferenceScores, Rollout
+
+Share = tuple[int, int]
+"""(rank, size): which part of the ensemble's members."""
 
 
 class RewardWorker:
@@ -22,56 +24,73 @@ class RewardWorker:
         self,
         folder: str,
         rows: int,
-        max_tokens: int,
         max_cut_share: float,
         precision: Literal["float32", "bfloat16"],
+        divide: Literal["rows", "members"] = "rows",
     ) -> None:
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.tokenizer = load_tokenizer(folder, needs_end=False)
-        self.ensemble = RewardEnsemble.load(folder).to(self.device).eval().requires_grad_(False)
-        self.rows, self.max_tokens, self.max_cut_share = rows, max_tokens, max_cut_share
-        self.autocast = torch.autocast(self.device, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+        """`divide`: whether workers share out rows, and each loads all members now, or members."""
+        self.folder, self.rows, self.max_cut_share = folder, rows, max_cut_share
+        self.precision: Literal["float32", "bfloat16"] = precision
+        self._held: tuple[Share, RewardModel] | None = None
+        if divide == "rows":
+            self._model((0, 1))
 
-    @torch.inference_mode()
-    def score(self, rollout: Rollout) -> Float[Tensor, "K B"]:
+    def score(self, rollout: Rollout | Answers, share: Share = (0, 1)) -> Float[Tensor, "K B"]:
         """Each head's score of each response, in standard deviations on reference responses.
+
+        Args:
+            share: of the members, where several workers divide them; only those are ever loaded here.
 
         Raises:
             RunError: a score that is not finite, or too many texts that had to be cut.
         """
-        end = self.tokenizer.eos_token_id if self.ensemble.causal else None
-        parts, num_cut = [], 0
-        for start in range(0, len(rollout), self.rows):
-            part = rollout.rows(start, start + self.rows)
-            ids, mask, cut = encode_texts(self.tokenizer, part.prompts, part.responses, self.max_tokens, end)
-            with self.autocast:
-                parts.append(self.ensemble(ids.to(self.device), mask.to(self.device)).cpu())
-            num_cut += cut
-        if num_cut > self.max_cut_share * len(rollout):
+        model = self._model(share)
+        try:
+            scored = model.score(rollout.prompts, rollout.responses)
+        except RunError as error:
+            raise RunError(f"{error} at step {rollout.step}") from error
+        if scored.num_cut > self.max_cut_share * len(rollout):
             raise RunError(
-                f"reward: {num_cut} of {len(rollout)} texts are longer than fit_reward.max_tokens={self.max_tokens} "
-                f"at step {rollout.step}: raise it, or fit_reward.max_cut_share to accept the cut"
+                f"reward: {scored.num_cut} of {len(rollout)} texts are longer than the {model.max_tokens} tokens "
+                f"that the model reads, at step {rollout.step}: raise fit_reward.max_tokens, or "
+                "fit_reward.max_cut_share to accept the cut"
             )
-        scores = torch.cat(parts, dim=1)
-        bad = (~torch.isfinite(scores)).nonzero()
-        if len(bad):
-            head, row = bad[0].tolist()
-            raise RunError(
-                f"reward: head {head} gives {float(scores[head, row])} for row {row} at step {rollout.step}"
+        return scored.values
+
+    def reference(self) -> ReferenceScores:
+        """The whole ensemble's scores of the responses that it was calibrated on."""
+        return read_reference(self.folder)
+
+    def _model(self, share: Share) -> RewardModel:
+        """The members of a share, loaded when first asked for: a worker that Ray restarted loads them again."""
+        if self._held is None or self._held[0] != share:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            model = RewardModel.load(
+                self.folder, device, share=share, rows=self.rows, precision=self.precision
             )
-        return scores
+            self._held = (share, model)
+        return self._held[1]
 
 
-def _join(parts: Sequence[Float[Tensor, "K _"]]) -> Float[Tensor, "K B"]:
+def _side_by_side(parts: Sequence[Float[Tensor, "K _"]]) -> Float[Tensor, "K B"]:
     return torch.cat(list(parts), dim=1)
 
 
 class RewardRole(Role):
     """What the driver knows of the reward ensemble."""
 
-    def __init__(self, group: Group, rows: int) -> None:
+    def __init__(self, group: Group, rows: int, divide: Literal["rows", "members"] = "rows") -> None:
+        """`divide`: whether workers divide the rows of a batch or the members of the ensemble."""
         super().__init__(group)
-        self.rows = rows
+        self.rows, self.divide = rows, divide
 
-    def score(self, rollout: Rollout) -> Pending[Float[Tensor, "K B"]]:
-        return self.track("reward", self.group.scatter("score", rollout, unit=self.rows, join=_join))
+    def score(self, rollout: Rollout | Answers) -> Pending[Float[Tensor, "K B"]]:
+        if self.divide == "members":
+            return self.track("reward", self.group.divide("score", rollout, join=torch.cat))
+        return self.track(
+            "reward", self.group.scatter("score", rollout, unit=self.rows, join=_side_by_side)
+        )
+
+    def reference(self) -> Pending[ReferenceScores]:
+        """The scores of the responses that the ensemble was calibrated on."""
+        return self.group.call("reference")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.spec import ClusterSpec
+from cluster.spec import ClusterSpec, RoleSpec
 
 # Ray counts resources in ten-thousandths; sums of floats such as 0.4 + 3 * 0.2 must come out whole.
 _UNIT = 10_000
@@ -52,6 +52,15 @@ class Plan:
 
 def bundles(spec: ClusterSpec) -> list[Bundle]:
     """One bundle per worker, in the order of the roles."""
+    return [bundle for role, share in spec.roles.named().items() for bundle in _replicas(role, share)]
+
+
+def fit_bundles(spec: ClusterSpec) -> list[Bundle]:
+    """One bundle per worker of a reward fit."""
+    return _replicas("fit", spec.fit)
+
+
+def _replicas(role: str, share: RoleSpec) -> list[Bundle]:
     return [
         Bundle(
             name=role if share.replicas == 1 else f"{role}-{rank}",
@@ -61,7 +70,6 @@ def bundles(spec: ClusterSpec) -> list[Bundle]:
             gpus=share.gpus,
             threads=share.threads,
         )
-        for role, share in spec.roles.named().items()
         for rank in range(share.replicas)
     ]
 

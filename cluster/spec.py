@@ -40,6 +40,14 @@ class RoleSpec(Component):
         return self
 
 
+class RewardSpec(RoleSpec):
+    """What the reward role asks for."""
+
+    divide: Literal["rows", "members"] = "rows"
+    """What replicas divide among them: the rows of a batch, each holding the whole ensemble, or the
+    ensemble's members, each seeing all rows: for one too large for a single worker. The numbers are the same."""
+
+
 class Roles(Component):
     """The four roles of the online loop."""
 
@@ -47,7 +55,7 @@ class Roles(Component):
     """Samples and is trained."""
     reference: RoleSpec = RoleSpec()
     """The frozen policy that KL is measured against."""
-    reward: RoleSpec = RoleSpec()
+    reward: RewardSpec = RewardSpec()
     """The proxy: the reward ensemble."""
     gold: RoleSpec = RoleSpec()
     """The withheld scorer."""
@@ -82,6 +90,8 @@ class ClusterSpec(Component):
     name: str
     """Shown in messages."""
     roles: Roles = Roles()
+    fit: RoleSpec = RoleSpec()
+    """The workers of a reward fit (`replicas` of them, data-parallel); they live while it lasts."""
     strategy: Literal["PACK", "SPREAD"] = "PACK"
     """PACK fills few nodes; SPREAD prefers one node per worker. Both are preferences."""
     local: LocalResources = LocalResources()
@@ -127,7 +137,7 @@ def _explain(error: ErrorDetails) -> str:
     """One pydantic error as one line."""
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        models = (ClusterSpec, Roles, RoleSpec, LocalResources)
+        models = (ClusterSpec, Roles, RewardSpec, LocalResources)
         known = sorted({name for model in models for name in model.model_fields})
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
         return f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")

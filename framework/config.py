@@ -7,16 +7,19 @@ import difflib
 import hashlib
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from jaxtyping import Float
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
+from torch import Tensor
 
 from framework.advantages import Advantage, Gae
 from framework.aggregation import Aggregation, Mean
+from framework.best_of_n import BestOfN
 from framework.component import Component
 from framework.data.preferences import Label
 from framework.errors import UserError
@@ -30,9 +33,18 @@ from framework.precision import Precision, native_precision
 from framework.shaping import KlInReward, Shaping
 from framework.training.policy_fit import FitPolicy
 from framework.training.policy_update import Update
-from framework.training.reward_fit import FitReward
+from framework.training.reward_settings import FitReward
+from framework.transforms import Transforms
+from framework.transforms.fold import transformed
+from framework.transforms.references import AnswerScores
+from framework.types import ReferenceScores, Rollout
 from framework.worlds import World
 from framework.worlds.reviews import Reviews
+
+AROUND = {
+    "backend", "cluster", "seeds", "variants", "conditions", "baseline", "best_of_n", "score_pairs"
+}  # fmt: skip
+"""The machines, the study around a run, and what is measured beside it: they change no number of it."""
 
 
 class Config(Component):
@@ -52,6 +64,9 @@ class Config(Component):
     label: Label = Label()
     fit_reward: FitReward = FitReward()
 
+    best_of_n: BestOfN | None = None
+    """Of `best-of-n`, and of a study that is to have its curves beside those of its runs."""
+
     steps: int = Field(default=160, ge=1)
     """Rollouts, each followed by one update."""
     prompts_per_step: int = Field(default=16, ge=1)
@@ -67,6 +82,8 @@ class Config(Component):
 
     aggregation: Aggregation = Mean()
     """K heads' scores to one reward."""
+    transforms: Transforms = ()
+    """What is then made of the reward, one after the other: clip, length_calibration, log_sigmoid, par."""
     shaping: Shaping = KlInReward()
     """Where the KL penalty acts."""
     kl: KlController = Fixed(coef=0.01)
@@ -100,6 +117,10 @@ class Config(Component):
     """Seeds of a study; `train` and the single stages use `seed`."""
     variants: dict[str, dict[str, Any]] = Field(default={})
     """Of a study: a name, and the dotted overrides that make it differ."""
+    conditions: dict[str, dict[str, Any]] = Field(default={})
+    """Of a study: each variant is run under each of these; a variant's overrides come after a condition's."""
+    baseline: str | None = None
+    """The variant that the others are compared with, inside their condition and seed. None: no comparison."""
 
     @property
     def native(self) -> Precision:
@@ -111,6 +132,21 @@ class Config(Component):
     def rollouts(self) -> int:
         """Rows per step."""
         return self.prompts_per_step * self.samples_per_prompt
+
+    @property
+    def needs_answers(self) -> int:
+        """Answers of the reference policy to each prompt that the transforms compare with; usually 0."""
+        return max((transform.needs_answers for transform in self.transforms), default=0)
+
+    def reward(
+        self,
+        rollout: Rollout,
+        proxy: Float[Tensor, "B"],
+        answers: AnswerScores | None,
+        reference: Callable[[], ReferenceScores],
+    ) -> Float[Tensor, "B"]:
+        """What the policy is paid: the aggregated scores `proxy` after the transforms; see `transformed`."""
+        return transformed(self.transforms, self.aggregation, rollout, proxy, answers, reference)
 
     @model_validator(mode="after")
     def _batch_arithmetic(self) -> "Config":
@@ -126,8 +162,8 @@ class Config(Component):
                 f"a mini-batch of {rows // parts} rows does not divide into update.micro_batch={micro}"
             )
         pairs, batch = self.label.pairs, self.fit_reward.batch
-        held_out = max(1, round(pairs * self.fit_reward.held_out))
-        if pairs - held_out < batch:
+        held_out = max(1, round(pairs * self.label.held_out))
+        if self.fit_reward.pairs is None and pairs - held_out < batch:
             raise ValueError(
                 f"label.pairs={pairs} less {held_out} held out are fewer than fit_reward.batch={batch}: "
                 "raise label.pairs or lower the batch"
@@ -155,26 +191,54 @@ class Config(Component):
             )
         if self.instruction is not None and "{prompt}" not in self.instruction:
             raise ValueError("instruction must contain {prompt}")
-        for name in self.variants:
-            if not name.replace("_", "").replace("-", "").isalnum():
-                raise ValueError(
-                    f"variants: {name!r} must be letters, digits, '-' and '_': it names a folder"
-                )
+        return self
+
+    @model_validator(mode="after")
+    def _study(self) -> "Config":
+        for section, names in (("variants", self.variants), ("conditions", self.conditions)):
+            for name in names:
+                if not name.replace("_", "").replace("-", "").isalnum():
+                    raise ValueError(
+                        f"{section}: {name!r} must be letters, digits, '-' and '_': it names a folder"
+                    )
+        if len(self.study_layout()) < len(self.variants) * max(1, len(self.conditions)):
+            raise ValueError(
+                "conditions: two runs of the study have one name, condition-variant: rename a variant"
+            )
+        if self.baseline is not None and self.baseline not in self.variants:
+            known = ", ".join(self.variants) or "none"
+            raise ValueError(f"baseline={self.baseline!r} is not a variant; variants: {known}")
         return self
 
     def fingerprint(self) -> str:
-        """Hash of everything that can change a number: not the machines, not the study around it."""
-        tree = self.model_dump(mode="json", exclude={"backend", "cluster", "seeds", "variants"})
+        """Hash of everything that can change a number."""
+        tree = self.model_dump(mode="json", exclude=AROUND)
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_yaml(self) -> str:
         """The whole resolved tree."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
+    def study_layout(self) -> dict[str, tuple[str, str]]:
+        """Condition and variant of every run name of the study; the condition is "" where there are none."""
+        crossed = [
+            (condition, variant) for condition in self.conditions or ("",) for variant in self.variants
+        ]
+        return {"-".join(filter(None, pair)): pair for pair in crossed}
+
+    def study_runs(self) -> dict[str, dict[str, Any]]:
+        """The dotted overrides of every run name of the study."""
+        return {
+            name: _combined(self.conditions.get(condition, {}), self.variants[variant])
+            for name, (condition, variant) in self.study_layout().items()
+        }
+
     def variant(self, name: str, seed: int) -> "Config":
-        """The configuration of one variant and seed of a study."""
-        tree = apply_overrides(self.model_dump(mode="json"), self.variants[name])
-        return parse_config(tree | {"seed": seed}, where=f"variants.{name}")
+        """The configuration of one run name (see `study_runs`) and seed of a study."""
+        tree = apply_overrides(self.model_dump(mode="json"), self.study_runs()[name])
+        condition, variant = self.study_layout()[name]
+        within = f"conditions.{condition}, " if condition else ""
+        return parse_config(tree | {"seed": seed}, where=f"{within}variants.{variant}")
 
 
 def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -206,6 +270,13 @@ def parse_config(tree: Mapping[str, Any], where: str = "configuration") -> Confi
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         raise UserError(f"{where}: {_explain(first)}") from None
     return cfg.model_copy(update={"precision": native_precision()}) if cfg.precision == "auto" else cfg
+
+
+def _combined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides that, applied once, do what `first` and then `second` would."""
+    sections = [key.removesuffix(".kind") if key.endswith(".kind") else key for key in second]
+    replaced = tuple(f"{section}." for section in sections)
+    return {key: value for key, value in first.items() if not f"{key}.".startswith(replaced)} | dict(second)
 
 
 def _fill_defaults(tree: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
@@ -257,6 +328,8 @@ def _known_keys(path: list[str]) -> list[str]:
     """The keys that are known in the section at `path`."""
     models: list[type[BaseModel]] = [Config]
     for part in path:
+        if part.isdigit():  # place in a list of components
+            continue
         tagged = [m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == part]
         models = tagged or [
             c for m in models if part in m.model_fields for c in _models_of(m.model_fields[part].annotation)
@@ -276,6 +349,9 @@ def _dotted(path: list[str]) -> str:
     shown: list[str] = []
     models: list[type[BaseModel]] = [Config]
     for part in path:
+        if part.isdigit():
+            shown.append(part)
+            continue
         if any("kind" in m.model_fields and m.model_fields["kind"].default == part for m in models):
             models = [m for m in models if m.model_fields["kind"].default == part]
             continue

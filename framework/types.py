@@ -91,6 +91,18 @@ class Rollout(Rows):
 
 
 @dataclass(frozen=True)
+class Answers(Rows):
+    """Responses of the reference policy to the prompts of a rollout, for rewards that compare."""
+
+    prompts: tuple[str, ...]
+    responses: tuple[str, ...]
+    group: Int[Tensor, "A"]
+    """The rollout's rows with this number answer the same prompt; answers of one group are adjacent."""
+    step: int
+    """The rollout's."""
+
+
+@dataclass(frozen=True)
 class Shaped(Rows):
     """A rollout with what it earned: the reward per token and the KL it spent."""
 
@@ -98,7 +110,7 @@ class Shaped(Rows):
     reference: Float[Tensor, "B T"]
     """Log-probability of each sampled token under the reference policy; 0 at padding."""
     reward: Float[Tensor, "B"]
-    """What the aggregation made of the heads' scores."""
+    """What each response is paid: what aggregation and transforms made of the heads' scores."""
     token_rewards: Float[Tensor, "B T"]
     """Reward placed on tokens, the KL penalty included where the shaping puts it there."""
     kl_nats: Float[Tensor, "B"]
@@ -144,3 +156,16 @@ class ObjectiveOutput:
     """0 at padding. The update multiplies it by the reduction's weights and sums."""
     token_metrics: dict[str, Float[Tensor, "B T"]]
     """Logged as means over real tokens; detached."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceScores:
+    """What a reward model says of its reference responses: held-out samples of the reference policy.
+
+    Compared by identity, so that what is worked out from it can be kept for it.
+    """
+
+    scores: Float[Tensor, "K N"]
+    """Calibrated scores, in standard deviations of each head."""
+    lengths: Float[Tensor, "N"]
+    """Characters of each response."""

@@ -30,6 +30,7 @@ VERBS = {
     "fit-gold": "fit an n-gram gold scorer to labelled text",
     "label": "sample pairs from the start policy and label them by gold, with noise",
     "fit-reward": "fit the reward model to the pairs",
+    "best-of-n": "proxy and gold of the best of n, for every n and aggregation, from one sampled pool",
     "train": "train the policy on the proxy reward; --resume RUN goes on",
     "study": "run every variant and seed of a configuration, and report",
     "report": "write the report of a run or a study again",
@@ -138,6 +139,10 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
             return single.resume(options.resume, StopSignal(), options.address)
         return single.train(cfg, out, StopSignal(), options.address)
     seed = [] if options.seed is None else ["--seed", str(options.seed)]
+    if options.verb == "best-of-n":
+        from jobs.verbs.best_of_n import best_of_n
+
+        return best_of_n(cfg, out, [*options.words, *seed])
     return single.stage(options.verb, cfg, out, [*options.words, *seed])
 
 

@@ -3,9 +3,9 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -21,12 +21,29 @@ from cluster.plan import bundles
 from cluster.session import connect
 from cluster.spec import load_spec
 from framework.config import Config
-from framework.types import Rollout
+from framework.transforms.references import AnswerScores, answers_per_row
+from framework.types import Answers, ReferenceScores, Rollout
 
+T = TypeVar("T")
+U = TypeVar("U")
 ROLE_NAMES = ("policy", "reference", "reward", "gold")
-STAGES = ("rollout", "reference", "reward", "gold", "update", "exact_kl", "checkpoint")
+STAGES = ("rollout", "reference", "reward", "answers", "gold", "update", "exact_kl", "checkpoint")
 MEMORY_EVERY = 10
 """Steps between looks at the workers' memory: each costs a call per role."""
+
+
+class _Then(Generic[T, U]):
+    """A result that one more call makes of another. Both calls are remembered by the roles that answer them."""
+
+    spans: tuple[Span, ...] = ()
+    busy_seconds = 0.0
+
+    def __init__(self, first: Pending[T], then: Callable[[T], U]) -> None:
+        self._first, self._then = first, then
+
+    def get(self, timeout_seconds: float | None = None) -> U:
+        """The result; the second call is made now."""
+        return self._then(self._first.get(timeout_seconds))
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,27 @@ class Roles:
             return Done(None)
         few = rollout.rows(0, self.exact_kl_rows)
         return self.policy.exact_kl(few, self.reference.full_logprobs(few).get())
+
+    def answers(self, rollout: Rollout, count: int) -> Pending[AnswerScores | None]:
+        """Scores of `count` answers of the reference policy to each row's prompt; None at once for none.
+
+        The reference samples while the others work; the reward role is given the answers once it is waited for.
+        """
+        if not count:
+            return Done(None)
+
+        def score(answers: Answers) -> AnswerScores:
+            return answers_per_row(answers, self.reward.score(answers).get(), rollout.group)
+
+        return _Then(self.reference.answers(rollout, count), score)
+
+    def reward_reference(self) -> ReferenceScores:
+        """Scores of the responses that the reward model was calibrated on, asked for once."""
+        return self._reward_reference
+
+    @cached_property
+    def _reward_reference(self) -> ReferenceScores:
+        return self.reward.reference().get()
 
     @property
     def all(self) -> dict[str, Role]:
@@ -98,13 +136,16 @@ def worker_arguments(cfg: Config, policy: Path, reward: Path) -> dict[str, dict[
             "rows": cfg.scorer_rows,
             "temperature": cfg.temperature,
             "precision": cfg.native,
+            "seed": cfg.seed,
+            "max_new_tokens": cfg.max_new_tokens,
+            "instruction": cfg.instruction,
         },
         "reward": {
             "folder": str(reward),
             "rows": cfg.scorer_rows,
-            "max_tokens": cfg.fit_reward.max_tokens,
             "max_cut_share": cfg.fit_reward.max_cut_share,
             "precision": cfg.native,
+            "divide": load_spec(cfg.cluster).roles.reward.divide,
         },
         "gold": {"gold": cfg.gold},
     }
@@ -166,11 +207,11 @@ def open_roles(cfg: Config, name: str, policy: Path, reward: Path, address: str 
 
 def _clients(open_group: Callable[[str], Group], cfg: Config) -> Roles:
     """Typed clients on the groups that `open_group` opens; all begin to build before any is waited for."""
-    rows = cfg.scorer_rows
+    rows, divide = cfg.scorer_rows, load_spec(cfg.cluster).roles.reward.divide
     return Roles(
         policy=PolicyRole(open_group("policy")),
         reference=ReferenceRole(open_group("reference"), rows),
-        reward=RewardRole(open_group("reward"), rows),
+        reward=RewardRole(open_group("reward"), rows, divide),
         gold=GoldRole(open_group("gold"), rows),
         exact_kl_rows=cfg.exact_kl_rows,
     )

@@ -63,6 +63,7 @@ class RunLog:
         self,
         state: RunState,
         shaped: Shaped,
+        proxy: Float[Tensor, "B"],
         scores: Float[Tensor, "K B"],
         report: UpdateReport,
         gold: Float[Tensor, "B"] | None,
@@ -70,10 +71,10 @@ class RunLog:
     ) -> None:
         """Write one step down."""
         measured = exact_kl.get()
-        metrics = step_metrics(state, shaped, scores, report, gold, measured)
+        metrics = step_metrics(state, shaped, proxy, scores, report, gold, measured)
         started = time.perf_counter()
         self._append("metrics.jsonl", metrics)
-        self._write_rollout(state.step, shaped, scores, gold)
+        self._write_rollout(state.step, shaped, proxy, scores, gold)
         for name, value in metrics.items():
             if isinstance(value, float):
                 self.board.add_scalar(name, value, state.step)
@@ -99,7 +100,12 @@ class RunLog:
             ) from error
 
     def _write_rollout(
-        self, step: int, shaped: Shaped, scores: Float[Tensor, "K B"], gold: Float[Tensor, "B"] | None
+        self,
+        step: int,
+        shaped: Shaped,
+        proxy: Float[Tensor, "B"],
+        scores: Float[Tensor, "K B"],
+        gold: Float[Tensor, "B"] | None,
     ) -> None:
         rollout, rows = shaped.rollout, len(shaped)
         lengths = rollout.mask.sum(dim=1).tolist()
@@ -111,7 +117,7 @@ class RunLog:
             "response": list(rollout.responses),
             "tokens": lengths,
             "ended": rollout.ended.tolist(),
-            "reward": shaped.reward.tolist(),
+            "reward": proxy.tolist(),
             "gold": [None] * rows if gold is None else gold.tolist(),
             "kl_nats": shaped.kl_nats.tolist(),
             "scores": scores.T.tolist(),
@@ -128,6 +134,7 @@ class RunLog:
 def step_metrics(
     state: RunState,
     shaped: Shaped,
+    proxy: Float[Tensor, "B"],
     scores: Float[Tensor, "K B"],
     report: UpdateReport,
     gold: Float[Tensor, "B"] | None,
@@ -138,7 +145,8 @@ def step_metrics(
     tokens = rollout.mask.sum()
     return {
         "step": state.step,
-        "proxy": float(shaped.reward.mean()),
+        "proxy": float(proxy.mean()),
+        "reward": float(shaped.reward.mean()),
         "heads": scores.mean(dim=1).tolist(),
         "disagreement": float(scores.std(dim=0, correction=0).mean()),
         "gold": None if gold is None else float(gold.mean()),

@@ -1,26 +1,28 @@
 """`goldilocks study`: the chain fit-policy, label, fit-reward, train for every variant and seed, then a report."""
 
-import contextlib
+import itertools
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.plan import bundles, capacity
-from cluster.session import connect
-from cluster.spec import load_spec
-from framework.analysis.summary import summarise_study
-from framework.artifacts import write_text
+from framework.analysis.comparison import POOL_LINK, Comparison, compare_runs
+from framework.analysis.curves import load_run
+from framework.analysis.summary import summarise_runs
+from framework.artifacts import Artifact, write_text
 from framework.config import Config, load_config
 from framework.errors import UserError
 from framework.report.html import write_study_report
 from framework.training.policy_fit import Progress
-from jobs.stages import check_prompts, pairs_stage, policy_stage, reward_stage
-from jobs.train import RunContext, RunResult, start_run
+from jobs.best_of_n import SCORES_FILE, pool_stage, scores_stage
+from jobs.labelling import pairs_stage
+from jobs.stages import check_prompts, policy_stage, reward_stage
+from jobs.study_runners import Runners, open_runners
+from jobs.train import RunResult
 from jobs.workspace import Workspace
 
 STUDY_FILE = "study.yaml"
@@ -44,7 +46,21 @@ class StudyResult:
     runs: dict[str, dict[int, Path]] = field(default_factory=dict)
     finished: bool = True
     summary: dict[str, Any] = field(default_factory=dict)
+    comparison: Comparison | None = None
+    """With the baseline, where the study names one."""
     report: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run that was handed to the pool of threads, and what it started from."""
+
+    cfg: Config
+    name: str
+    run: Path
+    policy: Artifact
+    reward: Artifact
+    future: Future[RunResult]
 
 
 def run_study(
@@ -58,48 +74,58 @@ def run_study(
     Raises:
         UserError: the folder holds another study, or there is no variant to run.
     """
-    variants = cfg.variants or {"run": {}}
-    cfg = cfg.model_copy(update={"variants": variants})
-    for name in variants:
+    cfg = cfg.model_copy(update={"variants": cfg.variants or {"run": {}}})
+    names = list(cfg.study_runs())
+    for name in names:
         check_prompts(cfg.variant(name, cfg.seeds[0]))  # every variant is checked before anything runs
     _claim(cfg, out)
-    result = StudyResult(out, runs={name: {} for name in variants})
+    result = StudyResult(out, runs={name: {} for name in names})
     failed = threading.Event()
-    with _sessions(cfg, address) as at_once, ThreadPoolExecutor(at_once) as pool:
-        waiting: list[Future[RunResult]] = []
+
+    def halted() -> bool:
+        return stop_asked() or failed.is_set()
+
+    begun: list[_Begun] = []
+    with open_runners(cfg, halted, address) as runners:
         try:
-            for seed in cfg.seeds:
-                for name in variants:
-                    if stop_asked() or failed.is_set():
-                        break
-                    run = out / f"seed_{seed}" / name / "train"
-                    result.runs[name][seed] = run
-                    waiting.append(
-                        _begin(
-                            cfg.variant(name, seed),
-                            name,
-                            run,
-                            pool,
-                            lambda: stop_asked() or failed.is_set(),
-                            view,
-                            address,
-                        )
-                    )
-            finished = [future.result().finished for future in waiting]
+            for seed, name in itertools.product(cfg.seeds, names):
+                runners.relay()
+                if halted():
+                    break
+                _raise_failure(begun)
+                run = result.runs[name][seed] = out / f"seed_{seed}" / name / "train"
+                begun.append(_begin(cfg.variant(name, seed), name, run, runners, view))
+            num_scored = 0
+            for started in begun:  # last: meanwhile the runs have the other cores
+                if halted():
+                    break
+                _raise_failure(begun)
+                _score_pool(started, view)
+                num_scored += 1
+            finished = [result.finished for result in _wait(begun, runners, view)]
         except BaseException:
             failed.set()  # the other runs save a checkpoint and stop
             raise
-    result.finished = all(finished) and len(waiting) == len(variants) * len(cfg.seeds)
+    result.finished = all(finished) and num_scored == len(names) * len(cfg.seeds)
     if result.finished:
         finish_study(result)
     return result
 
 
 def finish_study(result: StudyResult) -> None:
-    """Write the study's summary and report from its finished runs."""
-    result.summary = summarise_study(result.runs)
-    write_text(result.out / "summary.json", json.dumps(result.summary, indent=2) + "\n")
-    result.report = write_study_report(result.out, result.runs)
+    """Write the study's summary and report from its finished runs, without running anything."""
+    cfg = load_config(result.out / STUDY_FILE)
+    runs = {
+        name: {seed: load_run(run) for seed, run in seeds.items()}
+        for name, seeds in result.runs.items()
+        if seeds
+    }
+    result.summary = summarise_runs(runs)
+    if cfg.baseline is not None:
+        result.comparison = compare_runs(runs, cfg.study_layout(), cfg.baseline)
+        result.summary["comparison"] = result.comparison.to_json()
+    write_text(result.out / "summary.json", json.dumps(result.summary, indent=2, allow_nan=False) + "\n")
+    result.report = write_study_report(result.out, result.runs, result.comparison, cfg.study_layout())
 
 
 def finished_runs(out: Path) -> dict[str, dict[int, Path]]:
@@ -111,7 +137,7 @@ def finished_runs(out: Path) -> dict[str, dict[int, Path]]:
             for seed in cfg.seeds
             if ((run := out / f"seed_{seed}" / name / "train") / "summary.json").is_file()
         }
-        for name in cfg.variants
+        for name in cfg.study_runs()
     }
 
 
@@ -119,23 +145,53 @@ def _begin(
     cfg: Config,
     name: str,
     run: Path,
-    pool: ThreadPoolExecutor,
-    stop_asked: Callable[[], bool],
+    runners: Runners,
     view: StudyView,
-    address: str | None,
-) -> Future[RunResult]:
+) -> _Begun:
     """Make what a run starts from, here and now, and hand the run to the pool."""
     workspace = Workspace(run.parent.parent)
     title = f"seed {cfg.seed}"
     policy = policy_stage(cfg, workspace, view.stage(f"{title}: fit-policy"))
     pairs = pairs_stage(cfg, workspace, policy, view.stage(f"{title}: label"))
     reward = reward_stage(cfg, workspace, policy, pairs, view.stage(f"{title}: fit-reward {name}"))
-    context = RunContext(stop_asked, view.run(f"{title}: train {name}", cfg.steps), address)
-    begun = pool.submit(start_run, cfg, run, policy, reward, context)
-    if cfg.backend == "inline":
-        # The next fit shares this process, and with it torch's global generator: one after the other.
-        begun.exception()
-    return begun
+    future = runners.submit(cfg, run, policy, reward, view.run(f"{title}: train {name}", cfg.steps))
+    return _Begun(cfg, name, run, policy, reward, future)
+
+
+def _score_pool(begun: _Begun, view: StudyView) -> None:
+    """Sample the best-of-n pool of a run's start policy, score it by the run's reward, and note where that is."""
+    cfg, run = begun.cfg, begun.run
+    if cfg.best_of_n is None:
+        return
+    workspace = Workspace(run.parent.parent)
+    title = f"seed {cfg.seed}: best-of-n"
+    pool = pool_stage(cfg, workspace, begun.policy, view.stage(f"{title} pool"))
+    scores = scores_stage(cfg, workspace, pool, begun.reward, view.stage(f"{title} scores {begun.name}"))
+    run.parent.mkdir(parents=True, exist_ok=True)  # the run itself may still be waiting its turn
+    link, path = run.parent / POOL_LINK, os.path.relpath(scores.path / SCORES_FILE, run.parent)
+    record = {"scores": path, "sha256": scores.sha256, "ns": cfg.best_of_n.counts}
+    text = json.dumps(record, indent=2) + "\n"
+    if not link.is_file() or link.read_text() != text:
+        write_text(link, text)
+
+
+def _wait(begun: list[_Begun], runners: Runners, view: StudyView) -> list[RunResult]:
+    """The results of all runs; a wish to stop reaches them meanwhile."""
+    show = view.stage("runs") or (lambda *_: None)
+    waiting = {started.future for started in begun}
+    while waiting:
+        _, waiting = wait(waiting, timeout=0.2)
+        runners.relay()
+        _raise_failure(begun)
+        show(len(begun) - len(waiting), len(begun), {})
+    return [started.future.result() for started in begun]
+
+
+def _raise_failure(begun: list[_Begun]) -> None:
+    """Raise what stopped a run, now and not after all the others have begun."""
+    for started in begun:
+        if started.future.done():
+            started.future.result()
 
 
 def _claim(cfg: Config, out: Path) -> None:
@@ -145,7 +201,7 @@ def _claim(cfg: Config, out: Path) -> None:
     try:
         if path.exists():
             before = load_config(path)
-            if (before.fingerprint(), before.variants) != (cfg.fingerprint(), cfg.variants):
+            if _identity(before) != _identity(cfg):
                 raise UserError(
                     f"{out} holds a study of another configuration: choose another --out, or delete it"
                 )
@@ -159,12 +215,5 @@ def _claim(cfg: Config, out: Path) -> None:
         raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from error
 
 
-@contextlib.contextmanager
-def _sessions(cfg: Config, address: str | None) -> Iterator[int]:
-    """One Ray session for all runs of the study; gives how many of them fit at a time."""
-    if cfg.backend == "inline":
-        yield 1
-        return
-    spec = load_spec(cfg.cluster)
-    with connect(address, spec, namespace="study") as session:
-        yield max(1, capacity(bundles(spec), session.nodes()))
+def _identity(cfg: Config) -> tuple[Any, ...]:
+    return cfg.fingerprint(), cfg.variants, cfg.conditions, cfg.baseline

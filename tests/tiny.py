@@ -5,7 +5,8 @@ from pathlib import Path
 
 from framework.artifacts import Artifact
 from framework.config import Config, parse_config
-from jobs.stages import pairs_stage, policy_stage, reward_stage
+from jobs.labelling import pairs_stage
+from jobs.stages import policy_stage, reward_stage
 from jobs.workspace import Workspace
 
 TINY = {
@@ -14,7 +15,7 @@ TINY = {
     "policy": {"hidden": 32, "layers": 2, "heads": 2, "intermediate": 64},
     "sft": {"steps": 40, "batch": 32},
     "label": {"pairs": 96, "batch": 32},
-    "fit_reward": {"heads": 3, "epochs": 1, "batch": 16},
+    "fit_reward": {"ensemble": {"kind": "shared_encoder", "heads": 3}, "epochs": 1, "batch": 16},
     "aggregation": {"kind": "worst_case"},
     "advantage": {"kind": "gae"},
     "update": {"epochs": 2, "minibatches": 2},

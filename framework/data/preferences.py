@@ -1,12 +1,15 @@
-"""Preference pairs: sampled from a policy, labelled by gold, a stated share flipped.
+"""Preference pairs: sampled from a policy, labelled by gold, a stated share flipped, divided by a hash.
 
-On disk a pair set is one Parquet file in the field's preference format (`prompt`, `chosen`,
-`rejected`) with the gold scores and the flip beside it.
+On disk a pair set is one Parquet file in the field's preference format (`prompt`, `chosen`, `rejected`)
+with gold scores, the flip and the split beside it.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from pathlib import Path
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,18 +17,20 @@ from pydantic import Field
 
 from framework.component import Component
 from framework.errors import UserError
-from framework.seeding import numpy_generator
+from framework.seeding import derive, numpy_generator
 
-SCHEMA = pa.schema(
-    [
-        ("prompt", pa.string()),
-        ("chosen", pa.string()),
-        ("rejected", pa.string()),
-        ("gold_chosen", pa.float64()),
-        ("gold_rejected", pa.float64()),
-        ("flipped", pa.bool_()),
-    ]
-)
+Split = Literal["train", "held_out"]
+_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_NUMBERS = [
+    ("gold_chosen", pa.float64()),
+    ("gold_rejected", pa.float64()),
+    ("flipped", pa.bool_()),
+    ("split", pa.string()),
+    ("margin", pa.float64()),
+    ("weight", pa.float64()),
+    ("target", pa.float64()),
+]
+TEXTS = ("prompt", "chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -35,49 +40,96 @@ class Pair:
     prompt: str
     chosen: str
     rejected: str
-    gold_chosen: float
-    gold_rejected: float
-    flipped: bool
+    gold_chosen: float = math.nan
+    """What gold says; nan where nobody knows."""
+    gold_rejected: float = math.nan
+    flipped: bool = False
+    """Whether the label contradicts gold."""
+    split: Split = "train"
+    margin: float = 0.0
+    """Score units that `chosen` must lead by."""
+    weight: float = 1.0
+    """Of the pair in the loss."""
+    target: float = 1.0
+    """Probability that `chosen` is the better one; below 1 is a soft label."""
 
 
 class Label(Component):
-    """How pairs are sampled and labelled."""
+    """How pairs are sampled, labelled and divided."""
 
     pairs: int = Field(default=5000, ge=2)
     """Pairs wanted; ties in gold are dropped and sampled anew."""
+    samples_per_prompt: int = Field(default=2, ge=2)
+    """Responses to a prompt at a time; every two of them make a pair."""
     noise: float = Field(default=0.25, ge=0, lt=0.5)
     """Share of labels flipped."""
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    """Share of pairs kept from the fit, for accuracy and calibration."""
+    held_out_by: Literal["pair", "prompt"] = "pair"
+    """What a hash divides: pairs, where prompts are few, or prompts, so that none is on both sides."""
+    conversational: bool = False
+    """Write texts as lists of {role, content}, as chat trainers want them, and not as strings."""
     batch: int = Field(default=128, ge=1)
     """Prompts sampled at a time."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Tokens per response; None: as in training."""
 
 
+def split_of(pair: Pair, held_out: float, by: Literal["pair", "prompt"]) -> Split:
+    """The side of a pair: a hash of its text decides, so that it is the same in every run and file.
+
+    By pair, the order of the two responses does not matter: duplicates stay together.
+    """
+    key = pair.prompt if by == "prompt" else "\x1f".join([pair.prompt, *sorted((pair.chosen, pair.rejected))])
+    return "held_out" if derive("pair-split", key) % 1_000_000 < held_out * 1_000_000 else "train"
+
+
+def divided(pairs: Sequence[Pair], held_out: float, by: Literal["pair", "prompt"]) -> list[Pair]:
+    """The pairs with their split set by `split_of`."""
+    return [replace(pair, split=split_of(pair, held_out, by)) for pair in pairs]
+
+
 def pair_up(
-    prompts: Sequence[str], first: Sequence[str], second: Sequence[str],
-    gold_first: Sequence[float], gold_second: Sequence[float], noise: float, seed: int,
-) -> tuple[list[Pair], int]:  # fmt: skip
-    """Labelled pairs, and how many ties were dropped. A flip is drawn per pair, from the seed."""
-    flips = numpy_generator(seed, "flip").random(len(prompts)) < noise
+    prompts: Sequence[str],
+    responses: Sequence[Sequence[str]],
+    gold: Sequence[Sequence[float]],
+    noise: float,
+    seed: int,
+) -> tuple[list[Pair], int]:
+    """Labelled pairs of every two responses to each prompt, and how many ties were dropped.
+
+    A flip is drawn per pair, from the seed, whether or not the pair turns out a tie.
+    """
+    couples = [(i, a, b) for i, few in enumerate(responses) for a, b in combinations(range(len(few)), 2)]
+    flips = numpy_generator(seed, "flip").random(len(couples)) < noise
     pairs, ties = [], 0
-    for i, prompt in enumerate(prompts):
-        if gold_first[i] == gold_second[i] or first[i] == second[i]:
+    for (i, a, b), flip in zip(couples, flips.tolist(), strict=True):
+        if gold[i][a] == gold[i][b] or responses[i][a] == responses[i][b]:
             ties += 1
             continue
-        first_wins = (gold_first[i] > gold_second[i]) != bool(flips[i])
-        a, b = (first[i], gold_first[i]), (second[i], gold_second[i])
-        (chosen, gold_chosen), (rejected, gold_rejected) = (a, b) if first_wins else (b, a)
-        pairs.append(Pair(prompt, chosen, rejected, gold_chosen, gold_rejected, bool(flips[i])))
+        first_wins = (gold[i][a] > gold[i][b]) != flip
+        won, lost = (a, b) if first_wins else (b, a)
+        pairs.append(
+            Pair(prompts[i], responses[i][won], responses[i][lost], gold[i][won], gold[i][lost], flip)
+        )
     return pairs, ties
 
 
-def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
-    """One Parquet file in preference format."""
-    pq.write_table(pa.Table.from_pylist([asdict(p) for p in pairs], schema=SCHEMA), path)
+def write_pairs(path: Path, pairs: Sequence[Pair], conversational: bool = False) -> None:
+    """One Parquet file in preference format, texts as strings or as conversations of one turn each."""
+    text = _TURNS if conversational else pa.string()
+    schema = pa.schema([*((name, text) for name in TEXTS), *_NUMBERS])
+    rows = [asdict(pair) for pair in pairs]
+    if conversational:
+        for row in rows:
+            row["prompt"] = [{"role": "user", "content": row["prompt"]}]
+            for name in ("chosen", "rejected"):
+                row[name] = [{"role": "assistant", "content": row[name]}]
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Pairs of a Parquet file; gold columns may be missing, text columns may not.
+    """The pairs of a file that `write_pairs` wrote.
 
     Raises:
         UserError: no such file, a missing column, or a missing text, with file and row (from 1).
@@ -88,24 +140,24 @@ def read_pairs(path: Path) -> list[Pair]:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0]})") from error
-    for column in ("prompt", "chosen", "rejected"):
+    for column in TEXTS:
         if column not in table.column_names:
             raise UserError(f"{path} has no column {column!r}; it has {', '.join(table.column_names)}")
+    known = {name for name, _ in _NUMBERS}
     pairs = []
     for row, record in enumerate(table.to_pylist(), start=1):
-        for column in ("prompt", "chosen", "rejected"):
-            if not isinstance(record[column], str):
-                raise UserError(f"{path} row {row}: column {column!r} holds no text")
-        pairs.append(
-            Pair(
-                record["prompt"],
-                record["chosen"],
-                record["rejected"],
-                float(record.get("gold_chosen") or 0.0),
-                float(record.get("gold_rejected") or 0.0),
-                bool(record.get("flipped", False)),
-            )
-        )
+        texts = {name: _text(record[name], path, row, name) for name in TEXTS}
+        others = {name: value for name, value in record.items() if name in known and value is not None}
+        pairs.append(Pair(**texts, **others))
     if not pairs:
         raise UserError(f"{path} holds no pairs")
     return pairs
+
+
+def _text(value: Any, path: Path, row: int, column: str) -> str:
+    """A string, or the content of a conversation of one turn."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        value = value[0].get("content")
+    if not isinstance(value, str):
+        raise UserError(f"{path} row {row}: column {column!r} holds no text")
+    return value

@@ -4,17 +4,19 @@ import base64
 import html
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import yaml
 
+from framework.analysis.comparison import Comparison
 from framework.analysis.curves import Run, load_run
 from framework.analysis.summary import summarise_runs
 from framework.errors import UserError
-from framework.report.figures import Figure, draw_all
+from framework.report.comparison import Table, comparison_tables, draw_comparison, read_comparison
+from framework.report.figures import COLOURS, Figure, draw_all
 from framework.report.reading import Paragraph, number, read_run, read_study, share_lost
 from framework.report.samples import Phase, Sample, sample_phases
 
@@ -33,6 +35,8 @@ ROWS = (
     ("tokens_per_second", "Speed", "generated tokens/s"),
     ("peak_rss_mb", "Peak memory of each role", "MB"),
 )
+MOST_LINES = len(COLOURS)
+"""Variants that one plot can tell apart; a study of more is drawn condition by condition, and one seed is shown."""
 LONGEST_TEXT = 3000
 """Characters of a prompt or response that are shown; a report stays a few megabytes."""
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -50,8 +54,18 @@ def write_run_report(run: Path, out: Path | None = None) -> Path:
     return _write(out or run, f"Run: {name}", runs, read_run(loaded))
 
 
-def write_study_report(study: Path, runs: Mapping[str, Mapping[int, Path]]) -> Path:
-    """The path of the report on a study, `{variant: {seed: run folder}}`, written into the study folder."""
+def write_study_report(
+    study: Path,
+    runs: Mapping[str, Mapping[int, Path]],
+    comparison: Comparison | None = None,
+    layout: Mapping[str, tuple[str, str]] | None = None,
+) -> Path:
+    """The path of the report on a study, `{variant: {seed: run folder}}`, written into the study folder.
+
+    Args:
+        comparison: of a study with a baseline.
+        layout: condition and variant of each run name; needed with a comparison.
+    """
     if not any(runs.values()):
         raise UserError(f"{study}: no run to report on; run the study's train stages first")
     read = {
@@ -59,14 +73,25 @@ def write_study_report(study: Path, runs: Mapping[str, Mapping[int, Path]]) -> P
         for variant, seeds in runs.items()
         if seeds
     }
-    return _write(study, f"Study: {Path(study).resolve().name}", read, read_study(read))
+    title = f"Study: {Path(study).resolve().name}"
+    if comparison is None or layout is None:
+        return _write(study, title, read, read_study(read))
+    drawn = draw_comparison(comparison, read, layout)
+    return _write(study, title, read, read_comparison(comparison), comparison_tables(comparison), drawn)
 
 
-def _write(out: Path, title: str, runs: Runs, paragraphs: list[Paragraph]) -> Path:
+def _write(
+    out: Path,
+    title: str,
+    runs: Runs,
+    paragraphs: list[Paragraph],
+    tables: Sequence[Table] = (),
+    drawn: Sequence[Figure] = (),
+) -> Path:
     out = Path(out)
     target = out if out.suffix == ".html" else out / "report.html"
-    figures = draw_all(runs)
-    page = _page(title, runs, paragraphs, figures)
+    figures = [*drawn, *(draw_all(runs) if len(runs) <= MOST_LINES or not drawn else [])]
+    page = _page(title, runs, paragraphs, figures, tables)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for figure in figures:
@@ -79,7 +104,9 @@ def _write(out: Path, title: str, runs: Runs, paragraphs: list[Paragraph]) -> Pa
     return target
 
 
-def _page(title: str, runs: Runs, paragraphs: list[Paragraph], figures: list[Figure]) -> str:
+def _page(
+    title: str, runs: Runs, paragraphs: list[Paragraph], figures: list[Figure], tables: Sequence[Table]
+) -> str:
     template = Template((Path(__file__).parent / "template.html").read_text(encoding="utf-8"))
     seeds = sorted({seed for runs_of in runs.values() for seed in runs_of})
     kicker = ["Goldilocks report"]
@@ -89,9 +116,10 @@ def _page(title: str, runs: Runs, paragraphs: list[Paragraph], figures: list[Fig
         title=_text(title),
         kicker=" · ".join(kicker),
         reading="\n".join(_paragraph(paragraph) for paragraph in paragraphs),
+        comparison=_comparison(tables),
         numbers=_numbers(runs),
         figures="\n".join(_figure(figure) for figure in figures),
-        samples=_samples(runs),
+        samples=_samples(runs if len(runs) <= MOST_LINES else _first_seeds(runs)),
         provenance=_provenance(runs),
     )
 
@@ -122,6 +150,33 @@ def _numbers(runs: Runs) -> str:
     )
     table = _table(f'<th scope="col">Number</th>{head}', body, "wide-columns")
     return f'<p class="note">{note}</p>{table}' + (_seed_table(runs) if several else "")
+
+
+def _first_seeds(runs: Runs) -> Runs:
+    return {name: dict(list(seeds.items())[:1]) for name, seeds in runs.items()}
+
+
+def _comparison(tables: Sequence[Table]) -> str:
+    if not tables:
+        return ""
+    shown = "".join(_comparison_table(table) for table in tables)
+    return f'<section aria-labelledby="comparison"><h2 id="comparison">The comparison</h2>{shown}</section>'
+
+
+def _comparison_table(table: Table) -> str:
+    head = '<th scope="col">Variant</th>' + "".join(
+        f'<th scope="col">{_text(figure)}<small>{_text(condition)}</small></th>'
+        for figure, condition in table.head
+    )
+    rows = []
+    for variant, cells in table.rows:
+        shown = "".join(
+            f"<td>{'<strong>' if cell.is_clear else ''}{_text(cell.value)}{'</strong>' if cell.is_clear else ''}"
+            f"<small>{_text(cell.bounds)}</small></td>"
+            for cell in cells
+        )
+        rows.append(f'<tr><th scope="row">{_text(variant)}</th>{shown}</tr>')
+    return f'<h3>{_text(table.title)}</h3><p class="note">{_text(table.note)}</p>{_table(head, rows, "comparison")}'
 
 
 def _table(head: str, rows: Iterable[str], kind: str) -> str:

@@ -11,7 +11,7 @@ def check(cfg: Config, source: Path | None, show: bool) -> int:
     """Print the arithmetic and the placement; 2 where the layout does not fit this machine."""
     if show:
         print(cfg.to_yaml())
-    for name in cfg.variants:
+    for name in cfg.study_runs():
         cfg.variant(name, cfg.seeds[0])
     rows, parts = cfg.rollouts, cfg.update.minibatches
     steps = cfg.update.epochs * parts
@@ -26,12 +26,12 @@ def check(cfg: Config, source: Path | None, show: bool) -> int:
         f"a run: {cfg.steps} steps = {cfg.steps * rows} rollouts, at most {cfg.steps * rows * cfg.max_new_tokens} tokens"
     )
     if cfg.variants:
-        names = ", ".join(cfg.variants)
-        print(
-            f"a study: {len(cfg.variants)} variants ({names}) x {len(cfg.seeds)} seeds = {len(cfg.variants) * len(cfg.seeds)} runs"
-        )
+        crossed = f"{len(cfg.variants)} variants ({', '.join(cfg.variants)})"
+        if cfg.conditions:
+            crossed = f"{len(cfg.conditions)} conditions ({', '.join(cfg.conditions)}) x {crossed}"
+        print(f"a study: {crossed} x {len(cfg.seeds)} seeds = {len(cfg.study_runs()) * len(cfg.seeds)} runs")
     print(
-        f"reward: {cfg.fit_reward.heads} heads, {cfg.aggregation.convention}; "
+        f"reward: {cfg.fit_reward.ensemble.num_heads} heads ({cfg.fit_reward.ensemble.kind}), {cfg.aggregation.convention}; "
         f"KL: {cfg.kl.kind}, {cfg.shaping.kind}, k1 in nats per sequence to the start policy"
     )
     if cfg.backend == "inline":

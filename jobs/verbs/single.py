@@ -6,7 +6,8 @@ from pathlib import Path
 
 from framework.config import Config
 from framework.report.html import write_run_report
-from jobs.stages import check_prompts, pairs_stage, policy_stage, reward_stage
+from jobs.labelling import pairs_stage
+from jobs.stages import check_prompts, policy_stage, reward_stage
 from jobs.train import RunContext, RunResult, resume_run, start_run, stored_config
 from jobs.verbs.show import bars, closing, console
 from jobs.workspace import Workspace

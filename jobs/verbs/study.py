@@ -9,12 +9,16 @@ from rich.table import Table
 
 from framework.analysis.curves import load_run
 from framework.config import Config
+from framework.report.comparison import Table as Comparison
+from framework.report.comparison import comparison_tables
 from jobs.study import StudyView, run_study
 from jobs.verbs.show import bars, closing, console
 from jobs.verbs.single import INTERRUPTED
 
 CURVE_ROWS = 11
 """Rows of the table of curves."""
+MOST_COLUMNS = 10
+"""Of one table of the comparison, beside the variant."""
 COLUMNS = {
     "proxy start": "proxy_start",
     "proxy end": "proxy_final",
@@ -34,8 +38,14 @@ def study(cfg: Config, out: Path, stop: Callable[[], bool], address: str | None)
     if not result.finished:
         closing(out, f"the same command again: what is finished is kept (--out {out})")
         return INTERRUPTED
-    console.print(_curves(result.runs))
-    console.print(_table(result.summary))
+    if result.comparison is None:
+        console.print(_curves(result.runs))
+        console.print(_table(result.summary))
+    else:
+        for table in comparison_tables(result.comparison):
+            for columns in _side_by_side(table):
+                console.print(_against_baseline(table, columns))
+            console.print(table.note)
     closing(result.report, f"open {result.report}")
     return 0
 
@@ -70,6 +80,30 @@ def _table(summary: dict[str, Any]) -> Table:
     for variant, figures in summary["variants"].items():
         table.add_row(variant, *(_figure(figures, key) for key in COLUMNS.values()))
     return table
+
+
+def _side_by_side(table: Comparison) -> list[list[int]]:
+    """The columns that go into one printed table: all, or where that is too wide those of one condition."""
+    columns = list(range(len(table.head)))
+    if len(columns) <= MOST_COLUMNS:
+        return [columns]
+    conditions = dict.fromkeys(condition for _, condition in table.head)
+    return [[i for i in columns if table.head[i][1] == condition] for condition in conditions]
+
+
+def _against_baseline(table: Comparison, columns: list[int]) -> Table:
+    """One row a variant; `*` marks what is clearly unlike the baseline."""
+    shown = Table(title=table.title)
+    shown.add_column("variant", no_wrap=True)
+    for figure, condition in (table.head[i] for i in columns):
+        shown.add_column(f"{condition}\n{figure}".strip(), justify="right", vertical="bottom")
+    for variant, cells in table.rows:
+        texts = [
+            f"{cell.value}{f'±{cell.half}' if cell.half else ''}{'*' if cell.is_clear else ''}"
+            for cell in (cells[i] for i in columns)
+        ]
+        shown.add_row(variant, *texts)
+    return shown
 
 
 def _figure(figures: dict[str, Any], key: str) -> str:

@@ -65,7 +65,10 @@ def _times(folder: Path) -> dict[str, int]:
 def study_config(config, tmp_path) -> Path:
     tree = yaml.safe_load(config.read_text()) | {
         "steps": 2,
-        "variants": {"single": {"fit_reward.heads": 1}, "ensemble": {"aggregation.kind": "worst_case"}},
+        "variants": {
+            "single": {"fit_reward.ensemble.kind": "single"},
+            "ensemble": {"aggregation.kind": "worst_case"},
+        },
     }
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(tree))

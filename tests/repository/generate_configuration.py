@@ -144,14 +144,14 @@ def _spelled(annotation: Any) -> str:
     }
     if annotation in names:
         return names[annotation]
-    if _models(annotation):
-        return "section or null" if types.NoneType in typing.get_args(annotation) else "section"
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Literal:
-        return " or ".join(f"`{value}`" for value in arguments)
     if origin is tuple:
         count = "" if arguments[-1] is ... else f"{len(arguments)} "
         return f"list of {count}{_spelled(arguments[0])}s"
+    if _models(annotation):
+        return "section or null" if types.NoneType in arguments else "section"
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
     if origin is dict:
         return f"mapping of text to {_spelled(arguments[1])}"
     return " or ".join(_spelled(argument) for argument in arguments)

@@ -184,7 +184,9 @@ def test_every_metric_is_documented(credited):
         )
         report = UpdateReport(update(credited), policy_version=1)
         start = RunState.start(Config())
-        written |= step_metrics(start, credited.shaped, torch.rand(3, 2), report, torch.rand(2), None).keys()
+        written |= step_metrics(
+            start, credited.shaped, torch.rand(2), torch.rand(3, 2), report, torch.rand(2), None
+        ).keys()
     assert set(keys(section(ARTIFACTS, "metrics.jsonl"))) == written
 
 

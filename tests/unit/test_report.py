@@ -6,8 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from framework.analysis.comparison import compare_runs
 from framework.analysis.curves import load_run
 from framework.errors import UserError
+from framework.report.comparison import comparison_tables
 from framework.report.html import write_run_report, write_study_report
 from framework.report.reading import number, read_run, read_study
 from framework.report.samples import sample_phases
@@ -191,3 +193,51 @@ def test_a_study_of_fifteen_runs_is_small_and_quick(tmp_path):
     path = write_study_report(tmp_path, runs)
     assert time.process_time() - started < 15
     assert path.stat().st_size < 3_000_000
+
+
+LAYOUT = {f"{c}-{v}": (c, v) for c in ("noisy", "clean") for v in ("single", "worst_case")}
+
+
+def _compared(folder, seeds, **options):
+    runs = write_fake_study(folder, variants=tuple(LAYOUT), seeds=seeds, steps=30, **options)
+    loaded = {name: {seed: load_run(run) for seed, run in seeds.items()} for name, seeds in runs.items()}
+    return runs, compare_runs(loaded, LAYOUT, "single")
+
+
+def test_a_study_with_a_baseline_shows_its_table(tmp_path):
+    runs, comparison = _compared(tmp_path, seeds=3)
+    outline = Outline(write_study_report(tmp_path, runs, comparison, LAYOUT).read_text())
+    text = " ".join(outline.text)
+    for phrase in ("By PPO", "The proxy under PPO", "noisy, PPO", "Against single, of 1 other variants"):
+        assert phrase in text
+    assert "By best-of-n" not in text  # there is none
+    assert {"comparison.png", "gold_by_sqrt_kl_noisy.png", "gold_by_sqrt_kl_clean.png"} <= {
+        path.name for path in tmp_path.glob("*.png")
+    }
+    cell = comparison.ppo["noisy", "worst_case"]["gold_final_difference"]
+    assert f"{number(cell.mean)} [{number(cell.interval[0])}, {number(cell.interval[1])}]" in text
+    assert "nan" not in text.lower().split()
+
+
+def test_a_comparison_marks_what_is_clear_and_leaves_out_what_is_unknown(tmp_path):
+    _, comparison = _compared(tmp_path / "many", seeds=3, noise=0.01)
+    table = comparison_tables(comparison)[0]
+    assert [figure for figure, condition in table.head if condition == "clean"][1] == "less baseline"
+    rows = dict(table.rows)
+    ends = comparison.ppo["noisy", "worst_case"]["gold_final_difference"]
+    assert rows["worst_case"][1].is_clear == (ends.sign != 0)
+    assert not any(cell.is_clear for cell in rows["single"])
+    assert rows["single"][1].value == "–"
+    _, comparison = _compared(tmp_path / "one", seeds=1)
+    cells = [cell for table in comparison_tables(comparison) for _, cells in table.rows for cell in cells]
+    assert not any(cell.bounds or cell.half or cell.is_clear for cell in cells)
+
+
+def test_many_variants_are_drawn_condition_by_condition(tmp_path):
+    layout = {f"{c}-{v}": (c, v) for c in ("noisy", "clean") for v in ("single", "a", "b", "c")}
+    runs = write_fake_study(tmp_path, variants=tuple(layout), seeds=2, steps=8)
+    loaded = {name: {seed: load_run(run) for seed, run in seeds.items()} for name, seeds in runs.items()}
+    path = write_study_report(tmp_path, runs, compare_runs(loaded, layout, "single"), layout)
+    assert not (tmp_path / "by_step.png").exists()
+    shown = [a["data-seed"] for t, a in Outline(path.read_text()).seen if t == "details" and "data-seed" in a]
+    assert shown == ["0"] * len(layout)

@@ -33,12 +33,13 @@ def write(make_shaped):
             shaped = make_shaped(mask, torch.full((2, 3), float(step)))
             rollout = replace(shaped.rollout, step=step, logprobs=torch.full((2, 3), -1.0) * mask)
             shaped = replace(
-                shaped, rollout=rollout, kl_nats=torch.tensor([1.0, 3.0]), reward=torch.tensor([2.0, 4.0])
+                shaped, rollout=rollout, kl_nats=torch.tensor([1.0, 3.0]), reward=torch.tensor([0.5, 0.75])
             )
+            proxy = torch.tensor([2.0, 4.0])
             scores = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
             gold = torch.tensor([0.5, 1.5]) if step % gold_every == 0 else None
             state = replace(RunState.start(Config()), step=step)
-            log.step(state, shaped, scores, UpdateReport({"loss": 0.1}, 1), gold, Done(None))
+            log.step(state, shaped, proxy, scores, UpdateReport({"loss": 0.1}, 1), gold, Done(None))
         log.close()
 
     return steps
@@ -53,6 +54,7 @@ def test_a_step_is_one_line_with_hand_worked_figures(tmp_path, write):
     first, second = _lines(tmp_path / "metrics.jsonl")
     assert first["step"] == 0
     assert first["proxy"] == 3.0
+    assert first["reward"] == 0.625
     assert first["heads"] == [0.5, 2.5, 4.5]
     assert first["disagreement"] == pytest.approx((8 / 3) ** 0.5)  # population deviation of 0, 2, 4
     assert first["gold"] == 1.0
@@ -79,6 +81,7 @@ def test_rollouts_are_one_file_a_step_with_every_heads_score(tmp_path, write):
     assert names == ["step_000000.parquet", "step_000001.parquet"]
     rows = pq.read_table(tmp_path / "rollouts" / names[0]).to_pylist()
     assert [row["tokens"] for row in rows] == [3, 1]
+    assert [row["reward"] for row in rows] == [2.0, 4.0]  # the proxy, not what the transforms made of it
     assert [row["scores"] for row in rows] == [[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]
     assert [row["gold"] for row in rows] == [0.5, 1.5]
     assert pq.read_table(tmp_path / "rollouts" / names[1])["gold"].null_count == 2

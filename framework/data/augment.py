@@ -1,0 +1,90 @@
+"""Comparisons with responses to other prompts, so that a reward cannot live on what no prompt asks for.
+
+Source: RRM, Liu et al. 2024 (arXiv 2409.13156). A trait that is good whatever the prompt (length, format,
+praise) explains why `chosen` beats `rejected`, but not why it beats another prompt's `chosen`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from pydantic import Field
+
+from framework.component import Component
+from framework.data.preferences import Pair
+from framework.errors import UserError
+from framework.seeding import numpy_generator
+
+
+class Augment(Component):
+    """Off-prompt comparisons added to the training pairs: up to three for each pair of the share."""
+
+    share: float = Field(gt=0, le=1)
+    """Share of the training pairs that comparisons are added for."""
+
+
+def augment(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], dict[str, int]]:
+    """The pairs as given, then the added ones; and how many of each kind were added.
+
+    For a pair on prompt x and one, drawn evenly, of those on other prompts:
+
+        chosen of x    beats  the other's chosen
+        rejected of x  beats  the other's chosen or rejected, by a coin
+        the other's chosen and rejected, read as answers to x, tie: target 0.5
+
+    Held-out pairs stay as they are and lend nothing. An added pair has the weight of the pair it was made
+    for, no margin, and no gold score. One whose two responses are the same text is left out and counted.
+
+    Raises:
+        UserError: all training pairs are on one prompt.
+    """
+    train = [pair for pair in pairs if pair.split == "train"]
+    others = _Others([pair.prompt for pair in train])
+    random = numpy_generator(seed, "augment")
+    counts = {
+        "chosen_over_off_prompt": 0,
+        "rejected_over_off_prompt": 0,
+        "off_prompt_ties": 0,
+        "same_text": 0,
+    }
+    added = []
+    for index in sorted(random.permutation(len(train))[: round(share * len(train))].tolist()):
+        pair, other = train[index], train[others.draw(index, random)]
+        lent = other.chosen if random.random() < 0.5 else other.rejected
+        for kind, first, second, target in (
+            ("chosen_over_off_prompt", pair.chosen, other.chosen, 1.0),
+            ("rejected_over_off_prompt", pair.rejected, lent, 1.0),
+            ("off_prompt_ties", other.chosen, other.rejected, 0.5),
+        ):
+            if first == second:
+                counts["same_text"] += 1
+                continue
+            counts[kind] += 1
+            added.append(
+                replace(
+                    pair, chosen=first, rejected=second, target=target, margin=0.0, flipped=False,
+                    gold_chosen=math.nan, gold_rejected=math.nan,
+                )
+            )  # fmt: skip
+    return [*pairs, *added], counts
+
+
+class _Others:
+    """Draws, for each row, one of the rows on other prompts; all are equally likely."""
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        # Rows in order of their prompt: those of one prompt are then a single stretch to step over.
+        names, group = np.unique(np.array(prompts, dtype=object), return_inverse=True)
+        if len(names) < 2:
+            raise UserError(
+                "fit_reward.augment needs training pairs on at least two prompts, and all are on one: "
+                "add prompts, or leave augment out"
+            )
+        self.order = np.argsort(group, kind="stable")
+        self.sizes = np.bincount(group)[group]
+        self.starts = np.searchsorted(group[self.order], group)
+
+    def draw(self, row: int, random: np.random.Generator) -> int:
+        place = int(random.integers(len(self.order) - self.sizes[row]))
+        return int(self.order[place if place < self.starts[row] else place + self.sizes[row]])

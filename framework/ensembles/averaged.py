@@ -1,0 +1,59 @@
+"""Several fits averaged into one model: an ensemble of weights, not of scores."""
+
+import copy
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from framework.component import Component
+from framework.ensembles.recipe import Fitter, Part
+from framework.models.reward_heads import Member, RewardHeads
+
+
+class Averaged(Component):
+    """Mean of the weights of M models (WARM; Rame et al., arXiv 2401.12187). It scores as one model.
+
+    All begin with the same head, fitted first on the frozen encoder: models that begin apart do not average.
+    They differ in the order of the pairs and in the learning rate. There is one score, so there is no
+    disagreement to see, and every aggregation is the same.
+    """
+
+    kind: Literal["averaged"] = "averaged"
+    members: int = Field(default=5, ge=2)
+    """M."""
+    lr_factors: tuple[float, ...] = Field(default=(1.0, 0.5, 2.0), min_length=1)
+    """Learning rates as multiples of `fit_reward.optimizer.lr`; members take them in turn."""
+
+    @property
+    def num_heads(self) -> int:
+        return 1
+
+    def parts(self) -> dict[str, Part]:
+        """The fits of this recipe, by name."""
+        factors = [self.lr_factors[k % len(self.lr_factors)] for k in range(self.members)]
+        fits = {f"member_{k}": Part(order=k + 1, lr_factor=factor) for k, factor in enumerate(factors)}
+        return {"probe": Part(epochs=1)} | fits
+
+    def fit(self, fitter: Fitter) -> list[Member]:
+        """The fitted members: one, the mean."""
+        probe = fitter.start(member=0)
+        probe.freeze_encoder(True)
+        fitter.fit(probe, "probe")
+        models = []
+        for k in range(self.members):
+            model = copy.deepcopy(probe)
+            model.freeze_encoder(False)
+            fitter.fit(model, f"member_{k}")
+            models.append(model)
+        return [averaged(models)]
+
+
+@torch.no_grad()
+def averaged(models: list[RewardHeads]) -> RewardHeads:
+    """A model whose every weight is the mean of theirs."""
+    mean = copy.deepcopy(models[0])
+    states = [dict(model.named_parameters()) for model in models]
+    for name, parameter in mean.named_parameters():
+        parameter.copy_(torch.stack([state[name] for state in states]).mean(dim=0))
+    return mean

@@ -1,0 +1,46 @@
+"""K whole reward models: the ensemble that cheaper ones are measured against."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from framework.component import Component
+from framework.ensembles.recipe import Fitter, Part
+from framework.models.published import PublishedReward
+from framework.models.reward_heads import Member
+
+
+class Full(Component):
+    """K models, each with its own head, seed and order of the pairs (Coste et al., arXiv 2310.02743).
+
+    All see the same pairs: resampling them was worse there. Member 0 is the `single` model.
+    """
+
+    kind: Literal["full"] = "full"
+    members: int = Field(default=5, ge=0)
+    """Models to be fitted."""
+    published: tuple[str, ...] = ()
+    """Hub ids or folders of finished reward models (sequence classification) that join as members."""
+
+    @model_validator(mode="after")
+    def _some(self) -> "Full":
+        if not self.num_heads:
+            raise ValueError("members=0 and nothing published: there is no reward model to make")
+        return self
+
+    @property
+    def num_heads(self) -> int:
+        return self.members + len(self.published)
+
+    def parts(self) -> dict[str, Part]:
+        """The fits of this recipe, by name."""
+        return {f"member_{k}": Part(order=k) for k in range(self.members)}
+
+    def fit(self, fitter: Fitter) -> list[Member]:
+        """The fitted members, then the published ones as they are."""
+        members: list[Member] = []
+        for k in range(self.members):
+            model = fitter.start(member=k)
+            fitter.fit(model, f"member_{k}")
+            members.append(model)
+        return members + [PublishedReward.from_published(path) for path in self.published]

@@ -1,0 +1,27 @@
+"""One encoder, one head: an ordinary reward model."""
+
+from typing import Literal
+
+from framework.component import Component
+from framework.ensembles.recipe import Fitter, Part
+from framework.models.reward_heads import Member
+
+
+class Single(Component):
+    """One reward model; the same as `shared_encoder` with one head."""
+
+    kind: Literal["single"] = "single"
+
+    @property
+    def num_heads(self) -> int:
+        return 1
+
+    def parts(self) -> dict[str, Part]:
+        """The fits of this recipe, by name."""
+        return {"model": Part()}
+
+    def fit(self, fitter: Fitter) -> list[Member]:
+        """The fitted members."""
+        model = fitter.start(member=0)
+        fitter.fit(model, "model")
+        return [model]

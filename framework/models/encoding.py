@@ -1,0 +1,64 @@
+"""Texts as a reward model reads them: token rows of prompt + response, right-padded."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from framework.models.huggingface import HfTokenizer
+
+
+def tokenize_texts(
+    tokenizer: HfTokenizer,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    max_tokens: int,
+    end_id: int | None,
+) -> tuple[list[list[int]], int]:
+    """Token ids of prompt + response, and how many rows had to be cut.
+
+    A causal encoder is read at its last token, so `end_id` is appended there. A chat tokenizer's own
+    template is used; cutting removes the *start* of a text, so the response is always seen.
+    """
+    if tokenizer.chat_template:
+        texts = [
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": p}, {"role": "assistant", "content": r}], tokenize=False
+            )
+            for p, r in zip(prompts, responses, strict=True)
+        ]
+    else:
+        texts = [p + r for p, r in zip(prompts, responses, strict=True)]
+    if not texts:
+        return [], 0
+    # A template writes its own special tokens; a causal encoder wants none but the end.
+    special = end_id is None and not tokenizer.chat_template
+    rows: list[list[int]] = tokenizer(texts, add_special_tokens=special)["input_ids"]
+    if end_id is not None:
+        rows = [[*row, end_id] for row in rows]
+    num_cut = sum(len(row) > max_tokens for row in rows)
+    return [row[-max_tokens:] for row in rows], num_cut
+
+
+def pad_right(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:
+    """Ids and mask of rows of unequal length, as wide as the longest."""
+    width = max((len(row) for row in rows), default=0)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = True
+    return ids, mask
+
+
+def encode_texts(
+    tokenizer: HfTokenizer,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    max_tokens: int,
+    end_id: int | None,
+) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"], int]:
+    """Right-padded ids and mask of prompt + response, and how many rows had to be cut."""
+    rows, num_cut = tokenize_texts(tokenizer, prompts, responses, max_tokens, end_id)
+    return *pad_right(rows), num_cut

@@ -1,0 +1,130 @@
+"""One frozen encoder with K low-rank adapters, each with a linear head of its own.
+
+Source: Zhang et al. 2024 (arXiv 2401.16635), section 3; adapters are peft's.
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from framework.models.huggingface import HfModel
+from framework.models.reward_heads import BIDIRECTIONAL, load_encoder, load_heads, pooled, save_heads
+
+
+class LoraHeads(nn.Module):
+    """K adapters on one encoder. Scoring passes over a text once per adapter."""
+
+    def __init__(self, encoder: HfModel, num_heads: int, rank: int, alpha: float) -> None:
+        """Adapters start as no change to the encoder; heads are drawn from torch's global generator."""
+        from peft import LoraConfig, get_peft_model  # slow to import, and few models need it
+
+        super().__init__()
+        width = encoder.config.hidden_size
+        self.causal = encoder.config.model_type not in BIDIRECTIONAL
+        settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear")
+        self.encoder: HfModel = get_peft_model(encoder, settings, adapter_name=_adapter(0))
+        for k in range(1, num_heads):
+            self.encoder.add_adapter(_adapter(k), settings)
+        self.heads = nn.ModuleList(nn.Linear(width, 1) for _ in range(num_heads))
+        for head in self.heads:
+            assert isinstance(head, nn.Linear)
+            nn.init.normal_(head.weight, std=1 / (width + 1) ** 0.5)
+            nn.init.zeros_(head.bias)
+
+    @property
+    def num_heads(self) -> int:
+        return len(self.heads)
+
+    def member(self, k: int) -> "LoraMember":
+        """Adapter k and its head as a module with one head, to be fitted apart from the others."""
+        return LoraMember(self, k)
+
+    def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
+        """What each head says of the encoding that its own adapter makes."""
+        return torch.cat([self.score_one(k, input_ids, mask) for k in range(self.num_heads)])
+
+    def score_one(
+        self, k: int, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
+    ) -> Float[Tensor, "1 B"]:
+        """What head k says."""
+        # Only an adapter that is being fitted may ask for gradients.
+        self.encoder.set_adapter(_adapter(k), inference_mode=not torch.is_grad_enabled())
+        features = pooled(self.encoder, input_ids, mask, self.causal)
+        return self.heads[k](features.to(self.heads[k].weight.dtype)).float().T
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder in Hugging Face layout, adapters in peft's, and all heads in one file."""
+        base = self.encoder.get_base_model()
+        plain = {
+            name.replace(".base_layer.", "."): value.contiguous()
+            for name, value in base.state_dict().items()
+            if ".lora_" not in name
+        }
+        base.save_pretrained(folder, state_dict=plain)
+        for k in range(self.num_heads):
+            self.encoder.save_pretrained(str(folder), selected_adapters=[_adapter(k)])
+        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        save_heads(self._stacked(), folder)
+
+    @classmethod
+    def load(
+        cls, folder: Path, num_heads: int, rank: int, alpha: float, dtype: torch.dtype = torch.float32
+    ) -> "LoraHeads":
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: heads are missing.
+        """
+        module = cls(load_encoder(folder, dtype), num_heads, rank, alpha)
+        for k in range(num_heads):
+            module.encoder.load_adapter(str(folder / _adapter(k)), _adapter(k))
+        stacked = module._stacked()
+        load_heads(stacked, folder)
+        with torch.no_grad():
+            for k, head in enumerate(module.heads):
+                head.weight.copy_(stacked.weight[k : k + 1])
+                head.bias.copy_(stacked.bias[k : k + 1])
+        return module
+
+    def _stacked(self) -> nn.Linear:
+        first = self.heads[0]
+        assert isinstance(first, nn.Linear)
+        stacked = nn.Linear(first.in_features, self.num_heads)
+        with torch.no_grad():
+            stacked.weight.copy_(torch.cat([head.weight for head in self.heads]))
+            stacked.bias.copy_(torch.cat([head.bias for head in self.heads]))
+        return stacked
+
+
+class LoraMember(nn.Module):
+    """One adapter of an ensemble and its head: what is fitted, and what a checkpoint of the fit holds."""
+
+    num_heads = 1
+
+    def __init__(self, ensemble: LoraHeads, k: int) -> None:
+        super().__init__()
+        self.k, self.causal = k, ensemble.causal
+        self.ensemble = [ensemble]  # a list, so that the other adapters are not this module's parameters
+        ensemble.encoder.set_adapter(_adapter(k))
+        self.adapter = nn.ParameterDict(
+            {
+                name.replace(".", "/"): value
+                for name, value in ensemble.encoder.named_parameters()
+                if f".{_adapter(k)}." in name
+            }
+        )
+        self.head = ensemble.heads[k]
+
+    def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "1 B"]:
+        """What this member says."""
+        return self.ensemble[0].score_one(self.k, input_ids, mask)
+
+    def save(self, folder: Path) -> None:
+        """A member is saved with its ensemble."""
+        raise AssertionError("save the ensemble")
+
+
+def _adapter(k: int) -> str:
+    return f"adapter_{k}"

@@ -1,0 +1,187 @@
+"""One encoder with K linear reward heads. One head is an ordinary reward model.
+
+Source: Ahmed et al. 2024 (arXiv 2406.01013): r_k(x, y) = H_k(F(x, y)).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from framework.data.paths import expand
+from framework.errors import UserError
+from framework.models.huggingface import HfModel
+
+HEADS_FILE = "heads.safetensors"
+
+
+class Member(Protocol):
+    """A part of an ensemble: a module that gives one or more heads' scores of encoded texts."""
+
+    num_heads: int
+    causal: bool
+    """Read at its last token, so that a text must be closed by an end token."""
+
+    def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
+        """What each head says before calibration, of right-padded texts."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write everything but the tokenizer."""
+        ...
+
+
+class RewardHeads(nn.Module):
+    """K linear heads on one encoding of a text."""
+
+    def __init__(
+        self,
+        encoder: HfModel,
+        num_heads: int,
+        init_scales: Sequence[float] = (1.0,),
+        dropout: float = 0.0,
+    ) -> None:
+        """Heads are drawn from torch's global generator: N(0, init_scale^2 / (H + 1)), bias 0.
+
+        Args:
+            init_scales: one for all heads, or one per head.
+            dropout: share of features that each head, apart from the others, does not see in training.
+        """
+        super().__init__()
+        assert len(init_scales) in (1, num_heads)
+        self.encoder: HfModel = encoder
+        width = encoder.config.hidden_size
+        self.heads = nn.Linear(width, num_heads)
+        nn.init.normal_(self.heads.weight, std=1 / (width + 1) ** 0.5)
+        with torch.no_grad():
+            self.heads.weight.mul_(torch.tensor(init_scales).unsqueeze(1))
+        nn.init.zeros_(self.heads.bias)
+        self.dropout = dropout
+        self.frozen_encoder = False
+        self.causal = encoder.config.model_type not in BIDIRECTIONAL
+
+    @property
+    def num_heads(self) -> int:
+        return self.heads.out_features
+
+    def freeze_encoder(self, frozen: bool) -> None:
+        """Fit the heads alone, or everything. A frozen encoder stays in evaluation mode: no dropout, no gradient."""
+        self.frozen_encoder = frozen
+        self.encoder.requires_grad_(not frozen)
+
+    def train(self, mode: bool = True) -> "RewardHeads":
+        super().train(mode)
+        if self.frozen_encoder:
+            self.encoder.eval()
+        return self
+
+    def features(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B H"]:
+        """One vector per right-padded text: the last real token's state if causal, else the mean."""
+        return pooled(self.encoder, input_ids, mask, self.causal)
+
+    def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
+        """What each head says before calibration: what the Bradley-Terry loss sees."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_encoder):
+            features = self.features(input_ids, mask).to(self.heads.weight.dtype)
+        if self.dropout and self.training:
+            each = F.dropout(features.expand(self.num_heads, *features.shape), self.dropout)
+            return (torch.einsum("kbh,kh->kb", each, self.heads.weight) + self.heads.bias[:, None]).float()
+        return self.heads(features).float().T
+
+    @torch.no_grad()
+    def keep_heads(self, count: int) -> None:
+        """Drop all heads but the first `count`."""
+        kept = nn.Linear(self.heads.in_features, count).to(self.heads.weight)
+        kept.weight.copy_(self.heads.weight[:count])
+        kept.bias.copy_(self.heads.bias[:count])
+        self.heads = kept
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder in Hugging Face layout, and the heads beside it."""
+        self.encoder.save_pretrained(folder)
+        save_heads(self.heads, folder)
+
+    @classmethod
+    def load(cls, folder: Path, num_heads: int, dtype: torch.dtype = torch.float32) -> "RewardHeads":
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: heads are missing.
+        """
+        module = cls(load_encoder(folder, dtype), num_heads)
+        load_heads(module.heads, folder)
+        return module
+
+
+def pooled(
+    encoder: HfModel, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"], causal: bool
+) -> Float[Tensor, "B H"]:
+    """One vector per right-padded text: the last real token's state if causal, else the mean."""
+    if causal:
+        # Right padding cannot be seen by real tokens under causal attention.
+        states = encoder(input_ids=input_ids, use_cache=False).last_hidden_state
+        last = mask.sum(dim=1).clamp(min=1) - 1
+        return states[torch.arange(len(states), device=states.device), last]
+    states = encoder(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+
+
+def save_heads(heads: nn.Linear, folder: Path) -> None:
+    """Write weight [K, H] and bias [K] as float32."""
+    tensors = {"weight": heads.weight, "bias": heads.bias}
+    save_file({k: v.detach().float().contiguous() for k, v in tensors.items()}, folder / HEADS_FILE)
+
+
+def load_heads(heads: nn.Linear, folder: Path) -> None:
+    """Read what `save_heads` wrote into `heads`.
+
+    Raises:
+        UserError: no file, or not as many heads as the model is said to have.
+    """
+    if not (folder / HEADS_FILE).exists():
+        raise UserError(f"{folder} holds no {HEADS_FILE}: not a reward model; make one with fit-reward")
+    tensors = load_file(folder / HEADS_FILE)
+    if tensors["weight"].shape != heads.weight.shape:
+        found, wanted = list(tensors["weight"].shape), list(heads.weight.shape)
+        raise UserError(
+            f"{folder / HEADS_FILE} holds heads of shape {found}, and {wanted} were saved with this model: "
+            "heads are missing; fit the model again"
+        )
+    with torch.no_grad():
+        heads.weight.copy_(tensors["weight"])
+        heads.bias.copy_(tensors["bias"])
+
+
+def is_causal(path: str | Path) -> bool:
+    """Whether the encoder of a hub id or folder is read at its last token."""
+    from transformers import AutoConfig  # slow to import: see causal.py
+
+    return AutoConfig.from_pretrained(expand(str(path))).model_type not in BIDIRECTIONAL
+
+
+def load_encoder(path: str | Path, dtype: torch.dtype = torch.float32) -> HfModel:
+    """The backbone of a Hugging Face model, without language-model head or pooler."""
+    from transformers import AutoModel  # slow to import: see causal.py
+
+    folder = expand(str(path))
+    return AutoModel.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, **_encoder_options(Path(folder))
+    )
+
+
+def _encoder_options(folder: Path) -> dict[str, bool]:
+    """BERT-like models carry a pooler we do not use; asking for none keeps its weights out."""
+    config = folder / "config.json"
+    kind = json.loads(config.read_text()).get("model_type") if config.exists() else None
+    return {"add_pooling_layer": False} if kind in BIDIRECTIONAL - {"modernbert", "distilbert"} else {}
+
+
+BIDIRECTIONAL = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "modernbert"}
+"""Model types whose attention sees both ways; all others are read at their last token."""

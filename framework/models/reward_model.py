@@ -1,0 +1,309 @@
+"""A reward model as everything else sees it: texts in, K calibrated scores per text out.
+
+Bradley-Terry scores are free up to a constant per head, and heads differ in scale. So each head carries
+a centre and a scale measured on reference responses (held-out samples of the reference policy); a minimum
+or a variance over heads means nothing without. On disk: `reward.json` says which members there are,
+`calibration.safetensors` holds the calibration and the reference scores, and each member lies in Hugging
+Face layout in a folder of its own (a sole member in the model's folder itself).
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from framework.data.paths import expand
+from framework.errors import RunError, UserError
+from framework.length_curve import LengthCurve
+from framework.models.encoding import pad_right, tokenize_texts
+from framework.models.huggingface import HfTokenizer
+from framework.models.lora_heads import LoraHeads
+from framework.models.published import PublishedReward
+from framework.models.reward_heads import Member, RewardHeads
+from framework.models.tokenizer import load_tokenizer
+from framework.types import ReferenceScores
+
+SETTINGS_FILE, CALIBRATION_FILE = "reward.json", "calibration.safetensors"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of a batch of texts, with how many texts were read only in part."""
+
+    values: Float[Tensor, "K B"]
+    """Calibrated: standard deviations of each head on the reference responses."""
+    num_cut: int
+    """Texts that were longer than the model reads and lost their start."""
+
+
+class RewardModel:
+    """Members with one or more heads each, their tokenizers, and the calibration of every head."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        tokenizers: Sequence[HfTokenizer],
+        max_tokens: int,
+        *,
+        rows: int = 32,
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
+        """Wrap members that are built.
+
+        Args:
+            tokenizers: one per member; members that share one share its work.
+            max_tokens: tokens of prompt + response that are read.
+            rows: texts per forward pass.
+        """
+        assert len(members) == len(tokenizers)
+        self.members, self.tokenizers = list(members), list(tokenizers)
+        self.max_tokens, self.rows, self.precision = max_tokens, rows, precision
+        self.centre = torch.zeros(self.num_heads)
+        self.scale = torch.ones(self.num_heads)
+        self.length_curve: LengthCurve | None = None
+        self._reference: ReferenceScores | None = None
+
+    @property
+    def num_heads(self) -> int:
+        return sum(member.num_heads for member in self.members)
+
+    @property
+    def reference(self) -> ReferenceScores:
+        """Calibrated scores of the reference responses that the calibration was measured on."""
+        assert self._reference is not None, "calibrate the model first"
+        return self._reference
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scored:
+        """Every head's calibrated score of each text, on the CPU, in the order given.
+
+        Raises:
+            RunError: a score is not finite.
+        """
+        raw, num_cut = self.raw_scores(prompts, responses)
+        values = (self._less_length(raw, responses) - self.centre[:, None]) / self.scale[:, None]
+        bad = (~torch.isfinite(values)).nonzero()
+        if len(bad):
+            head, row = bad[0].tolist()
+            raise RunError(f"reward: head {head} gives {float(values[head, row])} for row {row}")
+        return Scored(values, num_cut)
+
+    @torch.inference_mode()
+    def raw_scores(
+        self, prompts: Sequence[str], responses: Sequence[str]
+    ) -> tuple[Float[Tensor, "K B"], int]:
+        """Every head's uncalibrated score, float32 on the CPU, and how many texts were cut by some member."""
+        parts = [torch.zeros(self.num_heads, 0)]
+        num_cut = 0
+        for start in range(0, len(prompts), self.rows):
+            few = slice(start, start + self.rows)
+            scores, cut = self._raw_pass(prompts[few], responses[few])
+            parts.append(scores)
+            num_cut += cut
+        return torch.cat(parts, dim=1), num_cut
+
+    def calibrate(self, prompts: Sequence[str], responses: Sequence[str], by_length: bool = False) -> None:
+        """Set centre and scale, and with `by_length` the length curve, from reference responses.
+
+        Raises:
+            UserError: a head scores every reference response alike, so it has no scale.
+        """
+        raw, _ = self.raw_scores(prompts, responses)
+        lengths = _lengths(responses)
+        self.length_curve = LengthCurve.fit(lengths, raw) if by_length else None
+        raw = self._less_length(raw, responses)
+        centre, scale = raw.mean(dim=1), raw.std(dim=1, correction=0)
+        # Relative to the size of the scores: a constant head differs from itself by rounding.
+        flat = [k for k in range(self.num_heads) if not scale[k] > 1e-6 * max(1e-2, float(raw[k].abs().max()))]
+        if flat:
+            raise UserError(
+                f"reward heads {flat} give every reference response the same score: nothing was learnt; "
+                "fit longer (fit_reward.epochs) or on more pairs (label.pairs)"
+            )
+        self.centre, self.scale = centre, scale
+        self._reference = ReferenceScores((raw - centre[:, None]) / scale[:, None], lengths)
+
+    def to(self, device: str) -> "RewardModel":
+        """The same model with its members on `device`, in evaluation mode and without gradients."""
+        for member in self.members:
+            assert isinstance(member, nn.Module)
+            member.to(device).eval().requires_grad_(False)
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write members, tokenizers, calibration; `load` gives back the same scores."""
+        records = []
+        for index, (member, tokenizer) in enumerate(zip(self.members, self.tokenizers, strict=True)):
+            place = "." if len(self.members) == 1 else f"member_{index}"
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            member.save(folder / place)
+            tokenizer.save_pretrained(folder / place)
+            records.append(
+                {
+                    "folder": place,
+                    "heads": member.num_heads,
+                    "tokenizer": tokenizer_hash(tokenizer),
+                    **_kind(member),
+                }
+            )
+        settings = {"heads": self.num_heads, "max_tokens": self.max_tokens, "members": records}
+        (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+        tensors = {
+            "centre": self.centre,
+            "scale": self.scale,
+            "reference_scores": self.reference.scores,
+            "reference_lengths": self.reference.lengths,
+        }
+        if self.length_curve:
+            tensors |= self.length_curve.tensors()
+        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / CALIBRATION_FILE)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        device: str = "cpu",
+        *,
+        share: tuple[int, int] = (0, 1),
+        rows: int = 32,
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> "RewardModel":
+        """Read what `save` wrote.
+
+        Args:
+            share: (rank, size): the rank-th of `size` contiguous shares of the members, so that an ensemble
+                too large for one process can live in several; their scores, joined by rank, are the whole's.
+
+        Raises:
+            UserError: not a reward model of ours, heads or files missing, or another tokenizer than it was
+                saved with.
+        """
+        folder = Path(expand(str(folder)))
+        settings, tensors = _read_settings(folder)
+        records = settings["members"]
+        first, last = (len(records) * (share[0] + i) // share[1] for i in (0, 1))
+        starts = [sum(r["heads"] for r in records[:i]) for i in (first, last)]
+        members = [_load_member(folder / r["folder"], r) for r in records[first:last]]
+        tokenizers = _load_tokenizers(folder, records[first:last])
+        model = cls(members, tokenizers, settings["max_tokens"], rows=rows, precision=precision)
+        heads = slice(*starts)
+        model.centre, model.scale = tensors["centre"][heads], tensors["scale"][heads]
+        model._reference = ReferenceScores(tensors["reference_scores"][heads], tensors["reference_lengths"])
+        if "length_knots" in tensors and members:
+            model.length_curve = LengthCurve.from_tensors(tensors, heads)
+        return model.to(device)
+
+    @classmethod
+    def published(cls, path: str, device: str = "cpu", *, rows: int = 32) -> "RewardModel":
+        """A reward model published as sequence classification, alone: its scores are in its own unit."""
+        member = PublishedReward.from_published(path)
+        return cls([member], [member.tokenizer], member.max_tokens, rows=rows).to(device)
+
+    def _raw_pass(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[Float[Tensor, "K B"], int]:
+        """One forward pass of every member; members with one tokenizer read the same ids."""
+        seen: dict[tuple[int, bool], tuple[Tensor, Tensor, int]] = {}
+        scores = []
+        for member, tokenizer in zip(self.members, self.tokenizers, strict=True):
+            key = (id(tokenizer), member.causal)
+            if key not in seen:
+                rows, num_cut = self._tokenize(member, tokenizer, prompts, responses)
+                seen[key] = (*pad_right(rows), num_cut)
+            ids, mask, _ = seen[key]
+            assert isinstance(member, nn.Module)
+            where = next(member.parameters()).device
+            with torch.autocast(where.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+                scores.append(member.raw_scores(ids.to(where), mask.to(where)).float().cpu())
+        return torch.cat([torch.zeros(0, len(prompts)), *scores]), max((num_cut for _, _, num_cut in seen.values()), default=0)
+
+    def _tokenize(
+        self, member: Member, tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str]
+    ) -> tuple[list[list[int]], int]:
+        """What a member reads of the texts, and how many had to be cut."""
+        if isinstance(member, PublishedReward):
+            return member.tokenize(prompts, responses)
+        end = tokenizer.eos_token_id if member.causal else None
+        return tokenize_texts(tokenizer, prompts, responses, self.max_tokens, end)
+
+    def _less_length(self, raw: Float[Tensor, "K B"], responses: Sequence[str]) -> Float[Tensor, "K B"]:
+        return raw if self.length_curve is None else raw - self.length_curve(_lengths(responses))
+
+
+def tokenizer_hash(tokenizer: HfTokenizer) -> str:
+    """Hash of what a tokenizer makes of text: its vocabulary and its chat template."""
+    text = json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.chat_template])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_reference(folder: str | Path) -> ReferenceScores:
+    """The reference scores of the reward model in a folder, without loading any member."""
+    _, tensors = _read_settings(Path(expand(str(folder))))
+    return ReferenceScores(tensors["reference_scores"], tensors["reference_lengths"])
+
+
+def is_reward_model(folder: str | Path) -> bool:
+    """Whether `load` has something to read there."""
+    return Path(expand(str(folder)), SETTINGS_FILE).is_file()
+
+
+def _lengths(responses: Sequence[str]) -> Float[Tensor, "N"]:
+    return torch.tensor([float(len(response)) for response in responses])
+
+
+def _kind(member: Member) -> dict[str, Any]:
+    """What `_load_member` must know beside the member's own files."""
+    if isinstance(member, LoraHeads):
+        settings = member.encoder.peft_config["adapter_0"]
+        return {"kind": "lora", "rank": settings.r, "alpha": settings.lora_alpha}
+    return {"kind": "published" if isinstance(member, PublishedReward) else "heads"}
+
+
+def _load_member(folder: Path, record: dict[str, Any]) -> Member:
+    match record["kind"]:
+        case "heads":
+            return RewardHeads.load(folder, record["heads"])
+        case "lora":
+            return LoraHeads.load(folder, record["heads"], record["rank"], record["alpha"])
+        case "published":
+            return PublishedReward.load(folder)
+        case kind:
+            raise UserError(f"{folder}: a member of kind {kind!r} is not known to this version")
+
+
+def _load_tokenizers(folder: Path, records: Sequence[dict[str, Any]]) -> list[HfTokenizer]:
+    """One per member; members saved with the same tokenizer share one object, and so its work."""
+    shared: dict[str, HfTokenizer] = {}
+    for record in records:
+        if record["tokenizer"] in shared:
+            continue
+        place = folder / record["folder"]
+        tokenizer = load_tokenizer(place, needs_end=False)
+        if tokenizer_hash(tokenizer) != record["tokenizer"]:
+            raise UserError(
+                f"{place}: the tokenizer there is not the one this reward model was saved with: "
+                "put its own back, or fit the model again"
+            )
+        shared[record["tokenizer"]] = tokenizer
+    return [shared[record["tokenizer"]] for record in records]
+
+
+def _read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    for name in (SETTINGS_FILE, CALIBRATION_FILE):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no {name}: not a reward model; make one with fit-reward")
+    try:
+        settings = json.loads((folder / SETTINGS_FILE).read_text())
+    except ValueError as error:
+        raise UserError(f"{folder / SETTINGS_FILE} is damaged ({error}); fit the model again") from error
+    tensors = load_file(folder / CALIBRATION_FILE)
+    heads = sum(record["heads"] for record in settings["members"])
+    if len(tensors["centre"]) != heads:
+        raise UserError(
+            f"{folder / CALIBRATION_FILE} holds {len(tensors['centre'])} of {heads} heads: fit the model again"
+        )
+    return settings, tensors

@@ -1,0 +1,100 @@
+"""Models published for sequence classification: loading, encoding and logits.
+
+Used where such a model is gold and where it is a reward model. Its own tokenizer and chat template
+decide which special tokens stand around a text; nothing is appended.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from framework.data.paths import expand
+from framework.errors import UserError
+from framework.models.huggingface import HfModel, HfTokenizer
+from framework.models.tokenizer import check_sizes
+
+
+def load_classifier(
+    path: str, dtype: Literal["auto", "float32", "bfloat16"], field: str
+) -> tuple[HfModel, HfTokenizer]:
+    """A model, from safetensors, and its own tokenizer; `field` is the setting that errors name.
+
+    Raises:
+        UserError: nothing to load, a head that was never trained, or a tokenizer of another model.
+    """
+    # Slow to import, and a configuration is checked without it.
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    where = f"{field}={path}"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(expand(path), truncation_side="left")
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            expand(path),
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            output_loading_info=True,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{where}: no sequence classifier can be loaded ({reason})") from error
+    if info["missing_keys"]:
+        names = ", ".join(sorted(info["missing_keys"])[:3])
+        raise UserError(f"{where}: weights are missing ({names}): not a trained classifier; name one")
+    check_sizes(tokenizer, model.get_input_embeddings().num_embeddings, where)
+    if model.config.pad_token_id is None:
+        # A decoder's classifier finds a text's last token by comparing with its own pad id.
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def readable_tokens(model: HfModel, tokenizer: HfTokenizer) -> int:
+    """Tokens that the model and its tokenizer can both take."""
+    positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    if "roberta" in model.config.model_type:
+        # RoBERTa numbers positions from its pad id on, so that many places and one more are never free.
+        positions -= model.config.pad_token_id + 1
+    return int(min(positions, tokenizer.model_max_length))
+
+
+def tokenize(
+    tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str], max_tokens: int
+) -> tuple[list[list[int]], int]:
+    """Token ids of each text, the start of an over-long one cut, and how many were cut."""
+    templated = bool(tokenizer.chat_template)
+    if templated:
+        texts = [_turns(tokenizer, p, r) for p, r in zip(prompts, responses, strict=True)]
+    else:
+        texts = [p + r for p, r in zip(prompts, responses, strict=True)]
+    if not texts:
+        return [], 0
+    # A template writes its own special tokens.
+    whole = tokenizer(texts, add_special_tokens=not templated, verbose=False)["input_ids"]
+    num_cut = sum(len(row) > max_tokens for row in whole)
+    if not num_cut:
+        return whole, 0
+    # The tokenizer cuts text only, from the left as it was loaded: special tokens at the start stay.
+    cut = tokenizer(texts, add_special_tokens=not templated, truncation=True, max_length=max_tokens)
+    return cut["input_ids"], num_cut
+
+
+def logits(model: HfModel, ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B labels"]:
+    """Float32 logits of right-padded texts; what stands in `ids` at padding does not matter.
+
+    Right padding is invisible to both kinds of attention under the mask, and padding is written with
+    the model's own pad id because decoders, and RoBERTa's positions, look for it. A model without a pad id
+    is asked one text at a time.
+    """
+    pad = model.config.pad_token_id
+    if pad is None and len(ids) > 1:
+        rows = [(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(mask.sum(dim=1).tolist())]
+        return torch.cat([logits(model, *row) for row in rows])
+    filled = ids if pad is None else ids.masked_fill(~mask, pad)
+    return model(input_ids=filled, attention_mask=mask.long()).logits.float()
+
+
+def _turns(tokenizer: HfTokenizer, prompt: str, response: str) -> str:
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False))

@@ -1,0 +1,226 @@
+"""The loop that fits one module to preference pairs; an ensemble's recipe calls it once per part."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from framework.data.preferences import Pair
+from framework.ensembles.recipe import Part
+from framework.errors import RunError, UserError
+from framework.models.encoding import pad_right, tokenize_texts
+from framework.models.huggingface import HfTokenizer
+from framework.models.reward_heads import Member, RewardHeads, is_causal, load_encoder
+from framework.precision import Precision
+from framework.preference import preference_loss
+from framework.seeding import derive, numpy_generator
+from framework.training.data_parallel import DataParallelEngine, Shard
+from framework.training.engine import Engine
+from framework.training.fit_checkpoint import FitCheckpoints
+from framework.training.odin import odin_penalty
+from framework.training.policy_fit import Progress
+from framework.training.reward_settings import FitReward
+from framework.training.torch_engine import TorchEngine
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Training pairs as the encoder reads them."""
+
+    chosen: list[list[int]]
+    rejected: list[list[int]]
+    target: Float[Tensor, "N"]
+    margin: Float[Tensor, "N"]
+    weight: Float[Tensor, "N"]
+    lengths: Float[Tensor, "N two"]
+    """Characters of the chosen and the rejected response."""
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+
+class RewardFitter:
+    """Fits the parts of `settings.ensemble`, each from where a stopped fit left it."""
+
+    def __init__(
+        self,
+        settings: FitReward,
+        source: str,
+        tokenizer: HfTokenizer,
+        pairs: Sequence[Pair],
+        seed: int,
+        *,
+        device: str = "cpu",
+        precision: Precision = "float32",
+        shard: Shard | None = None,
+        checkpoints: FitCheckpoints | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """`source` is the folder or hub id of the encoder, `pairs` those to train on."""
+        self.settings, self.source, self.seed = settings, source, seed
+        self.device, self.precision = device, precision
+        self.shard, self.checkpoints = shard or Shard(), checkpoints or FitCheckpoints(None)
+        self.progress = progress
+        self.parts = settings.ensemble.parts()
+        self.pairs = encode_pairs(tokenizer, pairs, settings, is_causal(source))
+        self.total_steps = sum(self.steps(part) for part in self.parts.values())
+        self.done_steps = 0
+        self.losses: list[float] = []
+        """Mean loss over the last tenth of each part."""
+
+    def seed_member(self, member: int) -> None:
+        """Set torch's global generator to the member's own seed."""
+        torch.manual_seed(derive(self.seed, "reward", member) % 2**32)
+
+    def start(
+        self, member: int, heads: int = 1, init_scales: tuple[float, ...] = (1.0,), dropout: float = 0.0
+    ) -> RewardHeads:
+        """The encoder at its start, with heads drawn from the member's own seed."""
+        encoder = load_encoder(self.source)
+        if self.settings.odin:  # quality heads, then as many length heads
+            heads, init_scales = 2 * heads, init_scales * (2 if len(init_scales) > 1 else 1)
+        self.seed_member(member)
+        return RewardHeads(encoder, heads, init_scales, dropout).to(self.device)
+
+    def steps(self, part: Part) -> int:
+        """Optimiser steps of a part."""
+        return (part.epochs or self.settings.epochs) * (len(self._share(part)) // self.settings.batch)
+
+    def fit(self, module: Member, name: str) -> None:
+        """Fit `module` in place as part `name`.
+
+        Raises:
+            RunError: a loss or a gradient that is not finite.
+        """
+        assert isinstance(module, nn.Module)
+        part, settings = self.parts[name], self.settings
+        total, share = self.steps(part), self._share(part)
+        engine = self._engine(module, part, total)
+        state = self.checkpoints.load(name, module, engine)
+        counts = self._counts(module, part)
+        module.train()
+        while state.step < total:
+            torch.manual_seed(derive(self.seed, "reward-dropout", name, state.step, self.shard.rank) % 2**32)
+            loss = self._loss(module, engine, self._batch(share, part.order, state.step), counts)
+            value, at = float(loss.detach()), f"at step {state.step} of {name}; lower fit_reward.optimizer.lr"
+            if not math.isfinite(value):
+                raise RunError(f"fit-reward: the loss is {value} {at}")
+            engine.backward(loss)
+            if not math.isfinite(engine.step()):
+                raise RunError(f"fit-reward: the gradient is not finite {at}")
+            state.losses.append(value)
+            state.step += 1
+            self._show(state.step, value)
+            if state.step % settings.save_every == 0 and state.step < total:
+                self.checkpoints.save(name, state, module, engine, finished=False)
+        module.eval()
+        self.checkpoints.save(name, state, module, engine, finished=True)
+        self.done_steps += total
+        self.losses.append(sum(tail := state.losses[-max(1, total // 10) :]) / len(tail))
+
+    def _engine(self, module: nn.Module, part: Part, total: int) -> Engine:
+        optimizer = self.settings.optimizer
+        optimizer = optimizer.model_copy(update={"lr": optimizer.lr * part.lr_factor})
+        kind = TorchEngine if self.shard.size == 1 else DataParallelEngine
+        return kind(module, optimizer, total, self.precision)
+
+    def _share(self, part: Part) -> list[int]:
+        """The pairs that a part is fitted to."""
+        fixed = numpy_generator(self.seed, "reward-parts").permutation(len(self.pairs)).tolist()
+        start, stop = (round(share * len(self.pairs)) for share in part.pairs)
+        return sorted(fixed[start:stop])
+
+    def _batch(self, share: list[int], order: int, step: int) -> list[int]:
+        """The pairs of one step; a pass leaves out what does not fill a batch."""
+        epoch, at = divmod(step, len(share) // self.settings.batch)
+        shuffled = _shuffled(len(share), self.seed, order, epoch)
+        return [share[i] for i in shuffled[at * self.settings.batch : (at + 1) * self.settings.batch]]
+
+    def _counts(self, module: Member, part: Part) -> Float[Tensor, "K N"]:
+        """How often each head's resample holds each pair; all ones without bootstrap."""
+        shape = (self._quality_heads(module), len(self.pairs))
+        if not part.bootstrap:
+            return torch.ones(shape)
+        return torch.from_numpy(numpy_generator(self.seed, "bootstrap").poisson(1.0, shape)).float()
+
+    def _quality_heads(self, module: Member) -> int:
+        return module.num_heads // (2 if self.settings.odin else 1)
+
+    def _loss(
+        self, module: Member, engine: Engine, index: list[int], counts: Float[Tensor, "K N"]
+    ) -> Float[Tensor, ""]:
+        """The loss of a batch; under ODIN pairs are judged by the sum of quality and length heads."""
+        settings, pairs = self.settings, self.pairs
+        mine = self.shard.take(index)
+        ids, mask = pad_right([pairs.chosen[i] for i in mine] + [pairs.rejected[i] for i in mine])
+        with engine.autocast():
+            raw = module.raw_scores(ids.to(self.device), mask.to(self.device))
+        chosen, rejected = (self.shard.gather(part) for part in raw.split(len(mine), dim=1))
+        heads = self._quality_heads(module)
+        loss = preference_loss(
+            _summed(chosen, heads),
+            _summed(rejected, heads),
+            target=pairs.target[index].to(raw.device),
+            margin=pairs.margin[index].to(raw.device),
+            weight=pairs.weight[index].to(raw.device),
+            counts=counts[:, index].to(raw.device),
+            score_l2=settings.score_l2,
+            label_smoothing=settings.label_smoothing,
+        )
+        if settings.odin is None:
+            return loss
+        assert isinstance(module, RewardHeads)
+        both = torch.cat([chosen, rejected], dim=1)
+        lengths = pairs.lengths[index].T.reshape(-1).to(raw.device)
+        weight = module.heads.weight
+        return loss + odin_penalty(
+            both[:heads], both[heads:], lengths, weight[:heads], weight[heads:], settings.odin
+        )
+
+    def _show(self, step: int, loss: float) -> None:
+        done = self.done_steps + step
+        if done % 10 == 0 or done == self.total_steps:
+            self.checkpoints.show(done, self.total_steps, loss)
+        if self.progress:
+            self.progress(done, self.total_steps, {"loss": loss})
+
+
+def encode_pairs(
+    tokenizer: HfTokenizer, pairs: Sequence[Pair], settings: FitReward, causal: bool
+) -> EncodedPairs:
+    """Token rows and labels of the pairs.
+
+    Raises:
+        UserError: too many texts are longer than `settings.max_tokens`.
+    """
+    end = tokenizer.eos_token_id if causal else None
+    prompts = [p.prompt for p in pairs] * 2
+    responses = [p.chosen for p in pairs] + [p.rejected for p in pairs]
+    rows, num_cut = tokenize_texts(tokenizer, prompts, responses, settings.max_tokens, end)
+    if num_cut > settings.max_cut_share * len(rows):
+        raise UserError(
+            f"{num_cut} of {len(rows)} texts are longer than fit_reward.max_tokens={settings.max_tokens}: "
+            "raise it, or fit_reward.max_cut_share to accept the cut"
+        )
+    return EncodedPairs(
+        chosen=rows[: len(pairs)],
+        rejected=rows[len(pairs) :],
+        target=torch.tensor([p.target for p in pairs], dtype=torch.float32),
+        margin=torch.tensor([p.margin for p in pairs], dtype=torch.float32),
+        weight=torch.tensor([p.weight for p in pairs], dtype=torch.float32),
+        lengths=torch.tensor([[float(len(p.chosen)), float(len(p.rejected))] for p in pairs]).reshape(-1, 2),
+    )
+
+
+@lru_cache(maxsize=2)
+def _shuffled(count: int, seed: int, order: int, epoch: int) -> tuple[int, ...]:
+    return tuple(numpy_generator(seed, "reward-order", order, epoch).permutation(count).tolist())
+
+
+def _summed(scores: Float[Tensor, "J B"], heads: int) -> Float[Tensor, "K B"]:
+    """Quality and length heads added; without length heads the scores as they are."""
+    return scores if len(scores) == heads else scores[:heads] + scores[heads:]

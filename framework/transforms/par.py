@@ -1,0 +1,39 @@
+"""The probability of being better than a reference answer."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from framework.component import Component
+from framework.transforms.references import ReferenceRewards
+
+
+class Par(Component):
+    """Preference as reward: the mean of `sigmoid(r - r_ref)` over reference answers (arXiv 2502.18770).
+
+    Under Bradley-Terry it is the probability of beating an answer of the reference policy. It lies between
+    0 and 1, is steepest where a response equals its reference, and flattens where reward is hacked.
+    """
+
+    kind: Literal["par"] = "par"
+    answers: int = Field(default=1, ge=1)
+    """Answers of the reference policy to each prompt; the paper finds one to be enough."""
+
+    @property
+    def needs_answers(self) -> int:
+        """Answers per prompt."""
+        return self.answers
+
+    def __call__(
+        self,
+        reward: Float[Tensor, "B"],
+        lengths: Float[Tensor, "B"],
+        answers: Float[Tensor, "B M"] | None,
+        reference: ReferenceRewards,
+    ) -> Float[Tensor, "B"]:
+        """`mean over answers of sigmoid(reward - answer)`, a probability."""
+        assert answers is not None and answers.shape[1] == self.answers
+        return torch.sigmoid(reward.unsqueeze(1) - answers).mean(dim=1)

@@ -1,0 +1,82 @@
+"""`goldilocks best-of-n`: proxy and gold of the best of n, for every n and every aggregation, from one pool."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from framework.artifacts import Artifact, write_text
+from framework.config import Config
+from framework.report.best_of_n import write_best_of_n_report
+from jobs.best_of_n import aggregations, curves_of, load_scores, pool_stage, scores_stage, settings_of
+from jobs.labelling import pairs_stage
+from jobs.stages import check_prompts, policy_stage, reward_stage
+from jobs.verbs.show import bars, closing, console
+from jobs.workspace import Workspace
+
+
+def best_of_n(cfg: Config, out: Path, words: Sequence[str]) -> int:
+    """Make the stages that are missing, print the table, write the figures and the page into `out`.
+
+    `words` are the command line, for the next command to run.
+    """
+    workspace = Workspace(out)
+    check_prompts(cfg)
+    with bars() as shown:
+        policy = policy_stage(cfg, workspace, shown.stage("fit-policy"))
+        pairs = pairs_stage(cfg, workspace, policy, shown.stage("label"))
+        reward = reward_stage(cfg, workspace, policy, pairs, shown.stage("fit-reward"))
+        pool = pool_stage(cfg, workspace, policy, shown.stage("sample the pool"))
+        scores = scores_stage(cfg, workspace, pool, reward, shown.stage("score the pool"))
+    record = measured(cfg, pool, scores, reward)
+    write_text(out / "best_of_n.json", json.dumps(record, indent=2) + "\n")
+    page = write_best_of_n_report(out, record)
+    console.print(_table(record))
+    console.print(f"figures: {out / 'best_of_n.json'}")
+    closing(page, shlex.join(["goldilocks", "train", *words, "--out", str(out)]))
+    return 0
+
+
+def measured(cfg: Config, pool: Artifact, scores: Artifact, reward: Artifact) -> dict[str, Any]:
+    """Every figure of the pool: what it is, and one curve per aggregation by its kind."""
+    loaded = load_scores(scores.path)
+    chosen = aggregations(cfg, len(loaded.heads))
+    return {
+        "seed": cfg.seed,
+        "fingerprint": cfg.fingerprint(),
+        "kl": "log n - (n-1)/n, nats per sequence to the start policy; an upper bound where responses tie",
+        "pool": {"path": str(pool.path), "sha256": pool.sha256} | pool.figures,
+        "reward": {"path": str(reward.path), "sha256": reward.sha256, "heads": len(loaded.heads)},
+        "cut": scores.figures["cut"],
+        "curves": curves_of(loaded, chosen, settings_of(cfg).counts),
+    }
+
+
+def _table(record: dict[str, Any]) -> Table:
+    """One block per aggregation, one row per n; ± is the standard error over prompts."""
+    pool = record["pool"]
+    table = Table(
+        title=f"best of n from one pool: {pool['prompts']:.0f} prompts x {pool['samples']:.0f} samples; proxy in "
+        "reference standard deviations, gold in its own unit, gap in standard deviations of the pool"
+    )
+    several = record["reward"]["heads"] > 1
+    for name in ("aggregation", "n", "KL (nats)", "proxy", "gold", "gap"):
+        table.add_column(name, justify="left" if name == "aggregation" else "right")
+    if several:
+        table.add_column("wins over one head", justify="right")
+    for name, curve in record["curves"].items():
+        for row, point in enumerate(curve["points"]):
+            cells = [name if row == 0 else "", str(point["n"]), f"{point['kl_nats']:.2f}"]
+            cells += [_figure(point, "proxy"), _figure(point, "gold")]
+            cells.append("-" if point["gap"] is None else f"{point['gap']:.2f}")
+            cells += [_figure(point, "win_rate")] if several else []
+            table.add_row(*cells, end_section=row + 1 == len(curve["points"]))
+    return table
+
+
+def _figure(point: dict[str, Any], key: str) -> str:
+    error = point[f"{key}_se"]
+    return f"{point[key]:.3f}" + ("" if error is None else f" ± {error:.3f}")

@@ -1,0 +1,197 @@
+"""What every transform of the reward must keep, and what the fold over them must."""
+
+import pickle
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from framework.aggregation import Mean, WorstCase
+from framework.config import Config, parse_config
+from framework.errors import UserError
+from framework.seeding import torch_generator
+from framework.transforms import Clip, LengthCalibration, LogSigmoid, Par, Transform
+from framework.transforms.fold import transformed
+from framework.transforms.references import AnswerScores, ReferenceRewards, answers_per_row
+from framework.types import Answers, ReferenceScores
+
+MEMBERS = pytest.mark.parametrize("member", get_args(get_args(Transform)[0]))
+DRAW = torch_generator(0, "transforms")
+LENGTHS = torch.tensor([5.0, 5.0, 40.0, 300.0, 12.0])
+ANSWERS = torch.randn(5, 3, generator=DRAW)
+REWARD = torch.tensor([0.3, -1.2, 2.5, 9.0, -7.0])
+REFERENCE = ReferenceRewards(
+    torch.randn(60, generator=DRAW), torch.randint(3, 90, (60,), generator=DRAW).float()
+)
+
+
+def make(member):
+    """The member as these answers need it."""
+    return member(answers=3) if "answers" in member.model_fields else member()
+
+
+def apply(member, reward=REWARD, order=slice(None)):
+    return make(member)(reward[order], LENGTHS[order], ANSWERS[order], REFERENCE)
+
+
+@MEMBERS
+def test_shape_and_type_are_kept_and_numbers_stay_finite(member):
+    for scale in (1.0, 1e4):
+        out = apply(member, REWARD * scale)
+        assert out.shape == REWARD.shape
+        assert out.dtype == REWARD.dtype
+        assert out.isfinite().all()
+
+
+@MEMBERS
+@given(raised=st.floats(0.01, 50.0))
+def test_more_reward_never_pays_less(member, raised):
+    """At the same length and beside the same answers."""
+    assert (apply(member, REWARD + raised) >= apply(member)).all()
+
+
+@MEMBERS
+def test_row_order_does_not_matter(member):
+    order = [3, 0, 4, 2, 1]
+    torch.testing.assert_close(apply(member, order=order), apply(member)[order], rtol=0, atol=0)
+
+
+@MEMBERS
+def test_survives_the_wire_and_the_file(member):
+    component = make(member)
+    assert pickle.loads(pickle.dumps(component)) == component
+    adapter = TypeAdapter(Transform)
+    assert adapter.validate_json(adapter.dump_json(component)) == component
+    assert Config(transforms=(component,)) == parse_config(
+        Config(transforms=(component,)).model_dump(mode="json")
+    )
+
+
+@given(st.lists(st.floats(-8.0, 8.0), min_size=5, max_size=5))
+def test_par_is_a_probability(rewards):
+    out = apply(Par, torch.tensor(rewards))
+    assert ((out > 0) & (out < 1)).all()
+
+
+def test_hand_worked_values():
+    reward, lengths = torch.tensor([1.0, 5.0]), torch.tensor([1.0, 1.0])
+    answers = torch.tensor([[1.0, 1.0], [5.0 + torch.log(torch.tensor(3.0)), 5.0]])
+    torch.testing.assert_close(
+        Par(answers=2)(reward, lengths, answers, REFERENCE), torch.tensor([0.5, (0.25 + 0.5) / 2])
+    )
+    torch.testing.assert_close(
+        LogSigmoid(answers=2)(reward, lengths, answers - answers, REFERENCE),
+        torch.log(torch.tensor([1 / (1 + torch.e**-1), 1 / (1 + torch.e**-5)])),
+    )
+    assert Clip(low=0.0, high=2.0)(reward, lengths, None, REFERENCE).tolist() == [1.0, 2.0]
+
+
+def test_the_mean_of_the_reference_responses_survives_length_calibration():
+    out = LengthCalibration()(REFERENCE.rewards, REFERENCE.lengths, None, REFERENCE)
+    torch.testing.assert_close(out.mean(), REFERENCE.rewards.mean())
+
+
+# The fold
+
+
+def scores_of(make_rollout, rewards, responses):
+    """Two heads that differ by two, over a rollout of these responses."""
+    rollout = make_rollout(torch.ones(len(responses), 1))
+    rollout = type(rollout)(**{**vars(rollout), "responses": tuple(responses)})
+    return rollout, torch.stack([torch.tensor(rewards), torch.tensor(rewards) + 2.0])
+
+
+@pytest.fixture
+def setting(make_rollout):
+    rollout, scores = scores_of(make_rollout, [0.0, 1.0, 4.0], ["aa", "bbbb", "c" * 9])
+    answers = AnswerScores(
+        torch.tensor([[[0.0], [0.5], [6.0]], [[1.0], [1.5], [7.0]]]), torch.tensor([[3.0], [5.0], [7.0]])
+    )
+    lengths = torch.arange(2.0, 22.0)
+    return rollout, scores, answers, ReferenceScores(torch.stack([lengths / 7, lengths / 5]), lengths)
+
+
+def no_reference():
+    raise AssertionError("asked for without need")
+
+
+def test_without_transforms_the_reward_is_the_proxy_itself(setting):
+    rollout, scores, _, _ = setting
+    cfg = Config()
+    proxy = cfg.aggregation(scores)
+    assert cfg.needs_answers == 0
+    assert cfg.reward(rollout, proxy, None, no_reference) is proxy
+
+
+def test_scores_of_rollout_and_answers_are_aggregated_alike(setting):
+    rollout, scores, answers, reference = setting
+    cfg = Config(transforms=(Par(),), aggregation=WorstCase())
+    out = cfg.reward(rollout, cfg.aggregation(scores), answers, lambda: reference)
+    torch.testing.assert_close(out, torch.sigmoid(scores.amin(0) - answers.scores.amin(0)[:, 0]))
+
+
+def test_order_counts_and_a_clip_before_a_comparison_clips_both_sides(setting):
+    rollout, scores, answers, reference = setting
+    proxy = Mean()(scores)
+    both = transformed((Clip(low=-3.0, high=3.0), Par()), Mean(), rollout, proxy, answers, lambda: reference)
+    assert float(both[2]) == 0.5  # 5 against 6.5, each held at 3
+    after = transformed((Par(), Clip(low=0.0, high=0.3)), Mean(), rollout, proxy, answers, lambda: reference)
+    assert float(after.max()) == pytest.approx(0.3)
+
+
+def test_length_calibration_acts_on_both_sides_of_a_comparison(setting):
+    """Rewards that are nothing but length: once it is out, every response is worth what its answer is."""
+    rollout, _, _, reference = setting
+    lengths, answer_lengths = torch.tensor([2.0, 4.0, 9.0]), torch.tensor([[3.0], [5.0], [7.0]])
+    worth = lambda x: torch.stack([x / 7, x / 5])  # noqa: E731
+    answers = AnswerScores(worth(answer_lengths), answer_lengths)
+    chain = (LengthCalibration(), Par())
+    out = transformed(chain, Mean(), rollout, Mean()(worth(lengths)), answers, lambda: reference)
+    torch.testing.assert_close(out, torch.full((3,), 0.5), atol=1e-5, rtol=0)
+
+
+def test_the_curve_is_fitted_once(setting, monkeypatch):
+    from framework.transforms import length_calibration
+
+    fits = []
+    fit = length_calibration.LengthCurve.fit
+    monkeypatch.setattr(length_calibration.LengthCurve, "fit", lambda *a: fits.append(1) or fit(*a))
+    rollout, scores, _, reference = setting
+    for _ in range(3):
+        transformed((LengthCalibration(),), Mean(), rollout, Mean()(scores), None, lambda: reference)
+    assert len(fits) == 1
+
+
+def test_answers_stand_beside_the_rows_of_their_prompt():
+    answers = Answers(("p",) * 4, ("a", "bb", "ccc", "dddd"), torch.tensor([7, 7, 2, 2]), step=0)
+    scores = torch.tensor([[1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 40.0]])
+    per_row = answers_per_row(answers, scores, torch.tensor([2, 7, 7]))
+    assert per_row.scores.tolist() == [[[3, 4], [1, 2], [1, 2]], [[30, 40], [10, 20], [10, 20]]]
+    assert per_row.lengths.tolist() == [[3, 4], [1, 2], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("transforms", "message"),
+    [
+        ([{"kind": "clip", "low": 2, "high": 1}], "transforms.0: low=2 must be below high=1"),
+        ([{"kind": "clip", "low": 1, "high": 1}], "must be below"),
+        ([{"kind": "par"}, {"kind": "log_sigmoid"}], "log_sigmoid cannot follow par"),
+        ([{"kind": "par"}, {"kind": "clip"}, {"kind": "length_calibration"}], "cannot follow par"),
+        ([{"kind": "par", "answer": 2}], "unknown key 'transforms.0.answer'; did you mean 'answers'"),
+        ([{"kind": "par", "answers": 0}], "transforms.0.answers=0"),
+        ([{"kind": "pa"}], "did you mean 'par'"),
+    ],
+)
+def test_bad_transforms_are_refused_in_one_line(transforms, message):
+    with pytest.raises(UserError) as refused:
+        parse_config({"transforms": transforms})
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_most_answers_any_transform_needs():
+    assert Config(transforms=(Clip(), LogSigmoid(answers=4))).needs_answers == 4
+    assert Config(transforms=(Clip(), LengthCalibration())).needs_answers == 0
