@@ -3,10 +3,8 @@
 The root holds the online loop, which is the main job; each stage before it has a section of its own.
 """
 
-import difflib
 import hashlib
 import json
-import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +12,13 @@ from typing import Any, Literal
 import yaml
 from jaxtyping import Float
 from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 from torch import Tensor
 
 from framework.advantages import Advantage, Gae
 from framework.aggregation import Aggregation, Mean
 from framework.best_of_n import BestOfN
 from framework.component import Component
+from framework.config_errors import explain
 from framework.data.preferences import Label
 from framework.errors import UserError
 from framework.gold import Gold, Rule
@@ -268,7 +266,7 @@ def parse_config(tree: Mapping[str, Any], where: str = "configuration") -> Confi
     except ValidationError as error:
         # A misspelt key is also a missing one: say the former.
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise UserError(f"{where}: {_explain(first)}") from None
+        raise UserError(f"{where}: {explain(first, Config)}") from None
     return cfg.model_copy(update={"precision": native_precision()}) if cfg.precision == "auto" else cfg
 
 
@@ -297,66 +295,3 @@ def _fill_defaults(tree: dict[str, Any], model: type[BaseModel]) -> dict[str, An
             continue
         out[name] = _fill_defaults(node, type(default))
     return out
-
-
-def _explain(error: ErrorDetails) -> str:
-    """One pydantic error as one line."""
-    path = [str(part) for part in error["loc"]]
-    match error["type"]:
-        case "extra_forbidden":
-            known = _known_keys(path[:-1])
-            near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
-            return f"unknown key {_dotted(path)!r}; {hint}"
-        case "union_tag_invalid":
-            context = error.get("ctx", {})
-            tags = str(context.get("expected_tags", "")).replace("'", "")
-            tag = str(context.get("tag", ""))
-            near = difflib.get_close_matches(tag, tags.split(", "), n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {tags}"
-            return f"{_dotted(path)}.kind={tag!r} is not known; {hint}"
-        case "missing":
-            return f"{_dotted(path)} is required"
-        case "value_error":
-            message = error["msg"].removeprefix("Value error, ")
-            return f"{_dotted(path)}: {message}" if path else message
-        case _:
-            return f"{_dotted(path)}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
-
-
-def _known_keys(path: list[str]) -> list[str]:
-    """The keys that are known in the section at `path`."""
-    models: list[type[BaseModel]] = [Config]
-    for part in path:
-        if part.isdigit():  # place in a list of components
-            continue
-        tagged = [m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == part]
-        models = tagged or [
-            c for m in models if part in m.model_fields for c in _models_of(m.model_fields[part].annotation)
-        ]
-    return sorted({key for m in models for key in m.model_fields})
-
-
-def _models_of(annotation: Any) -> list[type[BaseModel]]:
-    """The component classes inside an annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in typing.get_args(annotation) for model in _models_of(argument)]
-
-
-def _dotted(path: list[str]) -> str:
-    """A path as the user writes it: pydantic's own tag of a union member is left out."""
-    shown: list[str] = []
-    models: list[type[BaseModel]] = [Config]
-    for part in path:
-        if part.isdigit():
-            shown.append(part)
-            continue
-        if any("kind" in m.model_fields and m.model_fields["kind"].default == part for m in models):
-            models = [m for m in models if m.model_fields["kind"].default == part]
-            continue
-        shown.append(part)
-        models = [
-            c for m in models if part in m.model_fields for c in _models_of(m.model_fields[part].annotation)
-        ]
-    return ".".join(shown)

@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         verb.add_argument("--out", type=Path, help="the folder to write to")
         verb.add_argument("--seed", type=int, help="short for seed=N (demo: the seed of the study)")
-        if name in ("train", "study", "demo"):
+        if name in ("fit-reward", "train", "study", "demo"):
             verb.add_argument(
                 "--address", help="of a Ray cluster: auto, or host:port; default: start one here"
             )
@@ -143,7 +143,7 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
         from jobs.verbs.best_of_n import best_of_n
 
         return best_of_n(cfg, out, [*options.words, *seed])
-    return single.stage(options.verb, cfg, out, [*options.words, *seed])
+    return single.stage(options.verb, cfg, out, [*options.words, *seed], getattr(options, "address", None))
 
 
 class StopSignal:

@@ -1,13 +1,18 @@
-"""Pairs: sampled from the start policy, labelled by gold, a stated share flipped."""
+"""Pairs: sampled from the start policy and labelled by gold, or a table of the user's own."""
 
+import json
 import math
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from framework.artifacts import Artifact, fingerprint, write_manifest, writing
 from framework.config import Config
-from framework.data.preferences import Pair, divided, pair_up, write_pairs
+from framework.data.pair_tables import read_pair_table
+from framework.data.preferences import Pair, divided, pair_up, split_record, write_pairs
 from framework.data.prompts import PromptStream
 from framework.errors import RunError
 from framework.generation.sampler import SampleRequest, TorchSampler
@@ -19,29 +24,44 @@ from jobs.artifact_stage import device, finished, made
 from jobs.workspace import Workspace
 
 PAIRS_FILE = "pairs.parquet"
+SPLITS_FILE = "splits.json"
 
 
 def pairs_stage(
     cfg: Config, workspace: Workspace, policy: Artifact, progress: Progress | None = None
 ) -> Artifact:
-    """Pairs sampled from the start policy, labelled by gold, a stated share flipped."""
-    include = {"seed", "world", "gold", "label", "max_new_tokens", "temperature", "instruction", "precision"}
-    stage = fingerprint(cfg.model_dump(mode="json", include=include), {"policy": policy})
+    """Pairs to fit a reward model to, each on its side, with `splits.json` beside them.
+
+    Sampled from the start policy, labelled by gold, a stated share flipped; with `fit_reward.pairs` the user's own,
+    which neither policy nor seed changes.
+    """
+    settings, parents = _made_of(cfg, policy)
+    stage = fingerprint(settings, parents)
     path = workspace.stage("pairs", stage)
     done = finished(path, "pairs", stage)
     if done:
         return done
     with writing(path) as scratch:
-        pairs, figures = sample_pairs(cfg, policy.path, progress)
+        if cfg.fit_reward.pairs is None:
+            pairs, figures = sample_pairs(cfg, policy.path, progress)
+        else:
+            pairs, counts = read_pair_table(cfg.fit_reward.pairs, cfg.label.held_out, cfg.label.held_out_by)
+            figures = counts.figures()
         write_pairs(scratch / PAIRS_FILE, pairs, cfg.label.conversational)
-        write_manifest(scratch, "pairs", stage, {"policy": policy}, figures)
+        splits = split_record(pairs, cfg.label.held_out_by)
+        (scratch / SPLITS_FILE).write_text(json.dumps(splits, indent=2) + "\n")
+        write_manifest(scratch, "pairs", stage, parents, figures)
     return made(path, "pairs")
 
 
 def sample_pairs(
     cfg: Config, policy_folder: Path, progress: Progress | None = None
 ) -> tuple[list[Pair], dict[str, float]]:
-    """`label.pairs` labelled pairs, and what was measured on the way."""
+    """`label.pairs` labelled pairs, and what was measured on the way.
+
+    Raises:
+        RunError: a gold score that is not finite, or gold that can tell almost no responses apart.
+    """
     dtype = torch.bfloat16 if cfg.native == "bfloat16" else torch.float32
     policy = CausalPolicy.load(policy_folder, dtype=dtype).to(device()).eval()
     seed = derive(cfg.seed, "label")
@@ -52,45 +72,62 @@ def sample_pairs(
     scorer = cfg.gold.build(device())
     stream = PromptStream(cfg.world.prompts("label"), seed)
     pairs: list[Pair] = []
-    ties = step = 0
     golds: list[float] = []
+    dropped: Counter[str] = Counter(ties=0, identical=0)
+    step = 0
     while len(pairs) < cfg.label.pairs:
         positions, prompts = stream.take(cfg.label.batch, at=step)
-        rollout = sampler.sample(
-            SampleRequest(
-                prompts=prompts, positions=positions, samples_per_prompt=each, step=step, policy_version=0
-            )
+        request = SampleRequest(
+            prompts=prompts, positions=positions, samples_per_prompt=each, step=step, policy_version=0
         )
+        rollout = sampler.sample(request)
         gold = scorer.score(rollout.prompts, rollout.responses).values.tolist()
-        bad = next((i for i, value in enumerate(gold) if not math.isfinite(value)), None)
-        if bad is not None:
+        _refuse_bad_gold(gold, rollout.responses, step)
+        groups = [slice(i, i + each) for i in range(0, len(gold), each)]
+        answers = [rollout.responses[group] for group in groups]
+        judged = [gold[group] for group in groups]
+        more, lost = pair_up(prompts, answers, judged, cfg.label.noise, derive(seed, step))
+        pairs, golds, step = pairs + more, golds + gold, step + 1
+        dropped.update(lost)
+        if dropped.total() > 20 * cfg.label.pairs:
             raise RunError(
-                f"label: the gold score of {rollout.responses[bad][:40]!r} is {gold[bad]} at step {step}"
-            )
-        groups = range(0, len(gold), each)
-        made_now, tied = pair_up(
-            prompts,
-            [rollout.responses[i : i + each] for i in groups],
-            [gold[i : i + each] for i in groups],
-            cfg.label.noise,
-            derive(seed, step),
-        )
-        pairs, ties, step, golds = pairs + made_now, ties + tied, step + 1, golds + gold
-        if ties > 20 * cfg.label.pairs:
-            raise RunError(
-                f"label: {ties} of {ties + len(pairs)} pairs are ties in gold: gold cannot tell these responses apart"
+                f"label: {dropped.total()} of {dropped.total() + len(pairs)} pairs are ties in gold "
+                f"({dropped['identical']} are one text twice): gold cannot tell these responses apart"
             )
         if progress:
-            progress(min(len(pairs), cfg.label.pairs), cfg.label.pairs, {"ties": ties})
-    pairs = divided(pairs[: cfg.label.pairs], cfg.label.held_out, cfg.label.held_out_by)
+            progress(min(len(pairs), cfg.label.pairs), cfg.label.pairs, {"ties": dropped.total()})
+    kept = divided(pairs[: cfg.label.pairs], cfg.label.held_out, cfg.label.held_out_by)
+    return kept, _figures(kept, dropped, golds)
+
+
+def _made_of(cfg: Config, policy: Artifact) -> tuple[dict[str, Any], dict[str, Artifact]]:
+    """The settings and parents that decide what the pairs are."""
+    if cfg.fit_reward.pairs is not None:
+        settings = {
+            "pairs": cfg.fit_reward.pairs.model_dump(mode="json"),
+            "label": cfg.label.model_dump(include={"held_out", "held_out_by", "conversational"}),
+        }
+        return settings, {}
+    include = {"seed", "world", "gold", "label", "max_new_tokens", "temperature", "instruction", "precision"}
+    return cfg.model_dump(mode="json", include=include), {"policy": policy}
+
+
+def _refuse_bad_gold(gold: Sequence[float], responses: Sequence[str], step: int) -> None:
+    bad = next((i for i, value in enumerate(gold) if not math.isfinite(value)), None)
+    if bad is not None:
+        raise RunError(f"label: the gold score of {responses[bad][:40]!r} is {gold[bad]} at step {step}")
+
+
+def _figures(pairs: Sequence[Pair], dropped: Counter[str], golds: Sequence[float]) -> dict[str, float]:
+    """Counts of pairs and of what was dropped, the share of flips that was drawn, and gold over all samples."""
     values = torch.tensor(golds)
-    figures = {
+    return {
         "pairs": float(len(pairs)),
-        "held_out": float(sum(p.split == "held_out" for p in pairs)),
-        "flipped_share": sum(p.flipped for p in pairs) / len(pairs),
-        "empty": float(sum(not p.chosen or not p.rejected for p in pairs)),
-        "ties": float(ties),
+        "held_out": float(sum(pair.split == "held_out" for pair in pairs)),
+        "ties": float(dropped["ties"]),
+        "identical": float(dropped["identical"]),
+        "empty": float(sum(not pair.chosen.strip() or not pair.rejected.strip() for pair in pairs)),
+        "flipped_share": sum(pair.flipped for pair in pairs) / len(pairs),
         "gold_mean": float(values.mean()),
         "gold_std": float(values.std()),
     }
-    return pairs, figures

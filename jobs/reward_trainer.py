@@ -13,7 +13,8 @@ from typing import Any
 from cluster.plan import Node, explain, fit_bundles
 from cluster.session import connect
 from cluster.spec import ClusterSpec
-from framework.errors import GoldilocksError, PlacementError, RunError
+from framework.artifacts import write_text
+from framework.errors import GoldilocksError, PlacementError, RunError, UserError
 from framework.training.data_parallel import Shard
 from framework.training.fit_checkpoint import PROGRESS_FILE
 from framework.training.policy_fit import Progress
@@ -21,6 +22,7 @@ from jobs.reward_job import RewardJob, Runner, fit_shard
 
 RESTARTS = 2
 """Times that a group with a dead worker is built again; it goes on from the last save."""
+FAILURE_FILE = "failure.json"
 POLL_SECONDS = 0.5
 
 
@@ -65,10 +67,15 @@ def _fit(job: RewardJob, spec: ClusterSpec) -> None:
                 failure_config=FailureConfig(max_failures=RESTARTS),
             ),
         )
+        failure = job.unfinished / FAILURE_FILE
+        failure.unlink(missing_ok=True)
         try:
             trainer.fit()
         except Exception as error:
-            raise _translated(error) from error
+            raise _told(failure) or _root_cause(error) from error
+        told = _told(failure)
+        if told:
+            raise told
 
 
 def _work(config: dict[str, Any]) -> None:
@@ -77,23 +84,29 @@ def _work(config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(config["threads"])
-    place = ray.train.get_context()
-    fit_shard(config["job"], Shard(place.get_world_rank(), place.get_world_size()), None)
+    place, job = ray.train.get_context(), config["job"]
+    try:
+        fit_shard(job, Shard(place.get_world_rank(), place.get_world_size()), None)
+    except GoldilocksError as error:
+        # Told in a file and not raised: Ray Train would begin again, and come to the same end.
+        job.unfinished.mkdir(parents=True, exist_ok=True)
+        write_text(job.unfinished / FAILURE_FILE, json.dumps([type(error).__name__, str(error)]))
     ray.train.report({"finished": True})
 
 
-def _translated(error: Exception) -> GoldilocksError:
-    """What a worker raised, where it is ours; else one line with the root cause."""
+def _told(failure: Path) -> GoldilocksError | None:
+    """What a worker had to say that no restart would mend."""
+    if not failure.is_file():
+        return None
+    kind, message = json.loads(failure.read_text())
+    return {"UserError": UserError, "RunError": RunError}.get(kind, RunError)(message)
+
+
+def _root_cause(error: Exception) -> RunError:
+    """One line with what stopped a worker for good."""
     failures = list(getattr(error, "worker_failures", {}).values()) or [error]
-    for failure in failures:
-        cause: BaseException | None = failure
-        while cause is not None:
-            if isinstance(cause, GoldilocksError):
-                return cause
-            found = getattr(cause, "cause", None)
-            cause = found if isinstance(found, BaseException) else cause.__cause__
-    text = str(failures[0]).strip().splitlines()
-    return RunError(f"fit-reward: a worker failed: {text[-1] if text else type(failures[0]).__name__}")
+    lines = str(failures[0]).strip().splitlines() or [type(failures[0]).__name__]
+    return RunError(f"fit-reward: a worker failed {RESTARTS + 1} times, the last time with: {lines[-1]}")
 
 
 def _assert_fits(spec: ClusterSpec, nodes: Sequence[Node]) -> None:

@@ -4,6 +4,8 @@ On disk a pair set is one Parquet file in the field's preference format (`prompt
 with gold scores, the flip and the split beside it.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +22,7 @@ from framework.errors import UserError
 from framework.seeding import derive, numpy_generator
 
 Split = Literal["train", "held_out"]
+Divider = Literal["pair", "prompt"]
 _TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _NUMBERS = [
     ("gold_chosen", pa.float64()),
@@ -31,6 +34,9 @@ _NUMBERS = [
     ("target", pa.float64()),
 ]
 TEXTS = ("prompt", "chosen", "rejected")
+KEY_MARK = "\x1f"
+"""Between the texts of a key: the ASCII separator of units, which text does not hold."""
+SPLITS: tuple[Split, ...] = ("train", "held_out")
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class Label(Component):
     """Share of labels flipped."""
     held_out: float = Field(default=0.1, gt=0, lt=1)
     """Share of pairs kept from the fit, for accuracy and calibration."""
-    held_out_by: Literal["pair", "prompt"] = "pair"
+    held_out_by: Divider = "pair"
     """What a hash divides: pairs, where prompts are few, or prompts, so that none is on both sides."""
     conversational: bool = False
     """Write texts as lists of {role, content}, as chat trainers want them, and not as strings."""
@@ -75,18 +81,38 @@ class Label(Component):
     """Tokens per response; None: as in training."""
 
 
-def split_of(pair: Pair, held_out: float, by: Literal["pair", "prompt"]) -> Split:
-    """The side of a pair: a hash of its text decides, so that it is the same in every run and file.
-
-    By pair, the order of the two responses does not matter: duplicates stay together.
-    """
-    key = pair.prompt if by == "prompt" else "\x1f".join([pair.prompt, *sorted((pair.chosen, pair.rejected))])
-    return "held_out" if derive("pair-split", key) % 1_000_000 < held_out * 1_000_000 else "train"
+def divided_key(pair: Pair, by: Divider) -> str:
+    """What stays on one side: the prompt, or the prompt with both responses, whichever of them is chosen."""
+    return (
+        pair.prompt if by == "prompt" else KEY_MARK.join([pair.prompt, *sorted((pair.chosen, pair.rejected))])
+    )
 
 
-def divided(pairs: Sequence[Pair], held_out: float, by: Literal["pair", "prompt"]) -> list[Pair]:
+def split_of(pair: Pair, held_out: float, by: Divider) -> Split:
+    """The side of a pair: a hash of its text decides, so that it is the same in every run and file."""
+    drawn = derive("pair-split", divided_key(pair, by)) % 1_000_000
+    return "held_out" if drawn < held_out * 1_000_000 else "train"
+
+
+def divided(pairs: Sequence[Pair], held_out: float, by: Divider) -> list[Pair]:
     """The pairs with their split set by `split_of`."""
     return [replace(pair, split=split_of(pair, held_out, by)) for pair in pairs]
+
+
+def split_record(pairs: Sequence[Pair], by: Divider) -> dict[str, Any]:
+    """Number and hash of the pairs on each side, for `splits.json`; the sides share no key of `divided_key`.
+
+    The hash is of the texts alone, sorted: neither the order of a file nor its format changes it.
+    """
+    sides = {split: [p for p in pairs if p.split == split] for split in SPLITS}
+    keys = [{divided_key(pair, by) for pair in side} for side in sides.values()]
+    assert keys[0].isdisjoint(keys[1]), f"a {by} is on both sides"
+    record: dict[str, Any] = {"held_out_by": by}
+    for split, side in sides.items():
+        texts = sorted(json.dumps([pair.prompt, pair.chosen, pair.rejected]) for pair in side)
+        record[f"{split}_pairs"] = len(side)
+        record[f"{split}_sha256"] = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    return record
 
 
 def pair_up(
@@ -95,24 +121,28 @@ def pair_up(
     gold: Sequence[Sequence[float]],
     noise: float,
     seed: int,
-) -> tuple[list[Pair], int]:
-    """Labelled pairs of every two responses to each prompt, and how many ties were dropped.
+) -> tuple[list[Pair], dict[str, int]]:
+    """Labelled pairs of every two responses to each prompt, and how many were dropped: `ties`, `identical`.
 
-    A flip is drawn per pair, from the seed, whether or not the pair turns out a tie.
+    All n(n-1)/2 pairs, as InstructGPT formed them from n ranked responses (arXiv 2203.02155). A flip is drawn
+    per pair, from the seed, whether or not the pair is dropped. `ties` have one gold score and two texts.
     """
     couples = [(i, a, b) for i, few in enumerate(responses) for a, b in combinations(range(len(few)), 2)]
     flips = numpy_generator(seed, "flip").random(len(couples)) < noise
-    pairs, ties = [], 0
+    pairs, dropped = [], {"ties": 0, "identical": 0}
     for (i, a, b), flip in zip(couples, flips.tolist(), strict=True):
-        if gold[i][a] == gold[i][b] or responses[i][a] == responses[i][b]:
-            ties += 1
+        if responses[i][a] == responses[i][b]:
+            dropped["identical"] += 1
+            continue
+        if gold[i][a] == gold[i][b]:
+            dropped["ties"] += 1
             continue
         first_wins = (gold[i][a] > gold[i][b]) != flip
         won, lost = (a, b) if first_wins else (b, a)
         pairs.append(
             Pair(prompts[i], responses[i][won], responses[i][lost], gold[i][won], gold[i][lost], flip)
         )
-    return pairs, ties
+    return pairs, dropped
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair], conversational: bool = False) -> None:
@@ -146,7 +176,7 @@ def read_pairs(path: Path) -> list[Pair]:
     known = {name for name, _ in _NUMBERS}
     pairs = []
     for row, record in enumerate(table.to_pylist(), start=1):
-        texts = {name: _text(record[name], path, row, name) for name in TEXTS}
+        texts: dict[str, Any] = {name: _text(record[name], path, row, name) for name in TEXTS}
         others = {name: value for name, value in record.items() if name in known and value is not None}
         pairs.append(Pair(**texts, **others))
     if not pairs:

@@ -54,7 +54,7 @@ def read_columns(source: TableSource, wanted: Sequence[str]) -> list[dict[str, s
         UserError: no such file, unreadable, no such column (the nearest is offered), no rows, or a
             value that is missing, empty or not text (file, row from 1, and column are named).
     """
-    rows = _selected(source, wanted)
+    rows = read_rows(source, wanted)
     for number, row in rows:
         for name in wanted:
             _require_text(source, number, name, row[name])
@@ -67,7 +67,7 @@ def read_labelled(source: TableSource) -> tuple[list[str], list[int]]:
     Raises:
         UserError: as `read_columns`, and for a label that is neither 0 nor 1.
     """
-    rows = _selected(source, ["text", "label"])
+    rows = read_rows(source, ["text", "label"])
     labels = []
     for number, row in rows:
         _require_text(source, number, "text", row["text"])
@@ -80,8 +80,19 @@ def read_labelled(source: TableSource) -> tuple[list[str], list[int]]:
     return [str(row["text"]) for _, row in rows], labels
 
 
-def _selected(source: TableSource, wanted: Sequence[str]) -> list[tuple[int, dict[str, object]]]:
-    """The rows that `where` and `limit` keep, each with its number in the table, from 1."""
+def column_names(source: TableSource) -> list[str]:
+    """The table's columns, by its own names."""
+    return _load(source, set()).names
+
+
+def read_rows(source: TableSource, wanted: Sequence[str]) -> list[tuple[int, dict[str, object]]]:
+    """The rows that `where` and `limit` keep, each with its number in the table, from 1.
+
+    The wanted columns stand under our names, with values as the table holds them: text, numbers, lists, None.
+
+    Raises:
+        UserError: no such file, unreadable, no such column, or no rows.
+    """
     theirs = {name: source.columns.get(name, name) for name in wanted}
     table = _load(source, {*theirs.values(), *source.where})
     for name in [*theirs.values(), *source.where]:

@@ -22,7 +22,7 @@ class Lora(Component):
     """K."""
     rank: int = Field(default=8, ge=1)
     """Of each adapter's two factors."""
-    alpha: float = Field(default=16.0, gt=0)
+    alpha: int = Field(default=16, ge=1)
     """An adapter's change to a weight is multiplied by alpha / rank."""
     first_share: float = Field(default=0.5, gt=0, lt=1)
     """Share of the pairs that the encoder is fitted to; adapters get the rest."""

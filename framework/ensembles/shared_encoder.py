@@ -32,9 +32,13 @@ class SharedEncoder(Component):
     def _scales(self) -> "SharedEncoder":
         scales = self.init_scales
         if len(scales) not in (1, self.heads):
-            raise ValueError(f"init_scale has {len(scales)} numbers for heads={self.heads}: give one, or one per head")
+            raise ValueError(
+                f"init_scale has {len(scales)} numbers for heads={self.heads}: give one, or one per head"
+            )
         if not min(scales) > 0:
-            raise ValueError(f"init_scale={min(scales)} must be greater than 0: heads that start alike stay alike")
+            raise ValueError(
+                f"init_scale={min(scales)} must be greater than 0: heads that start alike stay alike"
+            )
         return self
 
     @property

@@ -10,13 +10,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from framework.models.huggingface import HfModel
-from framework.models.reward_heads import BIDIRECTIONAL, load_encoder, load_heads, pooled, save_heads
+from framework.models.reward_heads import BIDIRECTIONAL, Member, load_encoder, load_heads, pooled, save_heads
 
 
-class LoraHeads(nn.Module):
+class LoraHeads(Member):
     """K adapters on one encoder. Scoring passes over a text once per adapter."""
 
-    def __init__(self, encoder: HfModel, num_heads: int, rank: int, alpha: float) -> None:
+    def __init__(self, encoder: HfModel, num_heads: int, rank: int, alpha: int) -> None:
         """Adapters start as no change to the encoder; heads are drawn from torch's global generator."""
         from peft import LoraConfig, get_peft_model  # slow to import, and few models need it
 
@@ -28,14 +28,19 @@ class LoraHeads(nn.Module):
         for k in range(1, num_heads):
             self.encoder.add_adapter(_adapter(k), settings)
         self.heads = nn.ModuleList(nn.Linear(width, 1) for _ in range(num_heads))
-        for head in self.heads:
-            assert isinstance(head, nn.Linear)
-            nn.init.normal_(head.weight, std=1 / (width + 1) ** 0.5)
-            nn.init.zeros_(head.bias)
+        for k in range(num_heads):
+            nn.init.normal_(self.head(k).weight, std=1 / (width + 1) ** 0.5)
+            nn.init.zeros_(self.head(k).bias)
 
     @property
     def num_heads(self) -> int:
         return len(self.heads)
+
+    def head(self, k: int) -> nn.Linear:
+        """The linear head of adapter k."""
+        head = self.heads[k]
+        assert isinstance(head, nn.Linear)
+        return head
 
     def member(self, k: int) -> "LoraMember":
         """Adapter k and its head as a module with one head, to be fitted apart from the others."""
@@ -52,7 +57,7 @@ class LoraHeads(nn.Module):
         # Only an adapter that is being fitted may ask for gradients.
         self.encoder.set_adapter(_adapter(k), inference_mode=not torch.is_grad_enabled())
         features = pooled(self.encoder, input_ids, mask, self.causal)
-        return self.heads[k](features.to(self.heads[k].weight.dtype)).float().T
+        return self.head(k)(features.to(self.head(k).weight.dtype)).float().T
 
     def save(self, folder: Path) -> None:
         """Write the encoder in Hugging Face layout, adapters in peft's, and all heads in one file."""
@@ -70,7 +75,7 @@ class LoraHeads(nn.Module):
 
     @classmethod
     def load(
-        cls, folder: Path, num_heads: int, rank: int, alpha: float, dtype: torch.dtype = torch.float32
+        cls, folder: Path, num_heads: int, rank: int, alpha: int, dtype: torch.dtype = torch.float32
     ) -> "LoraHeads":
         """Read what `save` wrote.
 
@@ -83,22 +88,21 @@ class LoraHeads(nn.Module):
         stacked = module._stacked()
         load_heads(stacked, folder)
         with torch.no_grad():
-            for k, head in enumerate(module.heads):
-                head.weight.copy_(stacked.weight[k : k + 1])
-                head.bias.copy_(stacked.bias[k : k + 1])
+            for k in range(num_heads):
+                module.head(k).weight.copy_(stacked.weight[k : k + 1])
+                module.head(k).bias.copy_(stacked.bias[k : k + 1])
         return module
 
     def _stacked(self) -> nn.Linear:
-        first = self.heads[0]
-        assert isinstance(first, nn.Linear)
-        stacked = nn.Linear(first.in_features, self.num_heads)
+        heads = [self.head(k) for k in range(self.num_heads)]
+        stacked = nn.Linear(heads[0].in_features, self.num_heads)
         with torch.no_grad():
-            stacked.weight.copy_(torch.cat([head.weight for head in self.heads]))
-            stacked.bias.copy_(torch.cat([head.bias for head in self.heads]))
+            stacked.weight.copy_(torch.cat([head.weight for head in heads]))
+            stacked.bias.copy_(torch.cat([head.bias for head in heads]))
         return stacked
 
 
-class LoraMember(nn.Module):
+class LoraMember(Member):
     """One adapter of an ensemble and its head: what is fitted, and what a checkpoint of the fit holds."""
 
     num_heads = 1
@@ -115,7 +119,7 @@ class LoraMember(nn.Module):
                 if f".{_adapter(k)}." in name
             }
         )
-        self.head = ensemble.heads[k]
+        self.head = ensemble.head(k)
 
     def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "1 B"]:
         """What this member says."""

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from framework.errors import UserError
 from framework.models.huggingface import HfModel, HfTokenizer
+from framework.models.reward_heads import Member
 from framework.models.sequence_classifier import load_classifier, logits, readable_tokens, tokenize
 
 
-class PublishedReward(nn.Module):
+class PublishedReward(Member):
     """One head: the logit of a model with one label, or label 1 less label 0 of a model with two."""
 
     num_heads = 1

@@ -6,7 +6,6 @@ Source: Ahmed et al. 2024 (arXiv 2406.01013): r_k(x, y) = H_k(F(x, y)).
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,23 +20,27 @@ from framework.models.huggingface import HfModel
 HEADS_FILE = "heads.safetensors"
 
 
-class Member(Protocol):
+class Member(nn.Module):
     """A part of an ensemble: a module that gives one or more heads' scores of encoded texts."""
 
-    num_heads: int
     causal: bool
     """Read at its last token, so that a text must be closed by an end token."""
 
+    @property
+    def num_heads(self) -> int:
+        """How many scores it gives."""
+        raise NotImplementedError
+
     def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
         """What each head says before calibration, of right-padded texts."""
-        ...
+        raise NotImplementedError
 
     def save(self, folder: Path) -> None:
         """Write everything but the tokenizer."""
-        ...
+        raise NotImplementedError
 
 
-class RewardHeads(nn.Module):
+class RewardHeads(Member):
     """K linear heads on one encoding of a text."""
 
     def __init__(

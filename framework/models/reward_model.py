@@ -7,7 +7,6 @@ or a variance over heads means nothing without. On disk: `reward.json` says whic
 Face layout in a folder of its own (a sole member in the model's folder itself).
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from framework.data.paths import expand
 from framework.errors import RunError, UserError
@@ -27,7 +26,7 @@ from framework.models.huggingface import HfTokenizer
 from framework.models.lora_heads import LoraHeads
 from framework.models.published import PublishedReward
 from framework.models.reward_heads import Member, RewardHeads
-from framework.models.tokenizer import load_tokenizer
+from framework.models.tokenizer import load_tokenizer, tokenizer_hash
 from framework.types import ReferenceScores
 
 SETTINGS_FILE, CALIBRATION_FILE = "reward.json", "calibration.safetensors"
@@ -120,7 +119,9 @@ class RewardModel:
         raw = self._less_length(raw, responses)
         centre, scale = raw.mean(dim=1), raw.std(dim=1, correction=0)
         # Relative to the size of the scores: a constant head differs from itself by rounding.
-        flat = [k for k in range(self.num_heads) if not scale[k] > 1e-6 * max(1e-2, float(raw[k].abs().max()))]
+        flat = [
+            k for k in range(self.num_heads) if not scale[k] > 1e-6 * max(1e-2, float(raw[k].abs().max()))
+        ]
         if flat:
             raise UserError(
                 f"reward heads {flat} give every reference response the same score: nothing was learnt; "
@@ -132,7 +133,6 @@ class RewardModel:
     def to(self, device: str) -> "RewardModel":
         """The same model with its members on `device`, in evaluation mode and without gradients."""
         for member in self.members:
-            assert isinstance(member, nn.Module)
             member.to(device).eval().requires_grad_(False)
         return self
 
@@ -215,11 +215,12 @@ class RewardModel:
                 rows, num_cut = self._tokenize(member, tokenizer, prompts, responses)
                 seen[key] = (*pad_right(rows), num_cut)
             ids, mask, _ = seen[key]
-            assert isinstance(member, nn.Module)
             where = next(member.parameters()).device
             with torch.autocast(where.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
                 scores.append(member.raw_scores(ids.to(where), mask.to(where)).float().cpu())
-        return torch.cat([torch.zeros(0, len(prompts)), *scores]), max((num_cut for _, _, num_cut in seen.values()), default=0)
+        return torch.cat([torch.zeros(0, len(prompts)), *scores]), max(
+            (num_cut for _, _, num_cut in seen.values()), default=0
+        )
 
     def _tokenize(
         self, member: Member, tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str]
@@ -232,12 +233,6 @@ class RewardModel:
 
     def _less_length(self, raw: Float[Tensor, "K B"], responses: Sequence[str]) -> Float[Tensor, "K B"]:
         return raw if self.length_curve is None else raw - self.length_curve(_lengths(responses))
-
-
-def tokenizer_hash(tokenizer: HfTokenizer) -> str:
-    """Hash of what a tokenizer makes of text: its vocabulary and its chat template."""
-    text = json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.chat_template])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_reference(folder: str | Path) -> ReferenceScores:

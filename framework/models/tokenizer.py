@@ -1,5 +1,6 @@
 """A model's tokenizer, checked against the model before anything is spent on either."""
 
+import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -58,6 +59,12 @@ def check_sizes(tokenizer: HfTokenizer, vocab_size: int | None, where: str) -> N
             f"{where}: model and tokenizer disagree in size: the model has {vocab_size} tokens and "
             f"the tokenizer needs {needed}; use the tokenizer that belongs to the model"
         )
+
+
+def tokenizer_hash(tokenizer: HfTokenizer) -> str:
+    """Hash of what a tokenizer makes of text: its vocabulary and its chat template."""
+    text = json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.chat_template])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _vocabulary(config: Path) -> int | None:

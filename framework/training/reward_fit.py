@@ -13,7 +13,6 @@ from framework.data.augment import augment
 from framework.data.preferences import Pair
 from framework.data.tables import read_columns
 from framework.errors import UserError
-from framework.models.huggingface import HfTokenizer
 from framework.models.published import PublishedReward
 from framework.models.reward_heads import RewardHeads
 from framework.models.reward_model import RewardModel

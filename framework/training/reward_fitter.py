@@ -96,7 +96,6 @@ class RewardFitter:
         Raises:
             RunError: a loss or a gradient that is not finite.
         """
-        assert isinstance(module, nn.Module)
         part, settings = self.parts[name], self.settings
         total, share = self.steps(part), self._share(part)
         engine = self._engine(module, part, total)

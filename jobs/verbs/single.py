@@ -4,9 +4,12 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cluster.spec import load_spec
 from framework.config import Config
 from framework.report.html import write_run_report
 from jobs.labelling import pairs_stage
+from jobs.reward_job import Runner, fit_here
+from jobs.reward_trainer import on_ray_train
 from jobs.stages import check_prompts, policy_stage, reward_stage
 from jobs.train import RunContext, RunResult, resume_run, start_run, stored_config
 from jobs.verbs.show import bars, closing, console
@@ -15,7 +18,7 @@ from jobs.workspace import Workspace
 INTERRUPTED = 130
 
 
-def stage(verb: str, cfg: Config, out: Path, words: Sequence[str]) -> int:
+def stage(verb: str, cfg: Config, out: Path, words: Sequence[str], address: str | None) -> int:
     """`fit-policy`, `label` or `fit-reward`; `words` are the command line, for the next command to run."""
     workspace = Workspace(out)
     with bars() as shown:
@@ -25,12 +28,28 @@ def stage(verb: str, cfg: Config, out: Path, words: Sequence[str]) -> int:
             policy, made = made, pairs_stage(cfg, workspace, made, shown.stage("label"))
             then = "fit-reward"
         if verb == "fit-reward":
-            made = reward_stage(cfg, workspace, policy, made, shown.stage("fit-reward"))
+            made = reward_stage(
+                cfg, workspace, policy, made, shown.stage("fit-reward"), _runner(cfg, address)
+            )
             then = "train"
     for name, value in made.figures.items():
         console.print(f"{name}: {value:.4g}")
     closing(made.path, shlex.join(["goldilocks", then, *words, "--out", str(out)]))
     return 0
+
+
+def _runner(cfg: Config, address: str | None) -> Runner:
+    """`fit-reward` fits on Ray Train, with as many workers as the layout gives it; inline, here."""
+    return fit_here if cfg.backend == "inline" else on_ray_train(load_spec(cfg.cluster), address)
+
+
+def fitting_beside(cfg: Config, address: str | None) -> Runner:
+    """Who fits for a verb that found no reward model: this process, unless the layout has several workers for it.
+
+    One worker on Ray Train gives the same numbers as this process, and ten seconds later.
+    """
+    several = load_spec(cfg.cluster).fit.replicas > 1
+    return _runner(cfg, address) if several else fit_here
 
 
 def train(cfg: Config, out: Path, stop: Callable[[], bool], address: str | None) -> int:
@@ -40,7 +59,8 @@ def train(cfg: Config, out: Path, stop: Callable[[], bool], address: str | None)
     with bars() as shown:
         policy = policy_stage(cfg, workspace, shown.stage("fit-policy"))
         pairs = pairs_stage(cfg, workspace, policy, shown.stage("label"))
-        reward = reward_stage(cfg, workspace, policy, pairs, shown.stage("fit-reward"))
+        fitted = shown.stage("fit-reward")
+        reward = reward_stage(cfg, workspace, policy, pairs, fitted, fitting_beside(cfg, address))
         context = RunContext(stop, shown.run("train", cfg.steps), address)
         result = start_run(cfg, out / "train", policy, reward, context)
     return _end(result)

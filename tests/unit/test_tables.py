@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from framework.data.paths import expand
-from framework.data.tables import TableSource, read_columns, read_labelled
+from framework.data.tables import TableSource, column_names, read_columns, read_labelled, read_rows
 from framework.errors import UserError
 
 ROWS = [{"review": "good film", "label": 1}, {"review": "bad, long\nfilm", "label": 0}]
@@ -151,3 +151,14 @@ def test_paths_expand_with_one_default(monkeypatch):
     assert expand("${GOLDILOCKS_SHARED}/data/x.parquet") == "elsewhere/data/x.parquet"
     with pytest.raises(UserError, match="NO_SUCH_VARIABLE is not set"):
         expand("${NO_SUCH_VARIABLE}/x")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".json"])
+def test_rows_keep_their_values_and_numbers(tmp_path, suffix):
+    turns = [{"role": "user", "content": "hello"}]
+    rows = [{"text": turns, "kind": "a"}, {"text": None, "kind": "b"}, {"text": turns, "kind": "b"}]
+    source = TableSource(
+        path=str(write(tmp_path, suffix, rows)), where={"kind": "b"}, columns={"said": "text"}
+    )
+    assert column_names(source) == ["text", "kind"]
+    assert read_rows(source, ["said"]) == [(2, {"said": None}), (3, {"said": turns})]
