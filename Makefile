@@ -32,6 +32,8 @@ check: setup
 
 benchmark: setup
 	$(BIN)/python tests/benchmarks/online_step.py
+	$(BIN)/python tests/benchmarks/ensemble_cost.py
+	$(BIN)/python tests/benchmarks/best_of_n.py
 
 clean:
 	rm -rf .venv runs build dist *.egg-info

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from framework.advantages import Advantage, Gae
 from framework.aggregation import Aggregation, Mean
+from framework.analysis.pair_sets import ScorePairs
 from framework.best_of_n import BestOfN
 from framework.component import Component
 from framework.config_errors import explain
@@ -64,6 +65,8 @@ class Config(Component):
 
     best_of_n: BestOfN | None = None
     """Of `best-of-n`, and of a study that is to have its curves beside those of its runs."""
+    score_pairs: ScorePairs | None = None
+    """Of `score-pairs`: the pairs, and the reward model whose agreement with their labels is measured."""
 
     steps: int = Field(default=160, ge=1)
     """Rollouts, each followed by one update."""

@@ -31,6 +31,7 @@ VERBS = {
     "label": "sample pairs from the start policy and label them by gold, with noise",
     "fit-reward": "fit the reward model to the pairs",
     "best-of-n": "proxy and gold of the best of n, for every n and aggregation, from one sampled pool",
+    "score-pairs": "accuracy of a reward model on a file of labelled pairs, by subset",
     "train": "train the policy on the proxy reward; --resume RUN goes on",
     "study": "run every variant and seed of a configuration, and report",
     "report": "write the report of a run or a study again",
@@ -139,6 +140,10 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
             return single.resume(options.resume, StopSignal(), options.address)
         return single.train(cfg, out, StopSignal(), options.address)
     seed = [] if options.seed is None else ["--seed", str(options.seed)]
+    if options.verb == "score-pairs":
+        from jobs.verbs.score_pairs import score_pairs
+
+        return score_pairs(cfg, out)
     if options.verb == "best-of-n":
         from jobs.verbs.best_of_n import best_of_n
 

@@ -28,7 +28,7 @@ SPLITS_FILE = "splits.json"
 
 
 def pairs_stage(
-    cfg: Config, workspace: Workspace, policy: Artifact, progress: Progress | None = None
+    cfg: Config, workspace: Workspace, policy: Artifact | None, progress: Progress | None = None
 ) -> Artifact:
     """Pairs to fit a reward model to, each on its side, with `splits.json` beside them.
 
@@ -43,7 +43,7 @@ def pairs_stage(
         return done
     with writing(path) as scratch:
         if cfg.fit_reward.pairs is None:
-            pairs, figures = sample_pairs(cfg, policy.path, progress)
+            pairs, figures = sample_pairs(cfg, parents["policy"].path, progress)
         else:
             pairs, counts = read_pair_table(cfg.fit_reward.pairs, cfg.label.held_out, cfg.label.held_out_by)
             figures = counts.figures()
@@ -100,7 +100,7 @@ def sample_pairs(
     return kept, _figures(kept, dropped, golds)
 
 
-def _made_of(cfg: Config, policy: Artifact) -> tuple[dict[str, Any], dict[str, Artifact]]:
+def _made_of(cfg: Config, policy: Artifact | None) -> tuple[dict[str, Any], dict[str, Artifact]]:
     """The settings and parents that decide what the pairs are."""
     if cfg.fit_reward.pairs is not None:
         settings = {
@@ -109,6 +109,7 @@ def _made_of(cfg: Config, policy: Artifact) -> tuple[dict[str, Any], dict[str, A
         }
         return settings, {}
     include = {"seed", "world", "gold", "label", "max_new_tokens", "temperature", "instruction", "precision"}
+    assert policy is not None, "pairs are sampled from a policy"
     return cfg.model_dump(mode="json", include=include), {"policy": policy}
 
 

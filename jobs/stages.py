@@ -5,6 +5,7 @@ run again; one whose folder holds something else says so.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from framework.training.policy_fit import Progress, fit_policy
 from framework.training.torch_engine import TorchEngine
 from framework.worlds import Reviews
 from jobs.artifact_stage import device, finished, made
-from jobs.labelling import PAIRS_FILE
+from jobs.labelling import PAIRS_FILE, pairs_stage
 from jobs.reward_job import QUALITY_FILE, RewardJob, Runner, fit_here, forget_parts
 from jobs.workspace import Workspace
 
@@ -71,17 +72,23 @@ def check_prompts(cfg: Config) -> None:
 def reward_stage(
     cfg: Config,
     workspace: Workspace,
-    policy: Artifact,
+    policy: Artifact | None,
     pairs: Artifact,
     progress: Progress | None = None,
     run: Runner = fit_here,
 ) -> Artifact:
-    """A reward model, fitted to the pairs by `run` and calibrated on held-out responses."""
+    """A reward model, fitted to the pairs by `run` and calibrated on held-out responses.
+
+    Args:
+        policy: where the encoder comes from, unless `fit_reward.encoder` names another.
+    """
     settings = cfg.fit_reward
-    stage = fingerprint(
-        cfg.model_dump(mode="json", include={"seed", "fit_reward", "precision"}),
-        {"policy": policy, "pairs": pairs},
-    )
+    source = settings.encoder
+    if source is None:
+        assert policy is not None
+        source = str(policy.path)
+    parents = {"pairs": pairs} if settings.encoder or policy is None else {"policy": policy, "pairs": pairs}
+    stage = fingerprint(cfg.model_dump(mode="json", include={"seed", "fit_reward", "precision"}), parents)
     path = workspace.stage("reward", stage)
     done = finished(path, "reward", stage)
     if done:
@@ -89,7 +96,7 @@ def reward_stage(
     with writing(path) as scratch:
         job = RewardJob(
             settings=settings,
-            source=_absolute(settings.encoder or str(policy.path)),
+            source=_absolute(source),
             pairs=(pairs.path / PAIRS_FILE).resolve(),
             seed=cfg.seed,
             precision=cfg.native,
@@ -99,9 +106,25 @@ def reward_stage(
         )
         run(job, progress)
         figures = json.loads((scratch / QUALITY_FILE).read_text())["figures"]
-        write_manifest(scratch, "reward", stage, {"policy": policy, "pairs": pairs}, figures)
+        write_manifest(scratch, "reward", stage, parents, figures)
     forget_parts(job)
     return made(path, "reward")
+
+
+def reward_chain(
+    cfg: Config,
+    workspace: Workspace,
+    stage: Callable[[str], Progress | None],
+    run: Runner = fit_here,
+) -> Artifact:
+    """The reward model of a configuration, and the stages that it needs; `stage` is told each one's title.
+
+    Own pairs and an encoder need no policy, and none is fitted.
+    """
+    own = cfg.fit_reward.pairs is not None and cfg.fit_reward.encoder is not None
+    policy = None if own else policy_stage(cfg, workspace, stage("fit-policy"))
+    pairs = pairs_stage(cfg, workspace, policy, stage("label"))
+    return reward_stage(cfg, workspace, policy, pairs, stage("fit-reward"), run)
 
 
 def _absolute(place: str) -> str:

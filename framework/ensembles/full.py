@@ -38,9 +38,10 @@ class Full(Component):
 
     def fit(self, fitter: Fitter) -> list[Member]:
         """The fitted members, then the published ones as they are."""
+        published = [PublishedReward.from_published(path) for path in self.published]  # a wrong path costs no fit
         members: list[Member] = []
         for k in range(self.members):
             model = fitter.start(member=k)
             fitter.fit(model, f"member_{k}")
             members.append(model)
-        return members + [PublishedReward.from_published(path) for path in self.published]
+        return members + published

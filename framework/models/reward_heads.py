@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -146,11 +147,11 @@ def load_heads(heads: nn.Linear, folder: Path) -> None:
     """Read what `save_heads` wrote into `heads`.
 
     Raises:
-        UserError: no file, or not as many heads as the model is said to have.
+        UserError: no file, a damaged one, or not as many heads as the model is said to have.
     """
     if not (folder / HEADS_FILE).exists():
         raise UserError(f"{folder} holds no {HEADS_FILE}: not a reward model; make one with fit-reward")
-    tensors = load_file(folder / HEADS_FILE)
+    tensors = read_tensors(folder / HEADS_FILE)
     if tensors["weight"].shape != heads.weight.shape:
         found, wanted = list(tensors["weight"].shape), list(heads.weight.shape)
         raise UserError(
@@ -160,6 +161,18 @@ def load_heads(heads: nn.Linear, folder: Path) -> None:
     with torch.no_grad():
         heads.weight.copy_(tensors["weight"])
         heads.bias.copy_(tensors["bias"])
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """What a safetensors file of a reward model holds.
+
+    Raises:
+        UserError: the file is cut short or damaged.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); fit the model again") from error
 
 
 def is_causal(path: str | Path) -> bool:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from framework.data.paths import expand
@@ -25,7 +26,7 @@ from framework.models.encoding import pad_right, tokenize_texts
 from framework.models.huggingface import HfTokenizer
 from framework.models.lora_heads import LoraHeads
 from framework.models.published import PublishedReward
-from framework.models.reward_heads import Member, RewardHeads
+from framework.models.reward_heads import Member, RewardHeads, read_tensors
 from framework.models.tokenizer import load_tokenizer, tokenizer_hash
 from framework.types import ReferenceScores
 
@@ -64,6 +65,8 @@ class RewardModel:
         assert len(members) == len(tokenizers)
         self.members, self.tokenizers = list(members), list(tokenizers)
         self.max_tokens, self.rows, self.precision = max_tokens, rows, precision
+        self.first_head = 0
+        """Number of the first head in the whole model, of which this may be a share."""
         self.centre = torch.zeros(self.num_heads)
         self.scale = torch.ones(self.num_heads)
         self.length_curve: LengthCurve | None = None
@@ -90,7 +93,8 @@ class RewardModel:
         bad = (~torch.isfinite(values)).nonzero()
         if len(bad):
             head, row = bad[0].tolist()
-            raise RunError(f"reward: head {head} gives {float(values[head, row])} for row {row}")
+            value = float(values[head, row])
+            raise RunError(f"reward: head {self.first_head + head} gives {value} for row {row}")
         return Scored(values, num_cut)
 
     @torch.inference_mode()
@@ -192,7 +196,7 @@ class RewardModel:
         members = [_load_member(folder / r["folder"], r) for r in records[first:last]]
         tokenizers = _load_tokenizers(folder, records[first:last])
         model = cls(members, tokenizers, settings["max_tokens"], rows=rows, precision=precision)
-        heads = slice(*starts)
+        heads, model.first_head = slice(*starts), starts[0]
         model.centre, model.scale = tensors["centre"][heads], tensors["scale"][heads]
         model._reference = ReferenceScores(tensors["reference_scores"][heads], tensors["reference_lengths"])
         if "length_knots" in tensors and members:
@@ -200,9 +204,13 @@ class RewardModel:
         return model.to(device)
 
     @classmethod
-    def published(cls, path: str, device: str = "cpu", *, rows: int = 32) -> "RewardModel":
-        """A reward model published as sequence classification, alone: its scores are in its own unit."""
-        member = PublishedReward.from_published(path)
+    def published(cls, path: str, field: str, device: str = "cpu", *, rows: int = 32) -> "RewardModel":
+        """A reward model published as sequence classification, alone: its scores are in its own unit.
+
+        Args:
+            field: the setting that errors name.
+        """
+        member = PublishedReward.from_published(path, field)
         return cls([member], [member.tokenizer], member.max_tokens, rows=rows).to(device)
 
     def _raw_pass(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[Float[Tensor, "K B"], int]:
@@ -259,15 +267,23 @@ def _kind(member: Member) -> dict[str, Any]:
 
 
 def _load_member(folder: Path, record: dict[str, Any]) -> Member:
-    match record["kind"]:
-        case "heads":
-            return RewardHeads.load(folder, record["heads"])
-        case "lora":
-            return LoraHeads.load(folder, record["heads"], record["rank"], record["alpha"])
-        case "published":
-            return PublishedReward.load(folder)
-        case kind:
-            raise UserError(f"{folder}: a member of kind {kind!r} is not known to this version")
+    try:
+        match record["kind"]:
+            case "heads":
+                return RewardHeads.load(folder, record["heads"])
+            case "lora":
+                return LoraHeads.load(folder, record["heads"], record["rank"], record["alpha"])
+            case "published":
+                return PublishedReward.load(folder)
+            case kind:
+                raise UserError(f"{folder}: a member of kind {kind!r} is not known to this version")
+    except UserError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:  # transformers and peft raise any of them
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{folder}: a member is missing or damaged ({reason}); fit the model again"
+        ) from error
 
 
 def _load_tokenizers(folder: Path, records: Sequence[dict[str, Any]]) -> list[HfTokenizer]:
@@ -295,7 +311,7 @@ def _read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         settings = json.loads((folder / SETTINGS_FILE).read_text())
     except ValueError as error:
         raise UserError(f"{folder / SETTINGS_FILE} is damaged ({error}); fit the model again") from error
-    tensors = load_file(folder / CALIBRATION_FILE)
+    tensors = read_tensors(folder / CALIBRATION_FILE)
     heads = sum(record["heads"] for record in settings["members"])
     if len(tensors["centre"]) != heads:
         raise UserError(

@@ -152,9 +152,9 @@ def measure(
 
 
 def _check_size(settings: FitReward, train: Sequence[Pair], shard: Shard) -> None:
-    shares = [part.pairs[1] - part.pairs[0] for part in settings.ensemble.parts().values()]
-    fewest = round(min(shares, default=1.0) * len(train))
-    if shares and fewest < settings.batch:
+    bounds = [[round(share * len(train)) for share in part.pairs] for part in settings.ensemble.parts().values()]
+    fewest = min((stop - start for start, stop in bounds), default=len(train))
+    if bounds and fewest < settings.batch:
         raise UserError(
             f"{fewest} training pairs are fewer than fit_reward.batch={settings.batch}: "
             "raise label.pairs or lower the batch"

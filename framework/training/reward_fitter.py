@@ -103,7 +103,8 @@ class RewardFitter:
         counts = self._counts(module, part)
         module.train()
         while state.step < total:
-            torch.manual_seed(derive(self.seed, "reward-dropout", name, state.step, self.shard.rank) % 2**32)
+            drawn = derive(self.seed, "reward-dropout", part.order, state.step, self.shard.rank)
+            torch.manual_seed(drawn % 2**32)
             loss = self._loss(module, engine, self._batch(share, part.order, state.step), counts)
             value, at = float(loss.detach()), f"at step {state.step} of {name}; lower fit_reward.optimizer.lr"
             if not math.isfinite(value):

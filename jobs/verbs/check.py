@@ -34,6 +34,7 @@ def check(cfg: Config, source: Path | None, show: bool) -> int:
         f"reward: {cfg.fit_reward.ensemble.num_heads} heads ({cfg.fit_reward.ensemble.kind}), {cfg.aggregation.convention}; "
         f"KL: {cfg.kl.kind}, {cfg.shaping.kind}, k1 in nats per sequence to the start policy"
     )
+    print(f"reward fit: {_fit_arithmetic(cfg)}")
     if cfg.backend == "inline":
         print("roles: all in this process")
         return 0
@@ -41,3 +42,16 @@ def check(cfg: Config, source: Path | None, show: bool) -> int:
     plan = explain(bundles(spec), [local_node(spec)], spec.strategy)
     print(f"roles: layout {spec.name} on Ray\n{table(plan)}")
     return 0 if plan.fits else 2
+
+
+def _fit_arithmetic(cfg: Config) -> str:
+    """The fits of the ensemble's recipe, and their optimiser steps where the number of pairs is known."""
+    fit = cfg.fit_reward
+    parts = fit.ensemble.parts().values()
+    what = f"{len(parts)} {'fit' if len(parts) == 1 else 'fits'} in batches of {fit.batch} pairs"
+    if fit.pairs or fit.augment:
+        return f"{what}; how many pairs is known when they are read"
+    training = cfg.label.pairs - round(cfg.label.pairs * cfg.label.held_out)
+    shares = [(part, round((part.pairs[1] - part.pairs[0]) * training)) for part in parts]
+    steps = sum((part.epochs or fit.epochs) * (pairs // fit.batch) for part, pairs in shares)
+    return f"{what}, about {steps} steps ({training} training pairs, the others held out by a hash)"

@@ -29,8 +29,7 @@ from framework.errors import UserError
 from framework.models.reward_model import RewardModel, is_reward_model
 from framework.training.policy_fit import Progress
 from jobs.artifact_stage import device
-from jobs.labelling import pairs_stage
-from jobs.stages import check_prompts, policy_stage, reward_stage
+from jobs.stages import reward_chain
 from jobs.verbs.show import Bars, bars, closing, console
 from jobs.workspace import Workspace
 
@@ -167,14 +166,10 @@ def _model(cfg: Config, out: Path, shown: Bars) -> RewardModel:
     assert cfg.score_pairs is not None
     place = cfg.score_pairs.model
     if place is None:
-        workspace = Workspace(out)
-        check_prompts(cfg)
-        policy = policy_stage(cfg, workspace, shown.stage("fit-policy"))
-        pairs = pairs_stage(cfg, workspace, policy, shown.stage("label"))
-        place = str(reward_stage(cfg, workspace, policy, pairs, shown.stage("fit-reward")).path)
+        place = str(reward_chain(cfg, Workspace(out), shown.stage).path)
     if is_reward_model(place):
         return RewardModel.load(place, device(), rows=cfg.scorer_rows)
-    return RewardModel.published(place, device(), rows=cfg.scorer_rows)
+    return RewardModel.published(place, "score_pairs.model", device(), rows=cfg.scorer_rows)
 
 
 def _write_scores(

@@ -10,7 +10,7 @@ from framework.report.html import write_run_report
 from jobs.labelling import pairs_stage
 from jobs.reward_job import Runner, fit_here
 from jobs.reward_trainer import on_ray_train
-from jobs.stages import check_prompts, policy_stage, reward_stage
+from jobs.stages import check_prompts, policy_stage, reward_chain, reward_stage
 from jobs.train import RunContext, RunResult, resume_run, start_run, stored_config
 from jobs.verbs.show import bars, closing, console
 from jobs.workspace import Workspace
@@ -22,16 +22,12 @@ def stage(verb: str, cfg: Config, out: Path, words: Sequence[str], address: str 
     """`fit-policy`, `label` or `fit-reward`; `words` are the command line, for the next command to run."""
     workspace = Workspace(out)
     with bars() as shown:
-        made = policy_stage(cfg, workspace, shown.stage("fit-policy"))
-        then = "label"
-        if verb != "fit-policy":
-            policy, made = made, pairs_stage(cfg, workspace, made, shown.stage("label"))
-            then = "fit-reward"
         if verb == "fit-reward":
-            made = reward_stage(
-                cfg, workspace, policy, made, shown.stage("fit-reward"), _runner(cfg, address)
-            )
-            then = "train"
+            made, then = reward_chain(cfg, workspace, shown.stage, _runner(cfg, address)), "train"
+        else:
+            made, then = policy_stage(cfg, workspace, shown.stage("fit-policy")), "label"
+            if verb == "label":
+                made, then = pairs_stage(cfg, workspace, made, shown.stage("label")), "fit-reward"
     for name, value in made.figures.items():
         console.print(f"{name}: {value:.4g}")
     closing(made.path, shlex.join(["goldilocks", then, *words, "--out", str(out)]))

@@ -95,3 +95,12 @@ def test_entropic_is_uncertainty_to_second_order(scores):
     temperature = 1e4
     second_order = Uncertainty(weight=1 / (2 * temperature))(scores)
     torch.testing.assert_close(Entropic(temperature=temperature)(scores), second_order, atol=1e-7, rtol=0)
+
+
+def test_what_entropic_and_uncertainty_differ_by_is_of_the_third_order(scores):
+    def apart(spread):
+        close = Entropic(temperature=2.0)(scores * spread), Uncertainty(weight=1 / 4)(scores * spread)
+        return (close[0] - close[1]).abs()
+
+    # Half the spread, an eighth of the difference.
+    torch.testing.assert_close(apart(1e-3) / apart(5e-4), torch.full((7,), 8.0).double(), rtol=0.02, atol=0)

@@ -1,6 +1,7 @@
 """The documentation against the code: quotations are the source, lists are complete, links lead somewhere."""
 
 import ast
+import dataclasses
 import json
 import re
 import shlex
@@ -20,6 +21,7 @@ from actors.reference import ReferenceRole
 from actors.reward import RewardRole
 from cluster.spec import ClusterSpec, shipped_specs
 from framework.advantages import Gae
+from framework.analysis.comparison import POOL_LINK
 from framework.analysis.curves import load_run
 from framework.analysis.summary import summarise, summarise_runs
 from framework.artifacts import MANIFEST, write_manifest
@@ -29,7 +31,8 @@ from framework.data import preferences
 from framework.gold import ngram
 from framework.models.causal import VALUE_HEAD_FILE, CausalPolicy, TinyLlama
 from framework.models.convert import SOURCE_FILE
-from framework.models.reward_ensemble import HEADS_FILE, SETTINGS_FILE
+from framework.models.reward_heads import HEADS_FILE
+from framework.models.reward_model import CALIBRATION_FILE, SETTINGS_FILE
 from framework.objectives import Objective, PpoClip
 from framework.overrides import parse_overrides
 from framework.shaping import KlInReward
@@ -37,11 +40,13 @@ from framework.training.engine import Optimizer
 from framework.training.policy_update import PolicyUpdate, Update, UpdateReport
 from framework.training.torch_engine import COUNT_FILE, TENSORS_FILE, TorchEngine
 from jobs.__main__ import VERBS
+from jobs.best_of_n import POOL_FILE, SCORES_FILE
 from jobs.checkpoint import STATE
+from jobs.labelling import PAIRS_FILE, SPLITS_FILE
+from jobs.reward_job import QUALITY_FILE
 from jobs.roles import STAGES, Roles
 from jobs.run_log import ROLLOUT_SCHEMA, step_metrics
 from jobs.run_state import RunState
-from jobs.stages import PAIRS_FILE
 from jobs.study import STUDY_FILE
 from tests.repository.generate_configuration import PAGE, render
 from tests.unit.fake_run import write_fake_run
@@ -126,7 +131,7 @@ def test_a_section_written_in_part_keeps_the_other_defaults():
 def test_configurations_and_layouts_in_the_docs_are_valid():
     for text in blocks(README, "yaml"):
         cfg = parse_config(yaml.safe_load(text))
-        for name in cfg.variants:
+        for name in cfg.study_runs():
             cfg.variant(name, cfg.seeds[0])
     layouts = blocks((ROOT / "docs" / "cluster.md").read_text(encoding="utf-8"), "yaml")
     assert layouts
@@ -205,7 +210,9 @@ def test_every_timing_is_documented():
 def test_every_column_is_documented_with_its_type():
     page = section(ARTIFACTS, "Rollouts")
     assert keys(page) == ROLLOUT_SCHEMA.names
-    assert keys(section(ARTIFACTS, "Stage folders"), table=1) == preferences.SCHEMA.names
+    assert keys(section(ARTIFACTS, "Stage folders"), table=1) == [
+        field.name for field in dataclasses.fields(preferences.Pair)
+    ]
     typed = re.findall(r"^\| `(\w+)` \| ([\w ]+) \|", page, flags=re.MULTILINE)
     shown = {f.name: "list of float32" if f.name == "scores" else str(f.type) for f in ROLLOUT_SCHEMA}
     assert {name: kind.replace("float32", "float") for name, kind in typed} == {
@@ -241,6 +248,7 @@ def test_every_file_name_is_documented():
         SOURCE_FILE,
         HEADS_FILE,
     ]
+    names += [CALIBRATION_FILE, QUALITY_FILE, SPLITS_FILE, POOL_FILE, SCORES_FILE, POOL_LINK]
     names += [SETTINGS_FILE, PAIRS_FILE, STUDY_FILE, ngram.SETTINGS_FILE, ngram.NGRAMS_FILE]
     assert [name for name in names if name not in ARTIFACTS] == []
 

@@ -41,8 +41,8 @@ def test_every_configuration_checks(path, capsys):
     out = capsys.readouterr().out
     assert "valid" in out
     cfg = load_config(path)
-    for name in cfg.variants:
-        assert name in out
+    assert all(name in out for name in [*cfg.variants, *cfg.conditions])
+    for name in cfg.study_runs():
         cfg.variant(name, cfg.seeds[0])
 
 

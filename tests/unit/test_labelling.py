@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -128,8 +129,9 @@ def test_pairs_of_the_user_take_the_place_of_sampled_ones(tmp_path, policy, monk
     stage = pairs_stage(parse_config(TINY | {"fit_reward": fit}), workspace, policy)
     assert read_pairs(stage.path / PAIRS_FILE) == pairs
     assert (stage.figures["rows"], stage.figures["identical"]) == (66, 0)
-    # Another seed has the same pairs; another table does not.
-    again = pairs_stage(parse_config(TINY | {"fit_reward": fit, "seed": 3}), workspace, policy)
+    # Another seed and another policy have the same pairs; another table does not.
+    other = replace(policy, sha256="another")
+    again = pairs_stage(parse_config(TINY | {"fit_reward": fit, "seed": 3}), workspace, other)
     assert again.path == stage.path
     write_pairs(table, pairs[:30])
     changed = pairs_stage(parse_config(TINY | {"fit_reward": fit}), workspace, policy)

@@ -1,0 +1,61 @@
+"""Texts as token rows: the end token, cuts, templates, padding."""
+
+import pytest
+import torch
+
+from framework.models.encoding import encode_texts, pad_right, tokenize_texts
+from framework.worlds.reviews import Reviews
+
+PROMPTS = ["the room :", "the food :", "the staff :"]
+RESPONSES = [" the room was grand .", " was good", " the staff was kind , and the food was very good ."]
+
+
+@pytest.fixture
+def tokenizer():
+    return Reviews().tokenizer()
+
+
+def test_an_end_token_closes_a_text_for_a_causal_encoder(tokenizer):
+    ids, mask, _ = encode_texts(tokenizer, PROMPTS, RESPONSES, 64, tokenizer.eos_token_id)
+    last = mask.sum(dim=1) - 1
+    assert ids[torch.arange(3), last].tolist() == [tokenizer.eos_token_id] * 3
+    whole = tokenizer(PROMPTS[1] + RESPONSES[1])["input_ids"]
+    assert ids[1][mask[1]].tolist() == [*whole, tokenizer.eos_token_id]
+
+
+def test_a_cut_keeps_the_end_and_is_counted(tokenizer):
+    ids, mask, num_cut = encode_texts(tokenizer, PROMPTS, RESPONSES, 8, tokenizer.eos_token_id)
+    whole = tokenizer(PROMPTS[2] + RESPONSES[2])["input_ids"]
+    assert num_cut == 2
+    assert ids.shape[1] == 8
+    assert ids[2].tolist() == [*whole[-7:], tokenizer.eos_token_id]
+    assert mask.sum(dim=1).tolist() == [8, 6, 8]
+
+
+def test_special_tokens_are_for_encoders_that_see_both_ways(tokenizer):
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<unk> $A <pad>", None, [("<unk>", 2), ("<pad>", 0)])
+    (both,), _ = tokenize_texts(tokenizer, ["the"], [" room"], 64, None)
+    (causal,), _ = tokenize_texts(tokenizer, ["the"], [" room"], 64, 1)
+    assert both == [2, 6, 72, 0]
+    assert causal == [6, 72, 1]
+
+
+def test_a_template_writes_the_turns_and_its_own_special_tokens(tokenizer):
+    tokenizer.chat_template = "{% for m in messages %}{{ 'he' if m.role == 'user' else 'she' }} {{ m.content }} {% endfor %}"
+    (row,), _ = tokenize_texts(tokenizer, ["the room"], ["was grand"], 64, tokenizer.eos_token_id)
+    assert tokenizer.decode(row) == "he the room she was grand <eos>"
+
+
+def test_no_texts_and_empty_ones(tokenizer):
+    assert tokenize_texts(tokenizer, [], [], 8, 1) == ([], 0)
+    assert tokenize_texts(tokenizer, [""], [""], 8, 1) == ([[1]], 0)
+    ids, mask = pad_right([])
+    assert ids.shape == mask.shape == (0, 0)
+
+
+def test_padding_is_on_the_right_and_as_wide_as_the_longest():
+    ids, mask = pad_right([[5, 6, 7], [8], []])
+    assert ids.tolist() == [[5, 6, 7], [8, 0, 0], [0, 0, 0]]
+    assert mask.tolist() == [[True] * 3, [True, False, False], [False] * 3]
