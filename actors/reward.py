@@ -87,9 +87,7 @@ class RewardRole(Role):
     def score(self, rollout: Rollout | Answers) -> Pending[Float[Tensor, "K B"]]:
         if self.divide == "members":
             return self.track("reward", self.group.divide("score", rollout, join=torch.cat))
-        return self.track(
-            "reward", self.group.scatter("score", rollout, unit=self.rows, join=_side_by_side)
-        )
+        return self.track("reward", self.group.scatter("score", rollout, unit=self.rows, join=_side_by_side))
 
     def reference(self) -> Pending[ReferenceScores]:
         """The scores of the responses that the ensemble was calibrated on."""

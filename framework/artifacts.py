@@ -22,7 +22,7 @@ from framework.data.paths import expand
 from framework.errors import RunError, UserError
 
 MANIFEST = "manifest.json"
-PATH_KEYS = ("path", "encoder")
+PATH_KEYS = ("path", "encoder", "model", "published")
 """Settings that name a file or a folder: its contents are an input as much as its name."""
 
 
@@ -81,12 +81,13 @@ def _named_files(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from _named_files(value)
-        elif key in PATH_KEYS and isinstance(value, str):
-            path = Path(expand(value))
-            if path.exists():
-                files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-                states = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(files)]
-                yield value, _hash_contents(tuple(states))
+        elif key in PATH_KEYS:
+            for place in [value] if isinstance(value, str) else value or ():
+                path = Path(expand(place))
+                if path.exists():
+                    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+                    states = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(files)]
+                    yield place, _hash_contents(tuple(states))
 
 
 @lru_cache(maxsize=64)

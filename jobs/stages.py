@@ -14,11 +14,13 @@ from framework.artifacts import Artifact, fingerprint, write_manifest, writing
 from framework.config import Config
 from framework.data.paths import expand
 from framework.data.prompts import PromptStream
+from framework.ensembles import Full
 from framework.models.causal import CausalPolicy, Pretrained
 from framework.models.convert import to_plain
 from framework.models.tokenizer import load_tokenizer
 from framework.seeding import derive
 from framework.training.policy_fit import Progress, fit_policy
+from framework.training.reward_settings import FitReward
 from framework.training.torch_engine import TorchEngine
 from framework.worlds import Reviews
 from jobs.artifact_stage import device, finished, made
@@ -95,7 +97,7 @@ def reward_stage(
         return done
     with writing(path) as scratch:
         job = RewardJob(
-            settings=settings,
+            settings=_placed(settings),
             source=_absolute(source),
             pairs=(pairs.path / PAIRS_FILE).resolve(),
             seed=cfg.seed,
@@ -125,6 +127,18 @@ def reward_chain(
     policy = None if own else policy_stage(cfg, workspace, stage("fit-policy"))
     pairs = pairs_stage(cfg, workspace, policy, stage("label"))
     return reward_stage(cfg, workspace, policy, pairs, stage("fit-reward"), run)
+
+
+def _placed(settings: FitReward) -> FitReward:
+    """The same settings with every path absolute."""
+    tree = settings.model_dump()
+    if settings.strength:
+        tree["strength"]["model"] = _absolute(settings.strength.model)
+    if settings.compare_on:
+        tree["compare_on"]["path"] = _absolute(settings.compare_on.path)
+    if isinstance(settings.ensemble, Full):
+        tree["ensemble"]["published"] = [_absolute(place) for place in settings.ensemble.published]
+    return FitReward.model_validate(tree)
 
 
 def _absolute(place: str) -> str:

@@ -95,14 +95,20 @@ def small(member: type, **changes: object) -> Ensemble:
 
 
 def fit(
-    source: str, pairs: Sequence[Pair], seed: int = 0, setting: dict[str, Any] | None = None, **settings: object
+    source: str,
+    pairs: Sequence[Pair],
+    seed: int = 0,
+    setting: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> RewardModel:
     """The model that `fit_reward` makes of the pairs with these settings."""
     around = FitSetting(source=source, seed=seed, rows=8, **(setting or {}))
     return fit_reward(FitReward(**(SETTINGS | settings)), pairs, around)[0]
 
 
-def fit_in(folder: Path, source: str, pairs: Sequence[Pair], progress: Any = None, **settings: object) -> RewardModel:
+def fit_in(
+    folder: Path, source: str, pairs: Sequence[Pair], progress: Any = None, **settings: Any
+) -> RewardModel:
     """As `fit`, with its parts kept in a folder, where it also takes up what it finds."""
     setting = {"checkpoints": FitCheckpoints(folder), "progress": progress}
     return fit(source, pairs, setting=setting, **settings)
@@ -113,7 +119,7 @@ def weights(model: RewardModel) -> dict[str, torch.Tensor]:
     states = {
         f"{index}.{name}": value
         for index, member in enumerate(model.members)
-        for name, value in member.state_dict().items()  # type: ignore[attr-defined]
+        for name, value in member.state_dict().items()
     }
     return states | {"centre": model.centre, "scale": model.scale, "reference": model.reference.scores}
 

@@ -38,7 +38,8 @@ class Full(Component):
 
     def fit(self, fitter: Fitter) -> list[Member]:
         """The fitted members, then the published ones as they are."""
-        published = [PublishedReward.from_published(path) for path in self.published]  # a wrong path costs no fit
+        # First, so that a wrong path costs no fit.
+        published = [PublishedReward.from_published(path) for path in self.published]
         members: list[Member] = []
         for k in range(self.members):
             model = fitter.start(member=k)

@@ -152,7 +152,9 @@ def measure(
 
 
 def _check_size(settings: FitReward, train: Sequence[Pair], shard: Shard) -> None:
-    bounds = [[round(share * len(train)) for share in part.pairs] for part in settings.ensemble.parts().values()]
+    bounds = [
+        [round(share * len(train)) for share in part.pairs] for part in settings.ensemble.parts().values()
+    ]
     fewest = min((stop - start for start, stop in bounds), default=len(train))
     if bounds and fewest < settings.batch:
         raise UserError(

@@ -52,7 +52,8 @@ def make_models(folder: Path, smollm: bool) -> None:
 
     from framework.artifacts import write_manifest
     from framework.models.convert import to_plain
-    from framework.models.reward_ensemble import RewardEnsemble, load_encoder
+    from framework.models.reward_heads import RewardHeads, load_encoder
+    from framework.models.reward_model import RewardModel
     from framework.models.tokenizer import load_tokenizer
     from framework.worlds.reviews import Reviews
 
@@ -66,14 +67,11 @@ def make_models(folder: Path, smollm: bool) -> None:
         random_llama(tokenizer).save_pretrained(policy)
         tokenizer.save_pretrained(policy)
         encoder = random_llama(tokenizer).model
-    ensemble = RewardEnsemble(encoder, num_heads=1)
     words = list(Reviews().tokenizer().get_vocab())
     texts = [" ".join(words[i : i + 8]) for i in range(3, 230, 8)]
-    batch = tokenizer(texts, padding=True, return_tensors="pt")
-    with torch.no_grad():
-        ensemble.calibrate(ensemble.raw_scores(batch["input_ids"], batch["attention_mask"].bool()))
-    ensemble.save(reward)
-    tokenizer.save_pretrained(reward)
+    model = RewardModel([RewardHeads(encoder, num_heads=1)], [tokenizer], max_tokens=128).to("cpu")
+    model.calibrate([""] * len(texts), texts)
+    model.save(reward)
     for path in (policy, reward):
         write_manifest(path, path.name, "benchmark", {}, {})
 

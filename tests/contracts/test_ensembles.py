@@ -222,7 +222,9 @@ def test_texts_over_the_limit_are_refused_with_their_number(three, divide):
     folder, _ = three
     group = InlineGroup("reward", RewardWorker, (*worker_args(folder), divide), replicas=2)
     long = Answers(("the room :",) * 4, (" fine" * 40, " fine") * 2, torch.arange(4), step=4)
-    with pytest.raises(RunError, match=r"reward: \d of \d texts are longer than the 32 tokens .*at step 4: raise fit_reward"):
+    with pytest.raises(
+        RunError, match=r"reward: \d of \d texts are longer than the 32 tokens .*at step 4: raise fit_reward"
+    ):
         RewardRole(group, rows=2, divide=divide).score(long).get()
     lenient = InlineGroup("reward", RewardWorker, (*worker_args(folder, 0.5), divide), replicas=2)
     assert RewardRole(lenient, rows=2, divide=divide).score(long).get().shape == (3, 4)

@@ -15,7 +15,7 @@ SETTINGS = {
     "policy": {"hidden": 16, "layers": 1, "heads": 2, "intermediate": 32},
     "sft": {"steps": 30, "batch": 16},
     "label": {"pairs": 48, "batch": 32},
-    "fit_reward": {"heads": 2, "epochs": 1, "batch": 16},
+    "fit_reward": {"ensemble": {"kind": "shared_encoder", "heads": 2}, "epochs": 1, "batch": 16},
     "advantage": {"kind": "gae"},
     "steps": 6,
     "prompts_per_step": 4,

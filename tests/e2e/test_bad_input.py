@@ -14,12 +14,11 @@ from actors import reference
 from framework.gold.rule import RuleScorer
 from framework.gold.scorer import ScoredTexts
 from framework.models.causal import CausalPolicy
-from framework.models.reward_ensemble import RewardEnsemble
+from framework.models.reward_model import RewardModel
 from framework.objectives import PpoClip
 from framework.training.torch_engine import TorchEngine
 from jobs import __main__ as cli
-from jobs import run_log
-from jobs import stages as stages_module
+from jobs import labelling, run_log
 from tests.tiny import contents
 
 BAD_STEP = 3
@@ -38,7 +37,7 @@ def _files(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def _nan_reward(patch: pytest.MonkeyPatch, on: set[int]) -> None:
-    _spoil(patch, RewardEnsemble, "forward", on, calls_per_step=2, spoil=lambda scores: scores * math.nan)
+    _spoil(patch, RewardModel, "raw_scores", on, 1, lambda found: (found[0] * math.nan, found[1]))
 
 
 def _nan_gold(patch: pytest.MonkeyPatch, on: set[int]) -> None:
@@ -139,7 +138,7 @@ def test_a_disk_that_fills_up_during_a_stage_leaves_no_half_stage(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages_module, "write_pairs", full)
+        patch.setattr(labelling, "write_pairs", full)
         assert "No space left on device; nothing there was changed" in fails(
             "label", config, "--out", stages, code=1
         )

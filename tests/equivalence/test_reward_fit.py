@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from framework.ensembles import Averaged, Full, Lora, SharedEncoder, Single
 from framework.training.data_parallel import Shard
+from framework.training.engine import Optimizer
 from framework.training.fit_checkpoint import FitCheckpoints
 from framework.training.odin import Odin
 from tests.tiny_reward import encoder_folder, fit, fit_in, make_pairs, same, weights
@@ -29,10 +30,10 @@ class _PowerCutError(Exception):
     pass
 
 
-@pytest.fixture(scope="module", params=["llama", "bert"])
-def source(request, tmp_path_factory):
-    """BERT's encoder draws dropout, Llama's draws nothing."""
-    return encoder_folder(tmp_path_factory.mktemp(request.param), request.param)
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """An encoder with dropout of its own, whose draws must not depend on where a fit began."""
+    return encoder_folder(tmp_path_factory.mktemp("bert"), "bert")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -89,9 +90,11 @@ def test_saves_change_no_number(source, tmp_path):
     assert not list((tmp_path / "often").rglob("*writing*"))
 
 
-# Data parallel: a source without dropout of its own, which differs from process to process
+# Data parallel. Dropout differs from process to process, so the encoder has none. Adam makes a full step of
+# the rounding of a gradient that is nothing else (a bias cancels in every pair): a larger eps keeps it rounding.
 
 SHARED = ("single", "full", "lora", "odin")
+ROUNDING_STAYS = {"optimizer": Optimizer(lr=1e-2, eps=1e-2)}
 
 
 def _work(rank: int, size: int, source: str, folder: str) -> None:
@@ -103,7 +106,7 @@ def _work(rank: int, size: int, source: str, folder: str) -> None:
             "shard": Shard(rank, size),
             "checkpoints": FitCheckpoints(Path(folder, case), writes=rank == 0),
         }
-        model = fit(source, PAIRS, setting=setting, **CASES[case])
+        model = fit(source, PAIRS, setting=setting, **ROUNDING_STAYS, **CASES[case])
         save_file({k: v.contiguous() for k, v in weights(model).items()}, Path(folder, f"{case}-{rank}"))
     dist.destroy_process_group()
 
@@ -123,20 +126,22 @@ def together(plain_source, tmp_path_factory):
 
 @pytest.mark.parametrize("case", SHARED)
 def test_two_processes_come_to_the_model_of_one(plain_source, together, case):
-    alone = weights(fit(plain_source, PAIRS, **CASES[case]))
+    alone = weights(fit(plain_source, PAIRS, **ROUNDING_STAYS, **CASES[case]))
     first, second = (load_file(together / f"{case}-{rank}") for rank in (0, 1))
     assert first.keys() == second.keys() == alone.keys()
     for name, value in alone.items():
         assert torch.equal(first[name], second[name]), name
-        if name != "reference":
-            torch.testing.assert_close(first[name], value, rtol=0, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-    # Standard deviations of scores that hardly differ yet: the raw difference, magnified.
-    torch.testing.assert_close(first["reference"], alone["reference"], rtol=0, atol=1e-3)
+        # Reference scores are in standard deviations: the raw difference, magnified.
+        near = 1e-4 if name == "reference" else 1e-5
+        torch.testing.assert_close(first[name], value, rtol=0, atol=near, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_what_two_processes_began_one_goes_on_with(plain_source, together):
     # A finished part is loaded, whoever fitted it.
     steps: list[int] = []
-    model = fit_in(together / "full", plain_source, PAIRS, lambda *a: steps.append(a[0]), **CASES["full"])
+    case = ROUNDING_STAYS | CASES["full"]
+    model = fit_in(together / "full", plain_source, PAIRS, lambda *a: steps.append(a[0]), **case)
     assert steps == []
-    assert all(torch.equal(value, load_file(together / "full-0")[name]) for name, value in weights(model).items())
+    assert all(
+        torch.equal(value, load_file(together / "full-0")[name]) for name, value in weights(model).items()
+    )

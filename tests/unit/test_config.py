@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from framework.config import Config, load_config, parse_config
+from framework.ensembles import Full, SharedEncoder
 from framework.errors import UserError
 from framework.overrides import apply_overrides, parse_overrides
 
@@ -37,6 +38,13 @@ def _parse(*words: str) -> Config:
         (["kl=3"], "kl=3: input should be a valid dictionary"),
         (["variants={a: 3}"], "variants.a=3: input should be a valid dictionary"),
         (["variants.a/b={}"], "variants: 'a/b' must be letters"),
+        (
+            ["fit_reward.ensemble.kind=fulll"],
+            "fit_reward.ensemble.kind='fulll' is not known; did you mean 'full'?",
+        ),
+        (["fit_reward.ensemble.heads=3"], "unknown key 'fit_reward.ensemble.heads'"),
+        (["fit_reward.ensemble.kind=lora", "fit_reward.odin={}"], "fit_reward: odin needs heads"),
+        (["label.held_out=1"], "label.held_out=1: input should be less than 1"),
         (["instruction=hello"], "instruction must contain {prompt}"),
     ],
 )
@@ -110,9 +118,16 @@ def test_the_fingerprint_sees_what_changes_a_number(word):
 
 
 def test_a_variant_is_the_configuration_with_its_overrides_and_seed():
-    cfg = _parse("variants={a: {kl.kind: budget, fit_reward.heads: 3}}", "steps=7")
+    cfg = _parse("variants={a: {kl.kind: budget, fit_reward.batch: 32}}", "steps=7")
     variant = cfg.variant("a", seed=5)
-    assert (variant.kl.kind, variant.fit_reward.heads, variant.seed, variant.steps) == ("budget", 3, 5, 7)
+    assert (variant.kl.kind, variant.fit_reward.batch, variant.seed, variant.steps) == ("budget", 32, 5, 7)
+
+
+def test_a_variant_may_name_another_ensemble_with_its_own_settings():
+    word = "variants={a: {fit_reward.ensemble.kind: shared_encoder, fit_reward.ensemble.heads: 3}, b: {}}"
+    cfg = _parse(word, "fit_reward.ensemble.kind=full")
+    assert cfg.variant("a", seed=0).fit_reward.ensemble == SharedEncoder(heads=3)
+    assert cfg.variant("b", seed=0).fit_reward.ensemble == Full()
 
 
 def test_a_mistake_in_a_variant_names_the_variant():

@@ -35,7 +35,9 @@ def test_a_cut_keeps_the_end_and_is_counted(tokenizer):
 def test_special_tokens_are_for_encoders_that_see_both_ways(tokenizer):
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<unk> $A <pad>", None, [("<unk>", 2), ("<pad>", 0)])
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        "<unk> $A <pad>", None, [("<unk>", 2), ("<pad>", 0)]
+    )
     (both,), _ = tokenize_texts(tokenizer, ["the"], [" room"], 64, None)
     (causal,), _ = tokenize_texts(tokenizer, ["the"], [" room"], 64, 1)
     assert both == [2, 6, 72, 0]
@@ -43,7 +45,9 @@ def test_special_tokens_are_for_encoders_that_see_both_ways(tokenizer):
 
 
 def test_a_template_writes_the_turns_and_its_own_special_tokens(tokenizer):
-    tokenizer.chat_template = "{% for m in messages %}{{ 'he' if m.role == 'user' else 'she' }} {{ m.content }} {% endfor %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ 'he' if m.role == 'user' else 'she' }} {{ m.content }} {% endfor %}"
+    )
     (row,), _ = tokenize_texts(tokenizer, ["the room"], ["was grand"], 64, tokenizer.eos_token_id)
     assert tokenizer.decode(row) == "he the room she was grand <eos>"
 

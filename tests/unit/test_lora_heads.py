@@ -97,7 +97,10 @@ def test_a_folder_gives_back_the_same_scores_and_opens_as_the_plain_encoder(ense
         assert torch.equal(again.raw_scores(*batch), ensemble.raw_scores(*batch))
     from transformers import AutoModel
 
-    opened, begun = AutoModel.from_pretrained(tmp_path).state_dict(), make_encoder(Reviews().tokenizer(), kind)
+    opened, begun = (
+        AutoModel.from_pretrained(tmp_path).state_dict(),
+        make_encoder(Reviews().tokenizer(), kind),
+    )
     for name, value in begun.state_dict().items():
         assert torch.equal(opened[name], value), name
     assert (tmp_path / "adapter_2" / "adapter_config.json").is_file()

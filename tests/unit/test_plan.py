@@ -2,7 +2,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from cluster.plan import Bundle, Node, bundles, explain, local_node, table
+from cluster.plan import Bundle, Node, bundles, explain, fit_bundles, local_node, table
 from cluster.spec import ClusterSpec, load_spec, shipped_specs
 from framework.errors import UserError
 
@@ -33,6 +33,27 @@ def test_bundles_are_named_by_role_and_by_rank_only_where_there_are_replicas():
     assert [(b.role, b.rank, b.threads) for b in bundles(spec)][2:4] == [("reward", 0, 3), ("reward", 1, 3)]
 
 
+def test_the_workers_of_a_fit_are_a_layout_of_their_own():
+    spec = ClusterSpec(name="x", fit={"replicas": 2, "cpus": 3, "threads": 3})
+    assert fit_bundles(spec) == [Bundle(f"fit-{rank}", "fit", rank, 3, 0, 3) for rank in (0, 1)]
+    assert "fit" not in {bundle.role for bundle in bundles(spec)}
+    assert [bundle.name for bundle in fit_bundles(ClusterSpec(name="x"))] == ["fit"]
+
+
+@pytest.mark.parametrize("name", ["laptop", "one_gpu", "four_gpu"])
+def test_the_fit_of_each_shipped_layout_fits_its_own_machine(name):
+    spec = load_spec(name)
+    largest = Node("n", sum(b.cpus for b in bundles(spec)), sum(b.gpus for b in bundles(spec)))
+    assert explain(fit_bundles(spec), [largest]).fits
+
+
+def test_only_the_reward_role_can_divide_its_members():
+    assert ClusterSpec(name="x").roles.reward.divide == "rows"
+    assert ClusterSpec(name="x", roles={"reward": {"divide": "members"}}).roles.reward.divide == "members"
+    with pytest.raises(ValidationError, match="divide"):
+        ClusterSpec(name="x", roles={"gold": {"divide": "members"}})
+
+
 def test_unknown_name_lists_the_layouts_nearest_first():
     with pytest.raises(UserError, match="one_gpu, four_gpu, laptop"):
         load_spec("onegpu")
@@ -52,6 +73,12 @@ def test_a_file_is_a_layout_too(tmp_path):
         ("roles: {policy: {replicas: 2}}", "roles.policy: replicas=2: the policy trains in one worker"),
         ("roles: {gold: {gpus: 1.5}}", "roles.gold.gpus: a share above one GPU must be a whole number"),
         ("roles: {gold: {cpus: 0}}", "roles.gold: cpus and gpus are both 0"),
+        (
+            "roles: {reward: {divide: heads}}",
+            "roles.reward.divide='heads': input should be 'rows' or 'members'",
+        ),
+        ("roles: {reward: {divid: rows}}", "unknown key 'roles.reward.divid'; did you mean 'divide'"),
+        ("fit: {replicas: 0}", "fit.replicas=0: input should be greater than or equal to 1"),
         ("roles: {gold: {cpus: many}}", "roles.gold.cpus='many': input should be a valid number"),
         ("- 1", "must hold a mapping"),
         ("a: [", "not valid YAML"),

@@ -5,22 +5,27 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from framework.data.augment import Augment
-from framework.ensembles import Averaged, Full, Lora, SharedEncoder, Single
-from framework.errors import RunError, UserError
+from framework.ensembles import Averaged, Full, Lora, SharedEncoder
 from framework.models.reward_heads import load_encoder
-from framework.training.data_parallel import Shard
 from framework.training.engine import Optimizer
 from framework.training.odin import Odin
 from framework.training.preference_strength import PreferenceStrength
 from framework.training.reward_fit import FitSetting, fit_reward, prepare_pairs
-from framework.training.reward_fitter import RewardFitter, encode_pairs
+from framework.training.reward_fitter import RewardFitter
 from framework.training.reward_settings import FitReward
 from framework.worlds.reviews import Reviews
-from tests.tiny_reward import SETTINGS, encoder_folder, fit, fit_in, make_pairs, published_folder, same, weights
+from tests.tiny_reward import (
+    SETTINGS,
+    encoder_folder,
+    fit,
+    fit_in,
+    make_pairs,
+    published_folder,
+    same,
+)
 
 PAIRS = make_pairs()
 TRAIN = [pair for pair in PAIRS if pair.split == "train"]
@@ -100,15 +105,23 @@ def test_weak_labels_are_turned_round_by_an_earlier_model(source, tmp_path):
     wrong = [replace(p, chosen=p.rejected, rejected=p.chosen) if i < 8 else p for i, p in enumerate(TRAIN)]
     strength = PreferenceStrength(model=str(tmp_path), flip_share=0.2)
     mended, counted = prepare_pairs(wrong, settings(strength=strength), FitSetting(source=source, seed=0))
-    assert counted == {"strength_flipped": 8, "strength_softened": 0, "strength_margins": 0, "training_pairs": 40}
+    assert counted == {
+        "strength_flipped": 8,
+        "strength_softened": 0,
+        "strength_margins": 0,
+        "training_pairs": 40,
+    }
     assert sum(pair.chosen == right.chosen for pair, right in zip(mended[:8], TRAIN[:8], strict=True)) >= 6
     mending, trusting = fit(source, wrong + HELD, strength=strength), fit(source, wrong + HELD)
     assert not torch.equal(mending.members[0].heads.weight, trusting.members[0].heads.weight)
 
 
 def test_figures_say_what_was_added_and_what_the_model_is_worth(source):
-    model, figures, quality = fit_reward(settings(augment=Augment(share=0.5)), PAIRS, FitSetting(source, seed=0))
-    assert figures["training_pairs"] == 40 + sum(v for k, v in figures.items() if k.startswith("augmented_") and k != "augmented_same_text")
+    model, figures, quality = fit_reward(
+        settings(augment=Augment(share=0.5)), PAIRS, FitSetting(source, seed=0)
+    )
+    kinds = ("chosen_over_off_prompt", "rejected_over_off_prompt", "off_prompt_ties")
+    assert figures["training_pairs"] == 40 + sum(figures[f"augmented_{kind}"] for kind in kinds) > 80
     assert figures["held_out_pairs"] == len(HELD) == quality["held_out_pairs"]
     assert 0 < figures["loss"] < 1
     assert model.num_heads == 1
@@ -145,13 +158,16 @@ def test_each_head_has_its_own_resample(source):
     assert counts.var(dim=1).tolist() == pytest.approx([1, 1, 1], abs=0.2)
     assert (counts == 0).float().mean().item() == pytest.approx(math.exp(-1), abs=0.05)
     assert not torch.equal(counts[0], counts[1])
-    assert torch.equal(counts, fitter(source, TRAIN * 25, ensemble=SharedEncoder(heads=3))._counts(one.start(0, 3), one.parts["model"]))
+    again = fitter(source, TRAIN * 25, ensemble=SharedEncoder(heads=3))
+    assert torch.equal(again._counts(again.start(0, 3), again.parts["model"]), counts)
     whole = fitter(source, TRAIN, ensemble=SharedEncoder(heads=3, bootstrap=False))
     assert torch.equal(whole._counts(whole.start(0, 3), whole.parts["model"]), torch.ones(3, 40))
 
 
 def test_bootstrap_is_for_several_heads_and_changes_them(source):
-    with_it, without = (fit(source, PAIRS, ensemble=SharedEncoder(heads=2, bootstrap=b)) for b in (True, False))
+    with_it, without = (
+        fit(source, PAIRS, ensemble=SharedEncoder(heads=2, bootstrap=b)) for b in (True, False)
+    )
     assert not torch.equal(with_it.members[0].heads.weight, without.members[0].heads.weight)
     one = (fit(source, PAIRS, ensemble=SharedEncoder(heads=1, bootstrap=b)) for b in (True, False))
     assert same(*one)
@@ -169,7 +185,9 @@ def test_start_scales_reach_their_heads(source):
 def test_a_frozen_encoder_does_not_move(source):
     model = fit(source, PAIRS, ensemble=SharedEncoder(heads=3, freeze_encoder=True))
     begun = load_encoder(source).state_dict()
-    assert all(torch.equal(value, begun[name]) for name, value in model.members[0].encoder.state_dict().items())
+    assert all(
+        torch.equal(value, begun[name]) for name, value in model.members[0].encoder.state_dict().items()
+    )
     moved = fit(source, PAIRS, ensemble=SharedEncoder(heads=3)).members[0].encoder.state_dict()
     assert all(not torch.equal(value, begun[name]) for name, value in moved.items())
 
@@ -190,7 +208,10 @@ def test_averaged_models_take_their_learning_rates_in_turn(source, tmp_path):
     assert rates == [1.0, 1.0, 0.5, 2.0, 1.0, 0.5]
     begun = load_encoder(source).state_dict()["embed_tokens.weight"]
     fit_in(tmp_path, source, PAIRS, ensemble=Averaged(members=3), optimizer=Optimizer(lr=1e-4))
-    moved = [(part_weights(tmp_path, f"member_{k}")["encoder.embed_tokens.weight"] - begun).abs().max() for k in range(3)]
+    moved = [
+        (part_weights(tmp_path, f"member_{k}")["encoder.embed_tokens.weight"] - begun).abs().max()
+        for k in range(3)
+    ]
     assert moved[1] < 0.7 * moved[0] < 0.5 * moved[2]
 
 
@@ -225,7 +246,9 @@ def test_odin_fits_a_length_head_to_each_head_and_drops_it(source, tmp_path):
     assert fitted.shape == (4, 16)
     assert model.num_heads == 2
     assert torch.equal(model.members[0].heads.weight, fitted[:2])
-    weak = fit_in(tmp_path / "weak", source, PAIRS, ensemble=SharedEncoder(heads=2), odin=Odin(orthogonal_weight=0.0))
+    weak = fit_in(
+        tmp_path / "weak", source, PAIRS, ensemble=SharedEncoder(heads=2), odin=Odin(orthogonal_weight=0.0)
+    )
     assert not torch.equal(weak.members[0].heads.weight, model.members[0].heads.weight)
 
 
@@ -243,81 +266,3 @@ def test_a_published_model_joins_as_it_is(source, tmp_path):
     assert torch.equal(model.members[0].heads.weight, fit(source, PAIRS).members[0].heads.weight)
     only = fit(source, PAIRS, ensemble=Full(members=0, published=(path,)))
     assert torch.equal(only.reference.scores[0], model.reference.scores[1])
-
-
-# What is refused
-
-
-def test_too_many_long_texts_are_refused_with_their_number(source):
-    long = [replace(p, chosen=p.chosen + " fine" * 40) if i < 20 else p for i, p in enumerate(PAIRS)]
-    with pytest.raises(UserError, match=r"20 of 80 texts are longer than fit_reward\.max_tokens=32: raise it, or"):
-        fit(source, long)
-    rows = encode_pairs(Reviews().tokenizer(), long, settings(max_cut_share=0.5), causal=True)
-    assert max(len(row) for row in rows.chosen) == 32
-
-
-def test_empty_and_equal_responses_break_nothing(source):
-    odd = [replace(p, chosen="", rejected="") for p in TRAIN]
-    model, figures, _ = fit_reward(settings(), [*odd, *HELD], FitSetting(source, seed=0))
-    assert figures["loss"] == pytest.approx(math.log(2), abs=1e-5)
-    mixed = fit(source, [replace(TRAIN[0], rejected=""), *TRAIN[1:], *HELD])
-    for fitted in (model, mixed):
-        assert all(value.isfinite().all() for value in weights(fitted).values())
-
-
-@pytest.mark.parametrize(
-    ("pairs", "changes", "words"),
-    [
-        (TRAIN[:7] + HELD, {}, ["7 training pairs are fewer than fit_reward.batch=8", "lower the batch"]),
-        (TRAIN[:15] + HELD, {"ensemble": Lora(members=2)}, ["7 training pairs are fewer than fit_reward.batch=8"]),
-        (TRAIN, {}, ["40 training and 0 held-out pairs", "raise label.held_out"]),
-        (TRAIN + HELD[:1], {}, ["40 training and 1 held-out pairs"]),
-        (HELD, {}, ["0 training and 16 held-out pairs"]),
-        (PAIRS, {"ensemble": Full(members=1, published=("/nowhere",))}, ["fit_reward.ensemble.published=/nowhere"]),
-        (PAIRS, {"strength": PreferenceStrength(model="/nowhere")}, ["/nowhere holds no reward.json"]),
-        ([replace(p, prompt="the room :") for p in PAIRS], {"augment": Augment(share=1.0)}, ["at least two prompts"]),
-        (TRAIN + [replace(HELD[0], chosen=" fine", rejected=" fine", prompt="the")] * 3, {}, ["reward heads [0] give every"]),
-    ],
-)  # fmt: skip
-def test_pairs_that_cannot_be_fitted_to_are_refused_before_the_fit(source, pairs, changes, words):
-    with pytest.raises(UserError) as raised:
-        fit(source, pairs, **changes)
-    for word in words:
-        assert word in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_batch_that_workers_cannot_share_is_refused(source):
-    with pytest.raises(UserError, match=r"fit_reward\.batch=8 does not divide into 3 workers: .*fit\.replicas"):
-        fit(source, PAIRS, setting={"shard": Shard(rank=0, size=3)})
-
-
-@pytest.mark.parametrize("ensemble", [Single(), Lora(members=2)], ids=str)
-def test_a_fit_that_diverges_stops_with_step_part_and_rate(source, ensemble):
-    with pytest.raises(RunError, match=r"fit-reward: the (loss|gradient) is .* at step \d of (model|encoder); lower fit_reward") as raised:
-        fit(source, PAIRS, ensemble=ensemble, optimizer=Optimizer(lr=1e30))
-    assert "\n" not in str(raised.value)
-
-
-def test_one_sided_lengths_are_warned_about(source):
-    sided = [replace(p, chosen=p.chosen + " and good and good and good and good") for p in TRAIN * 2] + HELD
-    with pytest.warns(UserWarning, match=r"the chosen response is the longer one in 78 of 80 pairs: .*fit_reward\.odin"):
-        fit(source, sided)
-
-
-@pytest.mark.parametrize(
-    ("tree", "words"),
-    [
-        ({"ensemble": {"kind": "lora"}, "odin": {}}, "odin needs heads that are fitted once"),
-        ({"ensemble": {"kind": "averaged"}, "odin": {}}, "ensemble.kind=averaged cannot have it"),
-        ({"ensemble": {"kind": "full", "members": 0}}, "there is no reward model to make"),
-        ({"ensemble": {"kind": "shared_encoder", "heads": 3, "init_scale": [1, 2]}}, "2 numbers for heads=3"),
-        ({"ensemble": {"kind": "shared_encoder", "init_scale": 0}}, "must be greater than 0"),
-        ({"ensemble": {"kind": "averaged", "members": 1}}, "greater than or equal to 2"),
-        ({"ensemble": {"kind": "lora", "first_share": 1.0}}, "less than 1"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(tree, words):
-    with pytest.raises(ValidationError) as raised:
-        FitReward.model_validate(tree)
-    assert words in str(raised.value)

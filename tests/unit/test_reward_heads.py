@@ -81,8 +81,8 @@ def test_dropout_is_drawn_per_head_and_in_training_only(tokenizer):
     module.train()
     trained = module.raw_scores(*batch)
     assert len({tuple(row) for row in trained.tolist()}) == 3
-    mean = torch.stack([module.raw_scores(*batch) for _ in range(4000)]).mean(dim=0)
-    torch.testing.assert_close(mean, module.eval().raw_scores(*batch), rtol=0, atol=0.1)
+    mean = torch.stack([module.raw_scores(*batch) for _ in range(1000)]).mean(dim=0)
+    torch.testing.assert_close(mean, module.eval().raw_scores(*batch), rtol=0, atol=0.15)
 
 
 def heads_without_dropout(module):
@@ -98,7 +98,10 @@ def test_a_frozen_encoder_has_no_gradient_and_no_dropout_of_its_own(tokenizer):
     assert module.training
     assert not any(part.training for part in module.encoder.modules())
     module.raw_scores(*encoded(tokenizer, module)).sum().backward()
-    assert {name for name, p in module.named_parameters() if p.grad is not None} == {"heads.weight", "heads.bias"}
+    assert {name for name, p in module.named_parameters() if p.grad is not None} == {
+        "heads.weight",
+        "heads.bias",
+    }
     module.freeze_encoder(False)
     module.train()
     assert module.encoder.training
@@ -143,11 +146,15 @@ def test_missing_heads_are_refused_with_both_shapes(tokenizer, tmp_path):
     file = tmp_path / "heads.safetensors"
     kept = {name: value[:2].contiguous() for name, value in load_file(file).items()}
     save_file(kept, file)
-    with pytest.raises(UserError, match=r"\[2, 16\], and \[3, 16\] were saved .*: heads are missing; fit the model again"):
+    with pytest.raises(
+        UserError, match=r"\[2, 16\], and \[3, 16\] were saved .*: heads are missing; fit the model again"
+    ):
         RewardHeads.load(tmp_path, 3)
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(UserError, match=r"heads\.safetensors is damaged .*; fit the model again"):
         RewardHeads.load(tmp_path, 3)
     file.unlink()
-    with pytest.raises(UserError, match=r"holds no heads\.safetensors: not a reward model; make one with fit-reward"):
+    with pytest.raises(
+        UserError, match=r"holds no heads\.safetensors: not a reward model; make one with fit-reward"
+    ):
         RewardHeads.load(tmp_path, 3)

@@ -77,7 +77,9 @@ def test_a_head_that_scores_all_alike_is_refused_by_its_number(model, bias):
     with torch.no_grad():
         model.members[0].heads.weight[1] = 0
         model.members[0].heads.bias[1] = bias
-    with pytest.raises(UserError, match=r"reward heads \[1\] give every reference response the same score") as raised:
+    with pytest.raises(
+        UserError, match=r"reward heads \[1\] give every reference response the same score"
+    ) as raised:
         model.calibrate(PROMPTS, RESPONSES)
     assert "fit_reward.epochs" in str(raised.value)
     assert model.scale.tolist() == [1, 1, 1]
@@ -111,7 +113,10 @@ def test_no_texts_have_no_scores(model, folder):
 
 def test_the_length_curve_takes_length_out_and_leaves_the_rest(tokenizer, tmp_path):
     both = RewardModel([Words(1.0, -0.5)], [tokenizer], 32)
-    prompts, responses = ["the room :"] * 60, [" fine" * (1 + i % 12) + (" good" if i % 7 < 3 else " bad ") for i in range(60)]
+    prompts, responses = (
+        ["the room :"] * 60,
+        [" fine" * (1 + i % 12) + (" good" if i % 7 < 3 else " bad ") for i in range(60)],
+    )
 
     def rho():
         return torch.corrcoef(torch.cat([both.reference.scores, both.reference.lengths[None]]))[2, :2].abs()
@@ -144,7 +149,10 @@ def test_the_reference_is_read_without_loading_a_member(model, folder):
 
 
 def test_a_model_in_bfloat16_is_near_the_one_in_float32(folder):
-    exact, coarse = (RewardModel.load(folder, precision=p).score(PROMPTS, RESPONSES).values for p in ("float32", "bfloat16"))
+    exact, coarse = (
+        RewardModel.load(folder, precision=p).score(PROMPTS, RESPONSES).values
+        for p in ("float32", "bfloat16")
+    )
     assert coarse.dtype == torch.float32
     assert 0 < (exact - coarse).abs().mean() < 0.1
 
@@ -171,7 +179,7 @@ def test_a_published_model_alone_scores_in_its_own_unit(tmp_path):
     from transformers import AutoModelForSequenceClassification
 
     path = published_folder(tmp_path)
-    model = RewardModel.published(path)
+    model = RewardModel.published(path, "score_pairs.model")
     logits = AutoModelForSequenceClassification.from_pretrained(path).eval()
     ids = torch.tensor([model.tokenizers[0](PROMPTS[0] + RESPONSES[0])["input_ids"]])
     with torch.no_grad():
@@ -183,8 +191,8 @@ def test_a_published_model_alone_scores_in_its_own_unit(tmp_path):
 # Folders that are not right
 
 
-def _edit_heads(path, keep):
-    save_file({name: value[:keep].contiguous() for name, value in load_file(path).items()}, path)
+def _keep(path, heads):
+    save_file({name: value[:heads].contiguous() for name, value in load_file(path).items()}, path)
 
 
 def _swap_words(folder):
@@ -212,8 +220,8 @@ def _cut(path):
         (lambda f: (f / "calibration.safetensors").unlink(), "", "holds no calibration.safetensors"),
         (lambda f: _cut(f / "reward.json"), "reward.json", "is damaged"),
         (lambda f: _cut(f / "calibration.safetensors"), "calibration.safetensors", "is damaged"),
-        (lambda f: _edit_heads(f / "calibration.safetensors", 2), "calibration.safetensors", "holds 2 of 3 heads: fit the model again"),
-        (lambda f: _edit_heads(f / "member_0/heads.safetensors", 1), "member_0/heads.safetensors", "heads are missing; fit the model again"),
+        (lambda f: _keep(f / "calibration.safetensors", 2), "calibration.safetensors", "holds 2 of 3 heads: fit the model"),
+        (lambda f: _keep(f / "member_0/heads.safetensors", 1), "member_0/heads.safetensors", "heads are missing; fit"),
         (lambda f: _cut(f / "member_1/heads.safetensors"), "member_1/heads.safetensors", "is damaged"),
         (lambda f: _cut(f / "member_1/model.safetensors"), "member_1", "a member is missing or damaged"),
         (lambda f: shutil.rmtree(f / "member_1"), "member_1", "a member is missing or damaged"),
