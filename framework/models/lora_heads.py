@@ -121,6 +121,12 @@ class LoraMember(Member):
         )
         self.head = ensemble.head(k)
 
+    def train(self, mode: bool = True) -> "LoraMember":
+        """The encoder is no module of this one, but its dropout is part of the fit."""
+        super().train(mode)
+        self.ensemble[0].encoder.train(mode)
+        return self
+
     def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "1 B"]:
         """What this member says."""
         return self.ensemble[0].score_one(self.k, input_ids, mask)

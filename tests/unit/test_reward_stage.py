@@ -11,7 +11,7 @@ from jobs.reward_job import RewardJob
 from jobs.workspace import Workspace
 
 
-class _Stop(Exception):
+class _StoppedError(Exception):
     pass
 
 
@@ -21,10 +21,10 @@ def _job(cfg, folder: Path) -> RewardJob:
 
     def run(job, progress):
         seen.append(job)
-        raise _Stop
+        raise _StoppedError
 
     made = Artifact(folder, "f", "s", {})
-    with pytest.raises(_Stop):
+    with pytest.raises(_StoppedError):
         stages.reward_stage(cfg, Workspace(folder / "out"), made, made, run=run)
     return seen[0]
 
