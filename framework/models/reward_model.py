@@ -204,7 +204,7 @@ class RewardModel:
         return model.to(device)
 
     @classmethod
-    def published(cls, path: str, field: str, device: str = "cpu", *, rows: int = 32) -> "RewardModel":
+    def published(cls, path: str, device: str = "cpu", *, field: str, rows: int = 32) -> "RewardModel":
         """A reward model published as sequence classification, alone: its scores are in its own unit.
 
         Args:

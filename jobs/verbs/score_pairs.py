@@ -169,7 +169,7 @@ def _model(cfg: Config, out: Path, shown: Bars) -> RewardModel:
         place = str(reward_chain(cfg, Workspace(out), shown.stage).path)
     if is_reward_model(place):
         return RewardModel.load(place, device(), rows=cfg.scorer_rows)
-    return RewardModel.published(place, "score_pairs.model", device(), rows=cfg.scorer_rows)
+    return RewardModel.published(place, device(), field="score_pairs.model", rows=cfg.scorer_rows)
 
 
 def _write_scores(

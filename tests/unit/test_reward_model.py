@@ -179,7 +179,7 @@ def test_a_published_model_alone_scores_in_its_own_unit(tmp_path):
     from transformers import AutoModelForSequenceClassification
 
     path = published_folder(tmp_path)
-    model = RewardModel.published(path, "score_pairs.model")
+    model = RewardModel.published(path, field="score_pairs.model")
     logits = AutoModelForSequenceClassification.from_pretrained(path).eval()
     ids = torch.tensor([model.tokenizers[0](PROMPTS[0] + RESPONSES[0])["input_ids"]])
     with torch.no_grad():
