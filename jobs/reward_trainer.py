@@ -3,8 +3,8 @@
 import json
 import logging
 import os
-import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,41 +49,46 @@ def _fit(job: RewardJob, spec: ClusterSpec) -> None:
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     fit = spec.fit
-    # Our own saves are the state of a fit, whatever runs it; what Ray Train keeps for itself is scratch.
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = TorchTrainer(
-            _work,
-            train_loop_config={"job": job, "threads": fit.threads},
-            torch_config=TorchConfig(backend="nccl" if fit.gpus else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=fit.replicas,
-                use_gpu=fit.gpus > 0,
-                resources_per_worker={"CPU": fit.cpus} | ({"GPU": fit.gpus} if fit.gpus else {}),
-                placement_strategy=spec.strategy,
-            ),
-            run_config=RunConfig(
-                name=job.out.name.strip("."),
-                storage_path=scratch,
-                failure_config=FailureConfig(max_failures=RESTARTS),
-            ),
-        )
-        failure = job.unfinished / FAILURE_FILE
-        failure.unlink(missing_ok=True)
-        try:
-            trainer.fit()
-        except Exception as error:
-            raise _told(failure) or _root_cause(error) from error
-        told = _told(failure)
-        if told:
-            raise told
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"job": job, "threads": fit.threads},
+        torch_config=TorchConfig(backend="nccl" if fit.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=fit.replicas,
+            use_gpu=fit.gpus > 0,
+            resources_per_worker={"CPU": fit.cpus} | ({"GPU": fit.gpus} if fit.gpus else {}),
+            placement_strategy=spec.strategy,
+        ),
+        run_config=RunConfig(
+            # Our own saves are the state of a fit, whatever runs it. What Ray Train notes must lie where all
+            # nodes see it, and under a new name: of an earlier attempt it would try to go on by itself.
+            name=f"attempt-{time.time_ns()}",
+            storage_path=str(job.unfinished / "ray_train"),
+            failure_config=FailureConfig(max_failures=RESTARTS),
+        ),
+    )
+    failure = job.unfinished / FAILURE_FILE
+    failure.unlink(missing_ok=True)
+    try:
+        trainer.fit()
+    except Exception as error:
+        raise _told(failure) or _root_cause(error) from error
+    told = _told(failure)
+    if told:
+        raise told
 
 
 def _work(config: dict[str, Any]) -> None:
     """What each worker does."""
     import ray.train
     import torch
+    from ray.train.torch import get_device
 
     torch.set_num_threads(config["threads"])
+    where = get_device()
+    if where.type == "cuda":
+        # Ray Train shows every worker all devices of its node; "cuda" must mean this worker's own.
+        torch.cuda.set_device(where)
     place, job = ray.train.get_context(), config["job"]
     try:
         fit_shard(job, Shard(place.get_world_rank(), place.get_world_size()), None)
