@@ -10,7 +10,8 @@ from torch import Tensor
 from actors.group import Group, Pending
 from actors.role import Role
 from framework.errors import RunError
-from framework.models.reward_model import RewardModel, read_reference
+from framework.models.reward_folder import read_reference
+from framework.models.reward_model import RewardModel
 from framework.types import Answers, ReferenceScores, Rollout
 
 Share = tuple[int, int]

@@ -40,9 +40,12 @@ from framework.types import ReferenceScores, Rollout
 from framework.worlds import World
 from framework.worlds.reviews import Reviews
 
-AROUND = {
+_AROUND = (
     "backend", "cluster", "seeds", "variants", "conditions", "baseline", "best_of_n", "score_pairs"
-}  # fmt: skip
+)  # fmt: skip
+BESIDE_A_FIT = {"save_every", "compare_on"}
+"""Settings of a reward fit that change nothing of the model."""
+AROUND: dict[str, Any] = {**dict.fromkeys(_AROUND, True), "fit_reward": BESIDE_A_FIT}
 """The machines, the study around a run, and what is measured beside it: they change no number of it."""
 
 

@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         verb.add_argument("--out", type=Path, help="the folder to write to")
         verb.add_argument("--seed", type=int, help="short for seed=N (demo: the seed of the study)")
-        if name in ("fit-reward", "train", "study", "demo"):
+        if name in ("fit-reward", "best-of-n", "score-pairs", "train", "study", "demo"):
             verb.add_argument(
                 "--address", help="of a Ray cluster: auto, or host:port; default: start one here"
             )
@@ -143,11 +143,11 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
     if options.verb == "score-pairs":
         from jobs.verbs.score_pairs import score_pairs
 
-        return score_pairs(cfg, out)
+        return score_pairs(cfg, out, options.address)
     if options.verb == "best-of-n":
         from jobs.verbs.best_of_n import best_of_n
 
-        return best_of_n(cfg, out, [*options.words, *seed])
+        return best_of_n(cfg, out, [*options.words, *seed], options.address)
     return single.stage(options.verb, cfg, out, [*options.words, *seed], getattr(options, "address", None))
 
 

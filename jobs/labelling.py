@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,12 @@ def pairs_stage(
         else:
             pairs, counts = read_pair_table(cfg.fit_reward.pairs, cfg.label.held_out, cfg.label.held_out_by)
             figures = counts.figures()
+            dropped = {name: figures[name] for name in ("identical", "empty", "parted") if figures[name]}
+            if dropped:
+                what = ", ".join(f"{count:.0f} {name}" for name, count in dropped.items())
+                warnings.warn(
+                    f"{cfg.fit_reward.pairs.path}: left out of {counts.rows} rows: {what}", stacklevel=2
+                )
         write_pairs(scratch / PAIRS_FILE, pairs, cfg.label.conversational)
         splits = split_record(pairs, cfg.label.held_out_by)
         (scratch / SPLITS_FILE).write_text(json.dumps(splits, indent=2) + "\n")

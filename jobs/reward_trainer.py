@@ -12,13 +12,14 @@ from typing import Any
 
 from cluster.plan import Node, explain, fit_bundles
 from cluster.session import connect
-from cluster.spec import ClusterSpec
+from cluster.spec import ClusterSpec, load_spec
 from framework.artifacts import write_text
+from framework.config import Config
 from framework.errors import GoldilocksError, PlacementError, RunError, UserError
 from framework.training.data_parallel import Shard
 from framework.training.fit_checkpoint import PROGRESS_FILE
 from framework.training.policy_fit import Progress
-from jobs.reward_job import RewardJob, Runner, fit_shard
+from jobs.reward_job import RewardJob, Runner, fit_here, fit_shard
 
 RESTARTS = 2
 """Times that a group with a dead worker is built again; it goes on from the last save."""
@@ -41,6 +42,16 @@ def on_ray_train(spec: ClusterSpec, address: str | None = None) -> Runner:
                 _fit(job, spec)
 
     return run
+
+
+def fitting_beside(cfg: Config, address: str | None) -> Runner:
+    """Who fits for a verb that found no reward model: this process, unless the layout has several workers for it.
+
+    One worker on Ray Train gives the same numbers as this process, and ten seconds later.
+    """
+    spec = load_spec(cfg.cluster)
+    several = cfg.backend == "ray" and spec.fit.replicas > 1
+    return on_ray_train(spec, address) if several else fit_here
 
 
 def _fit(job: RewardJob, spec: ClusterSpec) -> None:
@@ -90,13 +101,16 @@ def _work(config: dict[str, Any]) -> None:
         # Ray Train shows every worker all devices of its node; "cuda" must mean this worker's own.
         torch.cuda.set_device(where)
     place, job = ray.train.get_context(), config["job"]
+    failure = job.unfinished / FAILURE_FILE
+    if failure.is_file():
+        return  # begun again by Ray Train, and would come to the same end
     try:
         fit_shard(job, Shard(place.get_world_rank(), place.get_world_size()), None)
     except GoldilocksError as error:
-        # Told in a file and not raised: Ray Train would begin again, and come to the same end.
-        job.unfinished.mkdir(parents=True, exist_ok=True)
-        write_text(job.unfinished / FAILURE_FILE, json.dumps([type(error).__name__, str(error)]))
-    ray.train.report({"finished": True})
+        failure.parent.mkdir(parents=True, exist_ok=True)
+        write_text(failure, json.dumps([type(error).__name__, str(error)]))
+        if place.get_world_size() > 1:
+            raise  # the other workers may be waiting for this one: let Ray Train end them
 
 
 def _told(failure: Path) -> GoldilocksError | None:

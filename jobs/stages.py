@@ -7,11 +7,12 @@ run again; one whose folder holds something else says so.
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from framework.artifacts import Artifact, fingerprint, write_manifest, writing
-from framework.config import Config
+from framework.config import BESIDE_A_FIT, Config
 from framework.data.paths import expand
 from framework.data.prompts import PromptStream
 from framework.ensembles import Full
@@ -90,7 +91,7 @@ def reward_stage(
         assert policy is not None
         source = str(policy.path)
     parents = {"pairs": pairs} if settings.encoder or policy is None else {"policy": policy, "pairs": pairs}
-    stage = fingerprint(cfg.model_dump(mode="json", include={"seed", "fit_reward", "precision"}), parents)
+    stage = fingerprint(_reward_settings(cfg), parents)
     path = workspace.stage("reward", stage)
     done = finished(path, "reward", stage)
     if done:
@@ -111,6 +112,12 @@ def reward_stage(
         write_manifest(scratch, "reward", stage, parents, figures)
     forget_parts(job)
     return made(path, "reward")
+
+
+def _reward_settings(cfg: Config) -> dict[str, Any]:
+    """What decides a reward model, beside its inputs."""
+    kept = cfg.fit_reward.model_dump(mode="json", exclude=BESIDE_A_FIT)
+    return {"seed": cfg.seed, "precision": cfg.precision, "fit_reward": kept}
 
 
 def reward_chain(
@@ -134,8 +141,6 @@ def _placed(settings: FitReward) -> FitReward:
     tree = settings.model_dump()
     if settings.strength:
         tree["strength"]["model"] = _absolute(settings.strength.model)
-    if settings.compare_on:
-        tree["compare_on"]["path"] = _absolute(settings.compare_on.path)
     if isinstance(settings.ensemble, Full):
         tree["ensemble"]["published"] = [_absolute(place) for place in settings.ensemble.published]
     return FitReward.model_validate(tree)

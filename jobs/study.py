@@ -20,6 +20,7 @@ from framework.report.html import write_study_report
 from framework.training.policy_fit import Progress
 from jobs.best_of_n import SCORES_FILE, pool_stage, scores_stage
 from jobs.labelling import pairs_stage
+from jobs.reward_trainer import fitting_beside
 from jobs.stages import check_prompts, policy_stage, reward_stage
 from jobs.study_runners import Runners, open_runners
 from jobs.train import RunResult
@@ -153,7 +154,8 @@ def _begin(
     title = f"seed {cfg.seed}"
     policy = policy_stage(cfg, workspace, view.stage(f"{title}: fit-policy"))
     pairs = pairs_stage(cfg, workspace, policy, view.stage(f"{title}: label"))
-    reward = reward_stage(cfg, workspace, policy, pairs, view.stage(f"{title}: fit-reward {name}"))
+    fitted = view.stage(f"{title}: fit-reward {name}")
+    reward = reward_stage(cfg, workspace, policy, pairs, fitted, fitting_beside(cfg, runners.address))
     future = runners.submit(cfg, run, policy, reward, view.run(f"{title}: train {name}", cfg.steps))
     return _Begun(cfg, name, run, policy, reward, future)
 
@@ -184,13 +186,16 @@ def _wait(begun: list[_Begun], runners: Runners, view: StudyView) -> list[RunRes
         runners.relay()
         _raise_failure(begun)
         show(len(begun) - len(waiting), len(begun), {})
-    return [started.future.result() for started in begun]
+    return [
+        RunResult(started.run, False, None) if started.future.cancelled() else started.future.result()
+        for started in begun
+    ]
 
 
 def _raise_failure(begun: list[_Begun]) -> None:
     """Raise what stopped a run, now and not after all the others have begun."""
     for started in begun:
-        if started.future.done():
+        if started.future.done() and not started.future.cancelled():
             started.future.result()
 
 

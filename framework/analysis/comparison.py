@@ -208,12 +208,22 @@ def measure_run(run: Run) -> Measured:
 
 def _win_rate(own: Measured, rival: Measured) -> float | None:
     rates = [
-        float((mine[:, None] > theirs).mean() + (mine[:, None] == theirs).mean() / 2)
+        _wins(mine, theirs)
         for key, (prompt, mine) in own.judged.items()
         for other, theirs in [rival.judged.get(key, ("", mine))]
         if other == prompt
     ]
     return float(np.mean(rates)) if rates else None
+
+
+def _wins(mine: Float[np.ndarray, "n"], theirs: Float[np.ndarray, "m"]) -> float:
+    """Share of pairs of samples that `mine` wins. Samples of one number were drawn with one set of random numbers:
+    such pairs are left out, since two independent samples are meant."""
+    won = (mine[:, None] > theirs) + (mine[:, None] == theirs) / 2
+    apart = np.ones(won.shape, dtype=np.bool_)
+    if won.shape[0] == won.shape[1] > 1:
+        np.fill_diagonal(apart, False)
+    return float(won[apart].mean())
 
 
 def _differences(own: Figures, rival: Figures | None) -> Figures:

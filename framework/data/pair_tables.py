@@ -56,7 +56,7 @@ class PairCounts:
     identical: int
     """Rows dropped because both responses are the same text."""
     empty: int
-    """Rows dropped because a response has no text."""
+    """Rows dropped because a response has no text, and gold has not judged it either."""
     parted: int
     """Rows dropped because the conversations part before the last reply."""
     chosen_longer: float
@@ -144,9 +144,14 @@ def _trio(source: TableSource, row: int, values: dict[str, object], texts: tuple
     fault: Fault | None = None
     if chosen == rejected:
         fault = "identical"
-    elif not chosen.strip() or not rejected.strip():
+    elif not (chosen.strip() and rejected.strip()) and not _judged(others):
         fault = "empty"
     return Trio(row, prompt, chosen, rejected, others, fault)
+
+
+def _judged(others: Mapping[str, object]) -> bool:
+    """Whether gold has scored both responses: an empty one is then a sample, as `label` writes it, and no gap."""
+    return all(isinstance(others.get(name), int | float) for name in ("gold_chosen", "gold_rejected"))
 
 
 def _replies(

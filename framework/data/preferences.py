@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from framework.component import Component
 from framework.errors import UserError
@@ -79,6 +79,15 @@ class Label(Component):
     """Prompts sampled at a time."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Tokens per response; None: as in training."""
+
+    @model_validator(mode="after")
+    def _held_out_responses_are_not_trained_on(self) -> "Label":
+        if self.samples_per_prompt > 2 and self.held_out_by == "pair":
+            raise ValueError(
+                f"samples_per_prompt={self.samples_per_prompt} puts a response into several pairs, and held-out ones "
+                "would be trained on: set held_out_by=prompt"
+            )
+        return self
 
 
 def divided_key(pair: Pair, by: Divider) -> str:

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from framework.models.encoders import load_encoder, pooled, reads_last_token
 from framework.models.huggingface import HfModel
-from framework.models.reward_heads import BIDIRECTIONAL, Member, load_encoder, load_heads, pooled, save_heads
+from framework.models.reward_heads import Member, load_heads, save_heads
 
 
 class LoraHeads(Member):
@@ -22,7 +23,7 @@ class LoraHeads(Member):
 
         super().__init__()
         width = encoder.config.hidden_size
-        self.causal = encoder.config.model_type not in BIDIRECTIONAL
+        self.causal = reads_last_token(encoder.config.model_type)
         settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear")
         self.encoder: HfModel = get_peft_model(encoder, settings, adapter_name=_adapter(0))
         for k in range(1, num_heads):
@@ -57,7 +58,8 @@ class LoraHeads(Member):
         # Only an adapter that is being fitted may ask for gradients.
         self.encoder.set_adapter(_adapter(k), inference_mode=not torch.is_grad_enabled())
         features = pooled(self.encoder, input_ids, mask, self.causal)
-        return self.head(k)(features.to(self.head(k).weight.dtype)).float().T
+        with torch.autocast(features.device.type, enabled=False):  # as in RewardHeads
+            return self.head(k)(features.to(self.head(k).weight.dtype)).float().T
 
     def save(self, folder: Path) -> None:
         """Write the encoder in Hugging Face layout, adapters in peft's, and all heads in one file."""

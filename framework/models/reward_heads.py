@@ -3,7 +3,6 @@
 Source: Ahmed et al. 2024 (arXiv 2406.01013): r_k(x, y) = H_k(F(x, y)).
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from framework.data.paths import expand
 from framework.errors import UserError
+from framework.models.encoders import load_encoder, pooled, reads_last_token
 from framework.models.huggingface import HfModel
 
 HEADS_FILE = "heads.safetensors"
@@ -68,7 +67,7 @@ class RewardHeads(Member):
         nn.init.zeros_(self.heads.bias)
         self.dropout = dropout
         self.frozen_encoder = False
-        self.causal = encoder.config.model_type not in BIDIRECTIONAL
+        self.causal = reads_last_token(encoder.config.model_type)
 
     @property
     def num_heads(self) -> int:
@@ -92,11 +91,16 @@ class RewardHeads(Member):
     def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
         """What each head says before calibration: what the Bradley-Terry loss sees."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_encoder):
-            features = self.features(input_ids, mask).to(self.heads.weight.dtype)
-        if self.dropout and self.training:
-            each = F.dropout(features.expand(self.num_heads, *features.shape), self.dropout)
-            return (torch.einsum("kbh,kh->kb", each, self.heads.weight) + self.heads.bias[:, None]).float()
-        return self.heads(features).float().T
+            features = self.features(input_ids, mask)
+        # Outside of autocast: scores rounded to bfloat16 would tie, and disagree by their rounding.
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.to(self.heads.weight.dtype)
+            if self.dropout and self.training:
+                each = F.dropout(features.expand(self.num_heads, *features.shape), self.dropout)
+                scores = torch.einsum("kbh,kh->kb", each, self.heads.weight) + self.heads.bias[:, None]
+            else:
+                scores = self.heads(features).T
+        return scores.float()
 
     @torch.no_grad()
     def keep_heads(self, count: int) -> None:
@@ -123,20 +127,6 @@ class RewardHeads(Member):
         return module
 
 
-def pooled(
-    encoder: HfModel, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"], causal: bool
-) -> Float[Tensor, "B H"]:
-    """One vector per right-padded text: the last real token's state if causal, else the mean."""
-    if causal:
-        # Right padding cannot be seen by real tokens under causal attention.
-        states = encoder(input_ids=input_ids, use_cache=False).last_hidden_state
-        last = mask.sum(dim=1).clamp(min=1) - 1
-        return states[torch.arange(len(states), device=states.device), last]
-    states = encoder(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
-    weights = mask.unsqueeze(-1).to(states.dtype)
-    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
-
-
 def save_heads(heads: nn.Linear, folder: Path) -> None:
     """Write weight [K, H] and bias [K] as float32."""
     tensors = {"weight": heads.weight, "bias": heads.bias}
@@ -151,7 +141,7 @@ def load_heads(heads: nn.Linear, folder: Path) -> None:
     """
     if not (folder / HEADS_FILE).exists():
         raise UserError(f"{folder} holds no {HEADS_FILE}: not a reward model; make one with fit-reward")
-    tensors = read_tensors(folder / HEADS_FILE)
+    tensors = read_tensors(folder / HEADS_FILE, ("weight", "bias"))
     if tensors["weight"].shape != heads.weight.shape:
         found, wanted = list(tensors["weight"].shape), list(heads.weight.shape)
         raise UserError(
@@ -163,41 +153,17 @@ def load_heads(heads: nn.Linear, folder: Path) -> None:
         heads.bias.copy_(tensors["bias"])
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """What a safetensors file of a reward model holds.
+def read_tensors(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """What a safetensors file of a reward model holds, `names` among it.
 
     Raises:
-        UserError: the file is cut short or damaged.
+        UserError: the file is cut short or damaged, or lacks one of the names.
     """
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path} is damaged ({error}); fit the model again") from error
-
-
-def is_causal(path: str | Path) -> bool:
-    """Whether the encoder of a hub id or folder is read at its last token."""
-    from transformers import AutoConfig  # slow to import: see causal.py
-
-    return AutoConfig.from_pretrained(expand(str(path))).model_type not in BIDIRECTIONAL
-
-
-def load_encoder(path: str | Path, dtype: torch.dtype = torch.float32) -> HfModel:
-    """The backbone of a Hugging Face model, without language-model head or pooler."""
-    from transformers import AutoModel  # slow to import: see causal.py
-
-    folder = expand(str(path))
-    return AutoModel.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, **_encoder_options(Path(folder))
-    )
-
-
-def _encoder_options(folder: Path) -> dict[str, bool]:
-    """BERT-like models carry a pooler we do not use; asking for none keeps its weights out."""
-    config = folder / "config.json"
-    kind = json.loads(config.read_text()).get("model_type") if config.exists() else None
-    return {"add_pooling_layer": False} if kind in BIDIRECTIONAL - {"modernbert", "distilbert"} else {}
-
-
-BIDIRECTIONAL = {"bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "modernbert"}
-"""Model types whose attention sees both ways; all others are read at their last token."""
+    absent = [name for name in names if name not in tensors]
+    if absent:
+        raise UserError(f"{path} lacks {', '.join(absent)}: it is damaged; fit the model again")
+    return tensors

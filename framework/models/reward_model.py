@@ -11,26 +11,30 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from framework.data.paths import expand
 from framework.errors import RunError, UserError
-from framework.length_curve import LengthCurve
+from framework.length_curve import LengthCurve, text_lengths
 from framework.models.encoding import pad_right, tokenize_texts
 from framework.models.huggingface import HfTokenizer
-from framework.models.lora_heads import LoraHeads
 from framework.models.published import PublishedReward
-from framework.models.reward_heads import Member, RewardHeads, read_tensors
-from framework.models.tokenizer import load_tokenizer, tokenizer_hash
+from framework.models.reward_folder import (
+    CALIBRATION_FILE,
+    SETTINGS_FILE,
+    load_member,
+    load_tokenizers,
+    member_record,
+    read_settings,
+)
+from framework.models.reward_heads import Member
+from framework.models.tokenizer import tokenizer_hash
 from framework.types import ReferenceScores
-
-SETTINGS_FILE, CALIBRATION_FILE = "reward.json", "calibration.safetensors"
 
 
 @dataclass(frozen=True)
@@ -111,14 +115,16 @@ class RewardModel:
             num_cut += cut
         return torch.cat(parts, dim=1), num_cut
 
-    def calibrate(self, prompts: Sequence[str], responses: Sequence[str], by_length: bool = False) -> None:
+    def calibrate(self, prompts: Sequence[str], responses: Sequence[str], by_length: bool = False) -> int:
         """Set centre and scale, and with `by_length` the length curve, from reference responses.
+
+        Returns how many of the texts were cut.
 
         Raises:
             UserError: a head scores every reference response alike, so it has no scale.
         """
-        raw, _ = self.raw_scores(prompts, responses)
-        lengths = _lengths(responses)
+        raw, num_cut = self.raw_scores(prompts, responses)
+        lengths = text_lengths(responses)
         self.length_curve = LengthCurve.fit(lengths, raw) if by_length else None
         raw = self._less_length(raw, responses)
         centre, scale = raw.mean(dim=1), raw.std(dim=1, correction=0)
@@ -133,6 +139,7 @@ class RewardModel:
             )
         self.centre, self.scale = centre, scale
         self._reference = ReferenceScores((raw - centre[:, None]) / scale[:, None], lengths)
+        return num_cut
 
     def to(self, device: str) -> "RewardModel":
         """The same model with its members on `device`, in evaluation mode and without gradients."""
@@ -153,7 +160,7 @@ class RewardModel:
                     "folder": place,
                     "heads": member.num_heads,
                     "tokenizer": tokenizer_hash(tokenizer),
-                    **_kind(member),
+                    **member_record(member),
                 }
             )
         settings = {"heads": self.num_heads, "max_tokens": self.max_tokens, "members": records}
@@ -189,12 +196,12 @@ class RewardModel:
                 saved with.
         """
         folder = Path(expand(str(folder)))
-        settings, tensors = _read_settings(folder)
+        settings, tensors = read_settings(folder)
         records = settings["members"]
         first, last = (len(records) * (share[0] + i) // share[1] for i in (0, 1))
         starts = [sum(r["heads"] for r in records[:i]) for i in (first, last)]
-        members = [_load_member(folder / r["folder"], r) for r in records[first:last]]
-        tokenizers = _load_tokenizers(folder, records[first:last])
+        members = [load_member(folder / r["folder"], r) for r in records[first:last]]
+        tokenizers = load_tokenizers(folder, records[first:last], members)
         model = cls(members, tokenizers, settings["max_tokens"], rows=rows, precision=precision)
         heads, model.first_head = slice(*starts), starts[0]
         model.centre, model.scale = tensors["centre"][heads], tensors["scale"][heads]
@@ -215,10 +222,12 @@ class RewardModel:
 
     def _raw_pass(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[Float[Tensor, "K B"], int]:
         """One forward pass of every member; members with one tokenizer read the same ids."""
-        seen: dict[tuple[int, bool], tuple[Tensor, Tensor, int]] = {}
+        seen: dict[tuple[int, bool, int], tuple[Tensor, Tensor, int]] = {}
         scores = []
         for member, tokenizer in zip(self.members, self.tokenizers, strict=True):
-            key = (id(tokenizer), member.causal)
+            # A published member closes and cuts texts in its own way, whatever tokenizer it shares.
+            own = id(member) if isinstance(member, PublishedReward) else 0
+            key = (id(tokenizer), member.causal, own)
             if key not in seen:
                 rows, num_cut = self._tokenize(member, tokenizer, prompts, responses)
                 seen[key] = (*pad_right(rows), num_cut)
@@ -240,81 +249,4 @@ class RewardModel:
         return tokenize_texts(tokenizer, prompts, responses, self.max_tokens, end)
 
     def _less_length(self, raw: Float[Tensor, "K B"], responses: Sequence[str]) -> Float[Tensor, "K B"]:
-        return raw if self.length_curve is None else raw - self.length_curve(_lengths(responses))
-
-
-def read_reference(folder: str | Path) -> ReferenceScores:
-    """The reference scores of the reward model in a folder, without loading any member."""
-    _, tensors = _read_settings(Path(expand(str(folder))))
-    return ReferenceScores(tensors["reference_scores"], tensors["reference_lengths"])
-
-
-def is_reward_model(folder: str | Path) -> bool:
-    """Whether `load` has something to read there."""
-    return Path(expand(str(folder)), SETTINGS_FILE).is_file()
-
-
-def _lengths(responses: Sequence[str]) -> Float[Tensor, "N"]:
-    return torch.tensor([float(len(response)) for response in responses])
-
-
-def _kind(member: Member) -> dict[str, Any]:
-    """What `_load_member` must know beside the member's own files."""
-    if isinstance(member, LoraHeads):
-        settings = member.encoder.peft_config["adapter_0"]
-        return {"kind": "lora", "rank": settings.r, "alpha": settings.lora_alpha}
-    return {"kind": "published" if isinstance(member, PublishedReward) else "heads"}
-
-
-def _load_member(folder: Path, record: dict[str, Any]) -> Member:
-    try:
-        match record["kind"]:
-            case "heads":
-                return RewardHeads.load(folder, record["heads"])
-            case "lora":
-                return LoraHeads.load(folder, record["heads"], record["rank"], record["alpha"])
-            case "published":
-                return PublishedReward.load(folder)
-            case kind:
-                raise UserError(f"{folder}: a member of kind {kind!r} is not known to this version")
-    except UserError:
-        raise
-    except (OSError, ValueError, SafetensorError) as error:  # transformers and peft raise any of them
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{folder}: a member is missing or damaged ({reason}); fit the model again"
-        ) from error
-
-
-def _load_tokenizers(folder: Path, records: Sequence[dict[str, Any]]) -> list[HfTokenizer]:
-    """One per member; members saved with the same tokenizer share one object, and so its work."""
-    shared: dict[str, HfTokenizer] = {}
-    for record in records:
-        if record["tokenizer"] in shared:
-            continue
-        place = folder / record["folder"]
-        tokenizer = load_tokenizer(place, needs_end=False)
-        if tokenizer_hash(tokenizer) != record["tokenizer"]:
-            raise UserError(
-                f"{place}: the tokenizer there is not the one this reward model was saved with: "
-                "put its own back, or fit the model again"
-            )
-        shared[record["tokenizer"]] = tokenizer
-    return [shared[record["tokenizer"]] for record in records]
-
-
-def _read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    for name in (SETTINGS_FILE, CALIBRATION_FILE):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} holds no {name}: not a reward model; make one with fit-reward")
-    try:
-        settings = json.loads((folder / SETTINGS_FILE).read_text())
-    except ValueError as error:
-        raise UserError(f"{folder / SETTINGS_FILE} is damaged ({error}); fit the model again") from error
-    tensors = read_tensors(folder / CALIBRATION_FILE)
-    heads = sum(record["heads"] for record in settings["members"])
-    if len(tensors["centre"]) != heads:
-        raise UserError(
-            f"{folder / CALIBRATION_FILE} holds {len(tensors['centre'])} of {heads} heads: fit the model again"
-        )
-    return settings, tensors
+        return raw if self.length_curve is None else raw - self.length_curve(text_lengths(responses))

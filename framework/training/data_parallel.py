@@ -37,6 +37,11 @@ class Shard:
         parts[self.rank] = scores + (self.size - 1) * (scores - scores.detach())
         return torch.cat(parts, dim=1)
 
+    def wait(self) -> None:
+        """Until every process has come here."""
+        if self.size > 1:
+            dist.barrier()
+
     @property
     def leads(self) -> bool:
         """Whether this process writes files."""

@@ -19,6 +19,7 @@ class FitState:
 
     step: int = 0
     losses: list[float] = field(default_factory=list)
+    finished: bool = False
 
 
 class FitCheckpoints:
@@ -37,7 +38,7 @@ class FitCheckpoints:
         module.load_state_dict(load_file(place / WEIGHTS_FILE))
         if not record["finished"]:
             engine.load(place)
-        return FitState(record["step"], record["losses"])
+        return FitState(record["step"], record["losses"], record["finished"])
 
     def save(self, name: str, state: FitState, module: nn.Module, engine: Engine, finished: bool) -> None:
         """Write the part down; a finished one needs no optimiser."""

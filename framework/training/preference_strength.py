@@ -44,7 +44,7 @@ def apply_strength(
     the pairs.
 
     Args:
-        strength: mean over heads of score(chosen) - score(rejected), in standard deviations of each head.
+        strength: mean over heads of score(chosen) - score(rejected), raw: log-odds by Bradley-Terry.
     """
     assert len(pairs) == len(strength)
     train = np.array([i for i, pair in enumerate(pairs) if pair.split == "train"], dtype=int)

@@ -11,7 +11,7 @@ import numpy as np
 from framework.analysis.reward_quality import compare, disagreement, head_correlation, held_out_quality
 from framework.data.augment import augment
 from framework.data.preferences import Pair
-from framework.data.tables import read_columns
+from framework.data.tables import TableSource, read_rows
 from framework.errors import UserError
 from framework.models.published import PublishedReward
 from framework.models.reward_heads import RewardHeads
@@ -22,7 +22,7 @@ from framework.training.data_parallel import Shard
 from framework.training.fit_checkpoint import FitCheckpoints
 from framework.training.policy_fit import Progress
 from framework.training.preference_strength import apply_strength
-from framework.training.reward_fitter import RewardFitter
+from framework.training.reward_fitter import RewardFitter, refuse_cut
 from framework.training.reward_settings import FitReward
 
 
@@ -50,7 +50,8 @@ def fit_reward(
     In a fit over several processes all come to the same model; only the first need write it.
 
     Raises:
-        UserError: fewer training pairs than one batch, no held-out pairs, or labels on one side only.
+        UserError: fewer training pairs than one batch, no held-out pairs, too many texts to be cut, or
+            weights that are all 0.
         RunError: a loss or a gradient that is not finite.
     """
     train, held = split_pairs(pairs)
@@ -78,8 +79,10 @@ def fit_reward(
         members, tokenizers, settings.max_tokens, rows=setting.rows, precision=setting.precision
     ).to(setting.device)
     prompts, responses = [p.prompt for p in held] * 2, [p.chosen for p in held] + [p.rejected for p in held]
-    model.calibrate(prompts, responses, by_length=settings.length_calibration)
-    figures, quality = measure(model, held, settings)
+    cut = model.calibrate(prompts, responses, by_length=settings.length_calibration)
+    refuse_cut(cut, len(responses), settings, "held-out texts")
+    counted |= {"cut_training": float(fitter.pairs.num_cut), "cut_held_out": float(cut)}
+    figures, quality = measure(model, held)
     losses = {"loss": float(np.mean(fitter.losses))} if fitter.losses else {}
     return model, losses | counted | figures, quality
 
@@ -108,10 +111,12 @@ def prepare_pairs(
     pairs = list(train)
     if settings.strength:
         judge = RewardModel.load(settings.strength.model, setting.device, rows=setting.rows)
-        prompts = [p.prompt for p in pairs]
-        chosen = judge.score(prompts, [p.chosen for p in pairs]).values.mean(dim=0)
-        rejected = judge.score(prompts, [p.rejected for p in pairs]).values.mean(dim=0)
-        pairs, changed = apply_strength(pairs, (chosen - rejected).numpy(), settings.strength)
+        prompts, chosen, rejected = zip(*((p.prompt, p.chosen, p.rejected) for p in pairs), strict=True)
+        # Raw scores: their differences are log-odds, which is what targets and margins are made of.
+        won, cut = judge.raw_scores(prompts, chosen)
+        lost, more = judge.raw_scores(prompts, rejected)
+        refuse_cut(cut + more, 2 * len(pairs), settings, "texts for fit_reward.strength")
+        pairs, changed = apply_strength(pairs, (won - lost).mean(dim=0).numpy(), settings.strength)
         counted |= {f"strength_{name}": float(count) for name, count in changed.items()}
     if settings.augment:
         pairs, added = augment(pairs, settings.augment.share, setting.seed)
@@ -119,36 +124,61 @@ def prepare_pairs(
     return pairs, counted | {"training_pairs": float(len(pairs))}
 
 
-def measure(
-    model: RewardModel, held: Sequence[Pair], settings: FitReward
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Figures on held-out pairs, and with `compare_on` on a trained policy's responses too."""
+def measure(model: RewardModel, held: Sequence[Pair]) -> tuple[dict[str, float], dict[str, Any]]:
+    """Figures on held-out pairs: those that are one number, and all of them."""
     prompts = [p.prompt for p in held]
     chosen, _ = model.raw_scores(prompts, [p.chosen for p in held])
     rejected, _ = model.raw_scores(prompts, [p.rejected for p in held])
-    known = all(np.isfinite(p.gold_chosen) for p in held)
-    quality = held_out_quality(
-        chosen.numpy(),
-        rejected.numpy(),
-        np.array([p.target for p in held]),
-        np.array([p.flipped for p in held]) if known else None,
-    )
+    known = all(np.isfinite([p.gold_chosen, p.gold_rejected]).all() for p in held)
+    target = np.array([p.target for p in held])
+    flipped = np.array([p.flipped for p in held]) if known else None
+    # sigmoid(lead) is a probability for raw scores alone; who is right is asked of the scores that are served.
+    quality = held_out_quality(chosen.numpy(), rejected.numpy(), target, flipped)
+    served = [
+        model.score(prompts, [getattr(p, side) for p in held]).values for side in ("chosen", "rejected")
+    ]
+    right = held_out_quality(served[0].numpy(), served[1].numpy(), target, flipped)
+    quality |= {name: value for name, value in right.items() if "accuracy" in name}
     reference = model.reference.scores.numpy()
     quality |= {
         "head_correlation": head_correlation(reference),
         "disagreement": disagreement(reference),
         "held_out_pairs": len(held),
     }
-    if settings.compare_on:
-        rows = read_columns(settings.compare_on, ["prompt", "response"])
-        scored = model.score([r["prompt"] for r in rows], [r["response"] for r in rows])
-        quality |= compare(reference, scored.values.numpy())
     figures = {
         name: float(value)
         for name, value in quality.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
     return figures, quality
+
+
+def policy_responses(source: TableSource) -> tuple[list[str], list[str]]:
+    """Prompts and responses of a table; a policy may say nothing, so a response may be empty.
+
+    Raises:
+        UserError: no such table or column, or a value that is no text.
+    """
+    rows = read_rows(source, ["prompt", "response"])
+    for number, row in rows:
+        for name, value in row.items():
+            if not isinstance(value, str):
+                raise UserError(
+                    f"{source.path} row {number}: column {name!r} holds no text; mend or drop the row"
+                )
+    return [str(row["prompt"]) for _, row in rows], [str(row["response"]) for _, row in rows]
+
+
+def compare_on(
+    model: RewardModel, prompts: Sequence[str], responses: Sequence[str]
+) -> dict[str, float | None]:
+    """How the heads agree on a policy's responses beside the reference responses, and how many were cut or empty."""
+    scored = model.score(prompts, responses)
+    return compare(model.reference.scores.numpy(), scored.values.numpy()) | {
+        "responses": float(len(responses)),
+        "empty": float(sum(not response.strip() for response in responses)),
+        "cut": float(scored.num_cut),
+    }
 
 
 def _check_size(settings: FitReward, train: Sequence[Pair], shard: Shard) -> None:
@@ -159,8 +189,10 @@ def _check_size(settings: FitReward, train: Sequence[Pair], shard: Shard) -> Non
     if bounds and fewest < settings.batch:
         raise UserError(
             f"{fewest} training pairs are fewer than fit_reward.batch={settings.batch}: "
-            "raise label.pairs or lower the batch"
+            "give more pairs (label.pairs) or lower the batch"
         )
+    if not any(p.weight > 0 for p in train):
+        raise UserError("every training pair has weight 0: there is nothing to fit; mend the column `weight`")
     if settings.batch % shard.size:
         raise UserError(
             f"fit_reward.batch={settings.batch} does not divide into {shard.size} workers: "

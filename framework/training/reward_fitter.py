@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from framework.data.preferences import Pair
 from framework.ensembles.recipe import Part
 from framework.errors import RunError, UserError
+from framework.models.encoders import load_encoder, reading
 from framework.models.encoding import pad_right, tokenize_texts
 from framework.models.huggingface import HfTokenizer
-from framework.models.reward_heads import Member, RewardHeads, is_causal, load_encoder
+from framework.models.reward_heads import Member, RewardHeads
 from framework.precision import Precision
 from framework.preference import preference_loss
 from framework.seeding import derive, numpy_generator
@@ -38,6 +39,8 @@ class EncodedPairs:
     weight: Float[Tensor, "N"]
     lengths: Float[Tensor, "N two"]
     """Characters of the chosen and the rejected response."""
+    num_cut: int
+    """Texts that lost their start."""
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -66,7 +69,7 @@ class RewardFitter:
         self.shard, self.checkpoints = shard or Shard(), checkpoints or FitCheckpoints(None)
         self.progress = progress
         self.parts = settings.ensemble.parts()
-        self.pairs = encode_pairs(tokenizer, pairs, settings, is_causal(source))
+        self.pairs = encode_pairs(tokenizer, pairs, settings, *reading(source))
         self.total_steps = sum(self.steps(part) for part in self.parts.values())
         self.done_steps = 0
         self.losses: list[float] = []
@@ -100,6 +103,7 @@ class RewardFitter:
         total, share = self.steps(part), self._share(part)
         engine = self._engine(module, part, total)
         state = self.checkpoints.load(name, module, engine)
+        self.shard.wait()  # until all have read it: the first process is about to write there
         counts = self._counts(module, part)
         module.train()
         while state.step < total:
@@ -118,7 +122,8 @@ class RewardFitter:
             if state.step % settings.save_every == 0 and state.step < total:
                 self.checkpoints.save(name, state, module, engine, finished=False)
         module.eval()
-        self.checkpoints.save(name, state, module, engine, finished=True)
+        if not state.finished:
+            self.checkpoints.save(name, state, module, engine, finished=True)
         self.done_steps += total
         self.losses.append(sum(tail := state.losses[-max(1, total // 10) :]) / len(tail))
 
@@ -190,21 +195,30 @@ class RewardFitter:
 
 
 def encode_pairs(
-    tokenizer: HfTokenizer, pairs: Sequence[Pair], settings: FitReward, causal: bool
+    tokenizer: HfTokenizer,
+    pairs: Sequence[Pair],
+    settings: FitReward,
+    causal: bool,
+    positions: int | None = None,
 ) -> EncodedPairs:
     """Token rows and labels of the pairs.
 
+    Args:
+        positions: tokens that the encoder can take; None where it has no limit.
+
     Raises:
-        UserError: too many texts are longer than `settings.max_tokens`.
+        UserError: too many texts are longer than `settings.max_tokens`, or one is longer than `positions`.
     """
     end = tokenizer.eos_token_id if causal else None
     prompts = [p.prompt for p in pairs] * 2
     responses = [p.chosen for p in pairs] + [p.rejected for p in pairs]
     rows, num_cut = tokenize_texts(tokenizer, prompts, responses, settings.max_tokens, end)
-    if num_cut > settings.max_cut_share * len(rows):
+    refuse_cut(num_cut, len(rows), settings, "training texts")
+    longest = max((len(row) for row in rows), default=0)
+    if positions is not None and longest > positions:
         raise UserError(
-            f"{num_cut} of {len(rows)} texts are longer than fit_reward.max_tokens={settings.max_tokens}: "
-            "raise it, or fit_reward.max_cut_share to accept the cut"
+            f"a text has {longest} tokens, and the encoder takes {positions}: lower "
+            f"fit_reward.max_tokens={settings.max_tokens} to that"
         )
     return EncodedPairs(
         chosen=rows[: len(pairs)],
@@ -213,7 +227,17 @@ def encode_pairs(
         margin=torch.tensor([p.margin for p in pairs], dtype=torch.float32),
         weight=torch.tensor([p.weight for p in pairs], dtype=torch.float32),
         lengths=torch.tensor([[float(len(p.chosen)), float(len(p.rejected))] for p in pairs]).reshape(-1, 2),
+        num_cut=num_cut,
     )
+
+
+def refuse_cut(num_cut: int, count: int, settings: FitReward, what: str) -> None:
+    """Raise a UserError where too many of `count` texts had to be cut."""
+    if num_cut > settings.max_cut_share * count:
+        raise UserError(
+            f"{num_cut} of {count} {what} are longer than fit_reward.max_tokens={settings.max_tokens}: "
+            "raise it, or fit_reward.max_cut_share to accept the cut"
+        )
 
 
 @lru_cache(maxsize=2)

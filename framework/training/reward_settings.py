@@ -47,10 +47,15 @@ class FitReward(Component):
     """Optimiser steps between saves of an unfinished fit."""
 
     @model_validator(mode="after")
-    def _odin_has_linear_heads(self) -> "FitReward":
+    def _options_have_a_fit(self) -> "FitReward":
         if self.odin is not None and self.ensemble.kind in ("lora", "averaged"):
             raise ValueError(
                 f"odin needs heads that are fitted once: ensemble.kind={self.ensemble.kind} cannot have it; "
                 "take single, shared_encoder or full"
+            )
+        unused = [name for name in ("odin", "augment", "strength") if getattr(self, name) is not None]
+        if unused and not self.ensemble.parts():
+            raise ValueError(
+                f"{unused[0]} changes a fit, and with ensemble.members=0 nothing is fitted: leave it out"
             )
         return self

@@ -34,6 +34,6 @@ class Par(Component):
         answers: Float[Tensor, "B M"] | None,
         reference: ReferenceRewards,
     ) -> Float[Tensor, "B"]:
-        """`mean over answers of sigmoid(reward - answer)`, a probability."""
+        """`mean over answers of sigmoid(reward - answer)`, between 0 and 1."""
         assert answers is not None and answers.shape[1] == self.answers
         return torch.sigmoid(reward.unsqueeze(1) - answers).mean(dim=1)

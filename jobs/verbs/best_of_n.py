@@ -13,12 +13,13 @@ from framework.config import Config
 from framework.report.best_of_n import write_best_of_n_report
 from jobs.best_of_n import aggregations, curves_of, load_scores, pool_stage, scores_stage, settings_of
 from jobs.labelling import pairs_stage
+from jobs.reward_trainer import fitting_beside
 from jobs.stages import check_prompts, policy_stage, reward_stage
 from jobs.verbs.show import bars, closing, console
 from jobs.workspace import Workspace
 
 
-def best_of_n(cfg: Config, out: Path, words: Sequence[str]) -> int:
+def best_of_n(cfg: Config, out: Path, words: Sequence[str], address: str | None = None) -> int:
     """Make the stages that are missing, print the table, write the figures and the page into `out`.
 
     `words` are the command line, for the next command to run.
@@ -28,7 +29,8 @@ def best_of_n(cfg: Config, out: Path, words: Sequence[str]) -> int:
     with bars() as shown:
         policy = policy_stage(cfg, workspace, shown.stage("fit-policy"))
         pairs = pairs_stage(cfg, workspace, policy, shown.stage("label"))
-        reward = reward_stage(cfg, workspace, policy, pairs, shown.stage("fit-reward"))
+        fitted, run = shown.stage("fit-reward"), fitting_beside(cfg, address)
+        reward = reward_stage(cfg, workspace, policy, pairs, fitted, run)
         pool = pool_stage(cfg, workspace, policy, shown.stage("sample the pool"))
         scores = scores_stage(cfg, workspace, pool, reward, shown.stage("score the pool"))
     record = measured(cfg, pool, scores, reward)

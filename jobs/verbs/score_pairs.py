@@ -26,9 +26,11 @@ from framework.config import Config
 from framework.data.pair_tables import Fault, Trio, read_trios
 from framework.data.tables import column_names
 from framework.errors import UserError
-from framework.models.reward_model import RewardModel, is_reward_model
+from framework.models.reward_folder import is_reward_model
+from framework.models.reward_model import RewardModel
 from framework.training.policy_fit import Progress
 from jobs.artifact_stage import device
+from jobs.reward_trainer import fitting_beside
 from jobs.stages import reward_chain
 from jobs.verbs.show import Bars, bars, closing, console
 from jobs.workspace import Workspace
@@ -56,7 +58,7 @@ class PairScores:
     """Texts, of 2 N, that were longer than the model reads."""
 
 
-def score_pairs(cfg: Config, out: Path) -> int:
+def score_pairs(cfg: Config, out: Path, address: str | None = None) -> int:
     """Score the pairs, print the table, write figures and scores into `out`.
 
     Raises:
@@ -69,7 +71,7 @@ def score_pairs(cfg: Config, out: Path) -> int:
         )
     trios, dropped = _read(section)
     with bars() as shown:
-        model = _model(cfg, out, shown)
+        model = _model(cfg, out, shown, address)
         scores = scored(model, trios, shown.stage("score pairs"))
     rewards = cfg.aggregation(scores.chosen).numpy(), cfg.aggregation(scores.rejected).numpy()
     record = measured(scores, rewards, [str(trio.others["subset"]) for trio in trios])
@@ -162,11 +164,11 @@ def _read(section: ScorePairs) -> tuple[list[Trio], Counter[Fault | None]]:
     return kept, faults
 
 
-def _model(cfg: Config, out: Path, shown: Bars) -> RewardModel:
+def _model(cfg: Config, out: Path, shown: Bars, address: str | None) -> RewardModel:
     assert cfg.score_pairs is not None
     place = cfg.score_pairs.model
     if place is None:
-        place = str(reward_chain(cfg, Workspace(out), shown.stage).path)
+        place = str(reward_chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address)).path)
     if is_reward_model(place):
         return RewardModel.load(place, device(), rows=cfg.scorer_rows)
     return RewardModel.published(place, device(), field="score_pairs.model", rows=cfg.scorer_rows)

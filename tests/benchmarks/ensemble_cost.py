@@ -41,8 +41,9 @@ from torch import nn
 from actors.spawn import peak_rss_mb
 from framework.ensembles import Lora
 from framework.models.causal import TinyLlama
+from framework.models.encoders import load_encoder
 from framework.models.lora_heads import LoraHeads
-from framework.models.reward_heads import Member, RewardHeads, load_encoder
+from framework.models.reward_heads import Member, RewardHeads
 from framework.preference import preference_loss
 from framework.training.reward_settings import FitReward
 from framework.training.torch_engine import TorchEngine

@@ -52,7 +52,8 @@ def make_models(folder: Path, smollm: bool) -> None:
 
     from framework.artifacts import write_manifest
     from framework.models.convert import to_plain
-    from framework.models.reward_heads import RewardHeads, load_encoder
+    from framework.models.encoders import load_encoder
+    from framework.models.reward_heads import RewardHeads
     from framework.models.reward_model import RewardModel
     from framework.models.tokenizer import load_tokenizer
     from framework.worlds.reviews import Reviews

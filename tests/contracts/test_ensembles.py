@@ -13,7 +13,8 @@ from framework.aggregation import Aggregation
 from framework.ensembles import Ensemble, Full, Lora, SharedEncoder, Single
 from framework.errors import RunError
 from framework.models.lora_heads import LoraHeads
-from framework.models.reward_model import RewardModel, read_reference
+from framework.models.reward_folder import read_reference
+from framework.models.reward_model import RewardModel
 from framework.types import Answers
 from tests.tiny_reward import encoder_folder, fit, fit_in, make_pairs, published_folder, same, small
 

@@ -31,8 +31,8 @@ from framework.data import preferences
 from framework.gold import ngram
 from framework.models.causal import VALUE_HEAD_FILE, CausalPolicy, TinyLlama
 from framework.models.convert import SOURCE_FILE
+from framework.models.reward_folder import CALIBRATION_FILE, SETTINGS_FILE
 from framework.models.reward_heads import HEADS_FILE
-from framework.models.reward_model import CALIBRATION_FILE, SETTINGS_FILE
 from framework.objectives import Objective, PpoClip
 from framework.overrides import parse_overrides
 from framework.shaping import KlInReward

@@ -56,7 +56,7 @@ def test_the_stage_writes_pairs_on_their_sides_and_what_it_counted(tmp_path, pol
 
 
 def test_more_samples_per_prompt_make_every_pair_of_them(tmp_path, policy, monkeypatch):
-    cfg = config(samples_per_prompt=4, batch=4, pairs=40, noise=0.0)
+    cfg = config(samples_per_prompt=4, held_out_by="prompt", batch=4, pairs=40, noise=0.0)
     asked = with_gold(cfg, monkeypatch, lambda text: float(sum(map(ord, text))))
     pairs, figures = sample_pairs(cfg, policy.path)
     assert figures["pairs"] == len(pairs) == 40

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from framework.models.encoders import pooled
 from framework.models.encoding import encode_texts
 from framework.models.lora_heads import LoraHeads
-from framework.models.reward_heads import pooled
 from framework.training.engine import Optimizer
 from framework.training.torch_engine import TorchEngine
 from framework.worlds.reviews import Reviews

@@ -35,7 +35,7 @@ def settings(**changes):
 def test_too_many_long_texts_are_refused_with_their_number(source):
     long = [replace(p, chosen=p.chosen + " fine" * 40) if i < 20 else p for i, p in enumerate(PAIRS)]
     with pytest.raises(
-        UserError, match=r"20 of 80 texts are longer than fit_reward\.max_tokens=32: raise it, or"
+        UserError, match=r"20 of 80 training texts are longer than fit_reward\.max_tokens=32: raise it, or"
     ):
         fit(source, long)
     rows = encode_pairs(Reviews().tokenizer(), long, settings(max_cut_share=0.5), causal=True)

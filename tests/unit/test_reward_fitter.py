@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from framework.data.augment import Augment
 from framework.ensembles import Averaged, Full, Lora, SharedEncoder
-from framework.models.reward_heads import load_encoder
+from framework.models.encoders import load_encoder
 from framework.training.engine import Optimizer
 from framework.training.odin import Odin
 from framework.training.preference_strength import PreferenceStrength

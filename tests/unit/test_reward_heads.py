@@ -8,8 +8,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from framework.errors import UserError
+from framework.models.encoders import load_encoder, pooled, reading
 from framework.models.encoding import encode_texts
-from framework.models.reward_heads import RewardHeads, is_causal, load_encoder, pooled
+from framework.models.reward_heads import RewardHeads
 from framework.worlds.reviews import Reviews
 from tests.tiny_reward import encoder_folder, make_encoder
 
@@ -127,7 +128,7 @@ def test_a_folder_gives_back_the_same_scores_and_opens_as_a_plain_encoder(tokeni
     module.save(tmp_path)
     again = RewardHeads.load(tmp_path, 3).eval()
     assert torch.equal(again.raw_scores(*batch), module.raw_scores(*batch))
-    assert is_causal(tmp_path) == again.causal == (kind == "llama")
+    assert reading(tmp_path)[0] == again.causal == (kind == "llama")
     from transformers import AutoModel
 
     opened = AutoModel.from_pretrained(tmp_path)

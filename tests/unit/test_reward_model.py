@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from framework.errors import RunError, UserError
+from framework.models.reward_folder import is_reward_model, read_reference
 from framework.models.reward_heads import RewardHeads
-from framework.models.reward_model import RewardModel, is_reward_model, read_reference
+from framework.models.reward_model import RewardModel
 from framework.worlds.reviews import Reviews
 from tests.tiny_reward import encoder_folder, fit, make_encoder, make_pairs, published_folder
 

@@ -31,14 +31,13 @@ def _job(cfg, folder: Path) -> RewardJob:
 
 def test_a_job_names_every_place_absolutely(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("judge", "rm", "rollouts", "encoder"):
+    for name in ("judge", "rm", "encoder"):
         Path(name).mkdir()
     cfg = load_config(
         None,
         {
             "fit_reward.encoder": "encoder",
             "fit_reward.strength": {"model": "judge"},
-            "fit_reward.compare_on": {"path": "rollouts"},
             "fit_reward.ensemble": {"kind": "full", "members": 1, "published": ["rm", "org/model"]},
         },
     )
@@ -46,7 +45,6 @@ def test_a_job_names_every_place_absolutely(tmp_path, monkeypatch):
     settings = job.settings
     assert job.source == str(tmp_path / "encoder")
     assert settings.strength.model == str(tmp_path / "judge")
-    assert settings.compare_on.path == str(tmp_path / "rollouts")
     assert settings.ensemble.published == (str(tmp_path / "rm"), "org/model")
     assert all(place.is_absolute() for place in (job.pairs, job.out, job.unfinished))
 

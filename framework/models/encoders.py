@@ -1,0 +1,95 @@
+"""Backbones that a reward head can stand on: loading them, and one vector per text."""
+
+import json
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from framework.data.paths import expand
+from framework.errors import UserError
+from framework.models.huggingface import HfModel
+
+POOLED = {"bert", "roberta", "xlm-roberta", "camembert", "mpnet", "albert"}
+"""Model types that would make a pooler of their own, which we do not use."""
+
+
+def reads_last_token(model_type: str) -> bool:
+    """Whether a model of this type sees leftwards only, so that its last token alone has seen the whole text.
+
+    transformers' own lists decide: what is made for masked tokens sees both ways.
+
+    Raises:
+        UserError: a type that is in neither list, such as an encoder-decoder.
+    """
+    from transformers.models.auto import modeling_auto  # slow to import: see causal.py
+
+    if model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return False
+    if model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return True
+    raise UserError(
+        f"an encoder of type {model_type!r} is neither a causal nor a masked language model: name another in "
+        "fit_reward.encoder"
+    )
+
+
+def reading(path: str | Path) -> tuple[bool, int | None]:
+    """Whether the encoder of a hub id or folder is read at its last token, and how many tokens it can take."""
+    from transformers import AutoConfig  # slow to import: see causal.py
+
+    try:
+        config = AutoConfig.from_pretrained(expand(str(path)))
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"fit_reward.encoder={path}: no model can be read there ({reason})") from error
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        positions -= config.pad_token_id + 1  # their positions are counted from the pad id on
+    return reads_last_token(config.model_type), positions
+
+
+def load_encoder(path: str | Path, dtype: torch.dtype = torch.float32) -> HfModel:
+    """The backbone of a Hugging Face model, without language-model head or pooler.
+
+    Raises:
+        UserError: weights are missing; they would be random numbers.
+    """
+    from transformers import AutoModel  # slow to import: see causal.py
+
+    folder = expand(str(path))
+    model, info = AutoModel.from_pretrained(
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        **_encoder_options(Path(folder)),
+    )
+    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} weights are missing, {missing[0]} for one: not the whole model"
+        )
+    return model
+
+
+def pooled(
+    encoder: HfModel, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"], causal: bool
+) -> Float[Tensor, "B H"]:
+    """One vector per right-padded text: the last real token's state if causal, else the mean."""
+    if causal:
+        # Right padding cannot be seen by real tokens under causal attention.
+        states = encoder(input_ids=input_ids, use_cache=False).last_hidden_state
+        last = mask.sum(dim=1).clamp(min=1) - 1
+        return states[torch.arange(len(states), device=states.device), last]
+    states = encoder(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+
+
+def _encoder_options(folder: Path) -> dict[str, bool]:
+    """Asking for no pooler keeps its weights out."""
+    config = folder / "config.json"
+    kind = json.loads(config.read_text()).get("model_type") if config.exists() else None
+    return {"add_pooling_layer": False} if kind in POOLED else {}
