@@ -182,7 +182,9 @@ def _wait(begun: list[_Begun], runners: Runners, view: StudyView) -> list[RunRes
     show = view.stage("runs") or (lambda *_: None)
     waiting = {started.future for started in begun}
     while waiting:
-        _, waiting = wait(waiting, timeout=0.2)
+        wait(waiting, timeout=0.2)
+        # Asked one by one: `wait` never counts a future as done that was cancelled with its executor.
+        waiting = {future for future in waiting if not future.done()}
         runners.relay()
         _raise_failure(begun)
         show(len(begun) - len(waiting), len(begun), {})

@@ -98,3 +98,30 @@ def test_a_run_done_twice_is_done_once(config, finished):
     }
     assert cli.main(["train", str(config), "--out", str(finished)]) == 0
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_stopped_study_of_processes_saves_and_goes_on(study_config, tmp_path):
+    tree = yaml.safe_load(study_config.read_text()) | {"steps": 60, "seeds": [0, 1], "save_every": 60}
+    study_config.write_text(yaml.safe_dump(tree))
+    out, calm = tmp_path / "study", tmp_path / "calm"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobs", "study", str(study_config), "--out", str(out)],
+        cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 90
+    while not list(out.glob("seed_*/*/train/rollouts/step_000003.parquet")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: every process of the command is told
+    shown, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    assert "the same command again" in shown
+    assert not (out / "summary.json").exists()
+    assert not list(out.glob("seed_1/*/train/summary.json"))
+    assert cli.main(["study", str(study_config), "--out", str(out)]) == 0
+    assert cli.main(["study", str(study_config), "--out", str(calm)]) == 0
+    for run in sorted(calm.glob("seed_*/*/train")):
+        assert contents(out / run.relative_to(calm)) == contents(run)
