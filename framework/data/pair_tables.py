@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from framework.data.conversations import NotTextError, Replies, answered, parse_cell, parted
-from framework.data.preferences import KEY_MARK, SPLITS, Divider, Pair, divided_key, split_of
+from framework.data.preferences import (
+    KEY_MARK,
+    SPLITS,
+    Divider,
+    Pair,
+    divided_key,
+    split_of,
+    with_some_held_out,
+)
 from framework.data.tables import TableSource, column_names, read_rows
 from framework.errors import UserError
 
@@ -88,6 +96,8 @@ def read_pair_table(
             continue
         pair = _pair(source, trio)
         pairs.append(replace(pair, split=_split(source, trio) or split_of(pair, held_out, held_out_by)))
+    if not any(_split(source, trio) for trio in trios):
+        pairs = with_some_held_out(pairs, held_out_by)
     _refuse_overlap(source, pairs, held_out_by)
     counts = PairCounts(
         rows=len(trios),

@@ -99,13 +99,26 @@ def divided_key(pair: Pair, by: Divider) -> str:
 
 def split_of(pair: Pair, held_out: float, by: Divider) -> Split:
     """The side of a pair: a hash of its text decides, so that it is the same in every run and file."""
-    drawn = derive("pair-split", divided_key(pair, by)) % 1_000_000
-    return "held_out" if drawn < held_out * 1_000_000 else "train"
+    return "held_out" if _drawn(pair, by) < held_out * 1_000_000 else "train"
 
 
 def divided(pairs: Sequence[Pair], held_out: float, by: Divider) -> list[Pair]:
-    """The pairs with their split set by `split_of`."""
-    return [replace(pair, split=split_of(pair, held_out, by)) for pair in pairs]
+    """The pairs with their split set by `split_of`, and enough held out to calibrate on."""
+    return with_some_held_out([replace(pair, split=split_of(pair, held_out, by)) for pair in pairs], by)
+
+
+def with_some_held_out(pairs: Sequence[Pair], by: Divider) -> list[Pair]:
+    """The pairs; where chance held out fewer than two of a small set, those whose hashes are lowest are held out."""
+    held = {divided_key(pair, by) for pair in pairs if pair.split == "held_out"}
+    for pair in sorted(pairs, key=lambda pair: _drawn(pair, by)):
+        if sum(divided_key(other, by) in held for other in pairs) >= 2:
+            break
+        held.add(divided_key(pair, by))
+    return [replace(p, split="held_out") if divided_key(p, by) in held else p for p in pairs]
+
+
+def _drawn(pair: Pair, by: Divider) -> int:
+    return derive("pair-split", divided_key(pair, by)) % 1_000_000
 
 
 def split_record(pairs: Sequence[Pair], by: Divider) -> dict[str, Any]:

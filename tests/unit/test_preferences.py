@@ -177,3 +177,17 @@ def test_a_file_that_is_missing_or_torn_is_named(tmp_path):
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(UserError, match=r"torn\.parquet is not a readable Parquet file"):
         read_pairs(tmp_path / "torn.parquet")
+
+
+@pytest.mark.parametrize("by", ["pair", "prompt"])
+@pytest.mark.parametrize("count", [3, 8, 32])
+def test_a_small_set_has_something_to_calibrate_on(by, count):
+    """Without care, one set of 32 pairs in thirty would have none held out."""
+    for draw in range(40):
+        pairs = [Pair(f"prompt {draw} {i}", f"good {i}", f"bad {i}") for i in range(count)]
+        made = divided(pairs, 0.1, by)
+        assert sum(pair.split == "held_out" for pair in made) >= 2
+        assert any(pair.split == "train" for pair in made)
+        hashed = [split_of(pair, 0.1, by) for pair in pairs]
+        if hashed.count("held_out") >= 2:
+            assert [pair.split for pair in made] == hashed
