@@ -1,11 +1,15 @@
-"""What every stage does around its work: look for a folder that these very settings made, and name the machine."""
+"""What stages share around their work: the folder that these very settings made, the start policy's sampler, the machine."""
 
 from pathlib import Path
 
 import torch
 
 from framework.artifacts import Artifact, read_artifact
+from framework.config import Config
 from framework.errors import UserError
+from framework.generation.sampler import TorchSampler
+from framework.models.causal import CausalPolicy
+from framework.models.tokenizer import load_tokenizer
 
 
 def finished(path: Path, kind: str, stage: str) -> Artifact | None:
@@ -25,6 +29,15 @@ def made(path: Path, kind: str) -> Artifact:
     found = read_artifact(path, kind)
     assert found is not None, path
     return found
+
+
+def start_sampler(cfg: Config, folder: Path, seed: int, max_new_tokens: int) -> TorchSampler:
+    """A sampler of the start policy in `folder`, as the run samples but for its seed and its limit."""
+    dtype = torch.bfloat16 if cfg.native == "bfloat16" else torch.float32
+    policy = CausalPolicy.load(folder, dtype=dtype).to(device()).eval()
+    return TorchSampler(
+        policy, load_tokenizer(folder), seed, max_new_tokens, cfg.temperature, cfg.instruction
+    )
 
 
 def device() -> str:

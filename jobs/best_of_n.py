@@ -23,14 +23,12 @@ from framework.best_of_n import BestOfN
 from framework.config import Config
 from framework.data.prompts import PromptStream
 from framework.errors import RunError, UserError
-from framework.generation.sampler import SampleRequest, TorchSampler
-from framework.models.causal import CausalPolicy
+from framework.generation.sampler import SampleRequest
 from framework.models.reward_model import RewardModel
-from framework.models.tokenizer import load_tokenizer
 from framework.seeding import derive
 from framework.training.policy_fit import Progress
 from framework.types import Rollout
-from jobs.artifact_stage import device, finished, made
+from jobs.artifact_stage import device, finished, made, start_sampler
 from jobs.workspace import Workspace
 
 POOL_FILE, SCORES_FILE = "pool.parquet", "scores.safetensors"
@@ -90,7 +88,7 @@ def sample_pool(
     """
     settings = settings_of(cfg)
     seed = derive(cfg.seed, "best-of-n")
-    sampler, scorer = _start_sampler(cfg, policy_folder, seed), cfg.gold.build(device())
+    sampler, scorer = start_sampler(cfg, policy_folder, seed, cfg.max_new_tokens), cfg.gold.build(device())
     available = cfg.world.prompts("train")
     positions, prompts = PromptStream(available, seed).take(min(settings.prompts, len(available)), at=0)
     parts: list[pa.Table] = []
@@ -113,13 +111,6 @@ def sample_pool(
                 progress(done, len(prompts) * settings.samples, {})
     table = pa.concat_tables(parts).sort_by([("prompt_index", "ascending"), ("sample", "ascending")])
     return table, _pool_figures(table, len(prompts), num_cut)
-
-
-def _start_sampler(cfg: Config, folder: Path, seed: int) -> TorchSampler:
-    dtype = torch.bfloat16 if cfg.native == "bfloat16" else torch.float32
-    policy = CausalPolicy.load(folder, dtype=dtype).to(device()).eval()
-    tokenizer = load_tokenizer(folder)
-    return TorchSampler(policy, tokenizer, seed, cfg.max_new_tokens, cfg.temperature, cfg.instruction)
 
 
 def _pool_rows(rollout: Rollout, gold: Sequence[float], first_prompt: int, first_sample: int) -> pa.Table:

@@ -16,12 +16,10 @@ from framework.data.pair_tables import read_pair_table
 from framework.data.preferences import Pair, divided, pair_up, split_record, write_pairs
 from framework.data.prompts import PromptStream
 from framework.errors import RunError
-from framework.generation.sampler import SampleRequest, TorchSampler
-from framework.models.causal import CausalPolicy
-from framework.models.tokenizer import load_tokenizer
+from framework.generation.sampler import SampleRequest
 from framework.seeding import derive
 from framework.training.policy_fit import Progress
-from jobs.artifact_stage import device, finished, made
+from jobs.artifact_stage import device, finished, made, start_sampler
 from jobs.workspace import Workspace
 
 PAIRS_FILE = "pairs.parquet"
@@ -69,13 +67,8 @@ def sample_pairs(
     Raises:
         RunError: a gold score that is not finite, or gold that can tell almost no responses apart.
     """
-    dtype = torch.bfloat16 if cfg.native == "bfloat16" else torch.float32
-    policy = CausalPolicy.load(policy_folder, dtype=dtype).to(device()).eval()
-    seed = derive(cfg.seed, "label")
-    limit, each = cfg.label.max_new_tokens or cfg.max_new_tokens, cfg.label.samples_per_prompt
-    sampler = TorchSampler(
-        policy, load_tokenizer(policy_folder), seed, limit, cfg.temperature, cfg.instruction
-    )
+    seed, each = derive(cfg.seed, "label"), cfg.label.samples_per_prompt
+    sampler = start_sampler(cfg, policy_folder, seed, cfg.label.max_new_tokens or cfg.max_new_tokens)
     scorer = cfg.gold.build(device())
     stream = PromptStream(cfg.world.prompts("label"), seed)
     pairs: list[Pair] = []

@@ -93,13 +93,21 @@ class RewardModel:
             RunError: a score is not finite.
         """
         raw, num_cut = self.raw_scores(prompts, responses)
+        return Scored(self.calibrated(raw, responses), num_cut)
+
+    def calibrated(self, raw: Float[Tensor, "K B"], responses: Sequence[str]) -> Float[Tensor, "K B"]:
+        """What `score` makes of raw scores of these responses.
+
+        Raises:
+            RunError: a score is not finite.
+        """
         values = (self._less_length(raw, responses) - self.centre[:, None]) / self.scale[:, None]
         bad = (~torch.isfinite(values)).nonzero()
         if len(bad):
             head, row = bad[0].tolist()
             value = float(values[head, row])
             raise RunError(f"reward: head {self.first_head + head} gives {value} for row {row}")
-        return Scored(values, num_cut)
+        return values
 
     @torch.inference_mode()
     def raw_scores(

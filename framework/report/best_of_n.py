@@ -1,6 +1,5 @@
 """The page on best-of-n: proxy and gold against the square root of KL, one line per aggregation, and every number."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from string import Template
@@ -10,9 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from framework.errors import UserError
 from framework.report.figures import Figure, _canvas, _look, _rendered
-from framework.report.html import _figure, _table, _text
+from framework.report.html import _figure, _table, _text, write_page
 from framework.report.reading import number
 
 Curve = Mapping[str, Any]
@@ -36,16 +34,7 @@ def write_best_of_n_report(folder: Path, record: Mapping[str, Any]) -> Path:
     """
     target = Path(folder) / "best_of_n.html"
     figure = draw_curves(record["curves"])
-    page = _page(record, figure)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (target.parent / f"{figure.name}.png").write_bytes(figure.png)
-        draft = target.with_name(target.name + ".part")
-        draft.write_text(page, encoding="utf-8")
-        os.replace(draft, target)
-    except OSError as error:
-        raise UserError(f"cannot write the report to {target.parent}: {error.strerror or error}") from error
-    return target
+    return write_page(target, _page(record, figure), [figure])
 
 
 def draw_curves(curves: Mapping[str, Curve]) -> Figure:

@@ -91,7 +91,15 @@ def _write(
     out = Path(out)
     target = out if out.suffix == ".html" else out / "report.html"
     figures = [*drawn, *(draw_all(runs) if len(runs) <= MOST_LINES or not drawn else [])]
-    page = _page(title, runs, paragraphs, figures, tables)
+    return write_page(target, _page(title, runs, paragraphs, figures, tables), figures)
+
+
+def write_page(target: Path, page: str, figures: Sequence[Figure]) -> Path:
+    """Write a page whole or not at all, with its figures as PNG beside it; returns `target`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for figure in figures:

@@ -127,16 +127,14 @@ def prepare_pairs(
 def measure(model: RewardModel, held: Sequence[Pair]) -> tuple[dict[str, float], dict[str, Any]]:
     """Figures on held-out pairs: those that are one number, and all of them."""
     prompts = [p.prompt for p in held]
-    chosen, _ = model.raw_scores(prompts, [p.chosen for p in held])
-    rejected, _ = model.raw_scores(prompts, [p.rejected for p in held])
+    texts = [p.chosen for p in held], [p.rejected for p in held]
+    raw = [model.raw_scores(prompts, side)[0] for side in texts]
+    served = [model.calibrated(scores, side) for scores, side in zip(raw, texts, strict=True)]
     known = all(np.isfinite([p.gold_chosen, p.gold_rejected]).all() for p in held)
     target = np.array([p.target for p in held])
     flipped = np.array([p.flipped for p in held]) if known else None
     # sigmoid(lead) is a probability for raw scores alone; who is right is asked of the scores that are served.
-    quality = held_out_quality(chosen.numpy(), rejected.numpy(), target, flipped)
-    served = [
-        model.score(prompts, [getattr(p, side) for p in held]).values for side in ("chosen", "rejected")
-    ]
+    quality = held_out_quality(raw[0].numpy(), raw[1].numpy(), target, flipped)
     right = held_out_quality(served[0].numpy(), served[1].numpy(), target, flipped)
     quality |= {name: value for name, value in right.items() if "accuracy" in name}
     reference = model.reference.scores.numpy()
