@@ -4,22 +4,20 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from actors.group import Group, Pending
 from actors.role import Role
 from framework.errors import RunError
 from framework.models.reward_folder import read_reference
 from framework.models.reward_model import RewardModel
-from framework.types import Answers, ReferenceScores, Rollout
+from framework.types import Answers, ReferenceScores, Rollout, Scores
 
 Share = tuple[int, int]
 """(rank, size): which part of the ensemble's members."""
 
 
 class RewardWorker:
-    """K calibrated scores per response, a fixed number of rows per forward pass."""
+    """K calibrated scores per response and its distance from training, a fixed number of rows per forward pass."""
 
     def __init__(
         self,
@@ -36,8 +34,8 @@ class RewardWorker:
         if divide == "rows":
             self._model((0, 1))
 
-    def score(self, rollout: Rollout | Answers, share: Share = (0, 1)) -> Float[Tensor, "K B"]:
-        """Each head's score of each response, in standard deviations on reference responses.
+    def score(self, rollout: Rollout | Answers, share: Share = (0, 1)) -> Scores:
+        """What each head and each encoding of a share of the members says of each response.
 
         Args:
             share: of the members, where several workers divide them; only those are ever loaded here.
@@ -56,7 +54,7 @@ class RewardWorker:
                 f"that the model reads, at step {rollout.step}: raise fit_reward.max_tokens, or "
                 "fit_reward.max_cut_share to accept the cut"
             )
-        return scored.values
+        return Scores(scored.values, scored.distances)
 
     def reference(self) -> ReferenceScores:
         """The whole ensemble's scores of the responses that it was calibrated on."""
@@ -73,8 +71,21 @@ class RewardWorker:
         return self._held[1]
 
 
-def _side_by_side(parts: Sequence[Float[Tensor, "K _"]]) -> Float[Tensor, "K B"]:
-    return torch.cat(list(parts), dim=1)
+def _side_by_side(parts: Sequence[Scores]) -> Scores:
+    """The scores of all rows, from workers that divided them."""
+    return _joined(parts, dim=1)
+
+
+def _stacked(parts: Sequence[Scores]) -> Scores:
+    """The scores of all heads, from workers that divided the members."""
+    return _joined(parts, dim=0)
+
+
+def _joined(parts: Sequence[Scores], dim: int) -> Scores:
+    return Scores(
+        torch.cat([part.values for part in parts], dim=dim),
+        torch.cat([part.distances for part in parts], dim=dim),
+    )
 
 
 class RewardRole(Role):
@@ -85,9 +96,9 @@ class RewardRole(Role):
         super().__init__(group)
         self.rows, self.divide = rows, divide
 
-    def score(self, rollout: Rollout | Answers) -> Pending[Float[Tensor, "K B"]]:
+    def score(self, rollout: Rollout | Answers) -> Pending[Scores]:
         if self.divide == "members":
-            return self.track("reward", self.group.divide("score", rollout, join=torch.cat))
+            return self.track("reward", self.group.divide("score", rollout, join=_stacked))
         return self.track("reward", self.group.scatter("score", rollout, unit=self.rows, join=_side_by_side))
 
     def reference(self) -> Pending[ReferenceScores]:

@@ -55,38 +55,54 @@ def place(layout: Sequence[Bundle], name: str, strategy: str, timeout_seconds: f
     """
     # Deferred: importing Ray before `connect` has set its environment would fix the wrong settings.
     import ray
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     plan = explain(layout, live_nodes(), strategy)
     if plan.problem:
         raise PlacementError(
             f"cannot place {name}: {plan.problem}; choose a smaller layout with cluster= or add nodes"
         )
-    group = ray.util.placement_group([_resources(bundle) for bundle in layout], strategy=strategy, name=name)
+    group = ray.util.placement_group([resources(bundle) for bundle in layout], strategy=strategy, name=name)
     try:
         if not group.wait(timeout_seconds):
             raise PlacementError(_busy(name, layout, group, timeout_seconds))
-        yield Placement(
-            name=name,
-            group=group,
-            all_seats=tuple(
-                Seat(
-                    name=bundle.name,
-                    role=bundle.role,
-                    cpus=bundle.cpus,
-                    gpus=bundle.gpus,
-                    threads=bundle.threads,
-                    scheduling=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
-                )
-                for index, bundle in enumerate(layout)
-            ),
-        )
+        yield _seated(layout, name, group)
     finally:
         if ray.is_initialized():
             ray.util.remove_placement_group(group)
 
 
-def _resources(bundle: Bundle) -> dict[str, float]:
+def inherited(layout: Sequence[Bundle], name: str) -> Placement:
+    """The seats of a layout in the placement group that this process was started in, which is not ours to remove."""
+    import ray
+
+    group = ray.util.get_current_placement_group()
+    assert group is not None, "this process sits in no placement group"
+    assert group.bundle_specs == [resources(bundle) for bundle in layout], (group.bundle_specs, layout)
+    return _seated(layout, name, group)
+
+
+def _seated(layout: Sequence[Bundle], name: str, group: Any) -> Placement:
+    """One seat to each bundle of a group, in order."""
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    return Placement(
+        name=name,
+        group=group,
+        all_seats=tuple(
+            Seat(
+                name=bundle.name,
+                role=bundle.role,
+                cpus=bundle.cpus,
+                gpus=bundle.gpus,
+                threads=bundle.threads,
+                scheduling=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+            )
+            for index, bundle in enumerate(layout)
+        ),
+    )
+
+
+def resources(bundle: Bundle) -> dict[str, float]:
     """A bundle as Ray writes it; zeros are left out, Ray refuses a bundle of zeros."""
     return {key: value for key, value in (("CPU", bundle.cpus), ("GPU", bundle.gpus)) if value}
 

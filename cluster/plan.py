@@ -60,6 +60,15 @@ def fit_bundles(spec: ClusterSpec) -> list[Bundle]:
     return _replicas("fit", spec.fit)
 
 
+def run_bundles(spec: ClusterSpec, in_one_process: bool) -> list[Bundle]:
+    """What a run asks for: one bundle per worker, or a CPU, and a GPU if a role uses one, where roles take turns."""
+    if not in_one_process:
+        return bundles(spec)
+    shares = spec.roles.named().values()
+    cpus = max(1.0, *(share.cpus for share in shares))
+    return [Bundle("run", "run", 0, cpus=cpus, gpus=min(1.0, sum(share.gpus for share in shares)))]
+
+
 def _replicas(role: str, share: RoleSpec) -> list[Bundle]:
     return [
         Bundle(

@@ -24,12 +24,14 @@ from framework.data.preferences import Label
 from framework.errors import UserError
 from framework.gold import Gold, Rule
 from framework.gold.ngram import FitNgram
-from framework.kl import Fixed, KlController
+from framework.gold_turn import GoldTurn
+from framework.kl import Adaptive, Fixed, KlController
 from framework.models.causal import PolicyModel, TinyLlama
 from framework.objectives import Objective, PpoClip
 from framework.overrides import apply_overrides
 from framework.precision import Precision, native_precision
 from framework.shaping import KlInReward, Shaping
+from framework.sweep import Sweep
 from framework.training.policy_fit import FitPolicy
 from framework.training.policy_update import Update
 from framework.training.reward_settings import FitReward
@@ -41,10 +43,12 @@ from framework.worlds import World
 from framework.worlds.reviews import Reviews
 
 _AROUND = (
-    "backend", "cluster", "seeds", "variants", "conditions", "baseline", "best_of_n", "score_pairs"
+    "backend", "cluster", "seeds", "variants", "conditions", "baseline", "best_of_n", "score_pairs", "sweep"
 )  # fmt: skip
 BESIDE_A_FIT = {"save_every", "compare_on"}
 """Settings of a reward fit that change nothing of the model."""
+CAN_ACT = 1e-4
+"""Share by which an adaptive coefficient must be able to move within a run."""
 AROUND: dict[str, Any] = {**dict.fromkeys(_AROUND, True), "fit_reward": BESIDE_A_FIT}
 """The machines, the study around a run, and what is measured beside it: they change no number of it."""
 
@@ -103,6 +107,10 @@ class Config(Component):
     """Rows per forward pass of the reference and the reward model."""
     gold_every: int = Field(default=1, ge=1)
     """Steps between gold measurements; the last step is always measured."""
+    gold_at: tuple[int, ...] = ()
+    """Steps at which gold is measured, and no others: for a signal that is costly. Empty: see `gold_every`."""
+    stop_at_gold_turn: GoldTurn | None = None
+    """Ends the run once gold has turned with stated confidence. None: it goes on to the last step."""
     exact_kl_every: int = Field(default=10, ge=0)
     """Steps between exact full-vocabulary KL measurements on a few rows; 0 never."""
     exact_kl_rows: int = Field(default=16, ge=1)
@@ -125,6 +133,8 @@ class Config(Component):
     """Of a study: each variant is run under each of these; a variant's overrides come after a condition's."""
     baseline: str | None = None
     """The variant that the others are compared with, inside their condition and seed. None: no comparison."""
+    sweep: Sweep = Sweep()
+    """Of `sweep`: what it varies beside variants and seeds, above all `kl.budget`."""
 
     @property
     def native(self) -> Precision:
@@ -195,6 +205,22 @@ class Config(Component):
             )
         if self.instruction is not None and "{prompt}" not in self.instruction:
             raise ValueError("instruction must contain {prompt}")
+        return self
+
+    @model_validator(mode="after")
+    def _measurements(self) -> "Config":
+        asked = self.gold_at
+        if list(asked) != sorted(set(asked)) or any(not 0 <= step < self.steps for step in asked):
+            raise ValueError(
+                f"gold_at must name steps from 0 to {self.steps - 1} in ascending order, got {list(asked)}"
+            )
+        if isinstance(self.kl, Adaptive):
+            most = self.kl.most_change(self.steps * self.rollouts)
+            if most < CAN_ACT:
+                raise ValueError(
+                    f"kl.horizon={self.kl.horizon:g}: over the {self.steps * self.rollouts} sequences of this run the "
+                    f"coefficient can move by {most:.3%} at most, which steers nothing: lower kl.horizon"
+                )
         return self
 
     @model_validator(mode="after")

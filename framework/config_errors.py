@@ -61,7 +61,10 @@ def _dotted(path: list[str], root: type[BaseModel]) -> str:
         if part.isdigit():
             shown.append(part)
             continue
-        if any("kind" in m.model_fields and m.model_fields["kind"].default == part for m in models):
+        # Several members: this part chooses one. A setting may have the name of its kind, as budget has.
+        if len(models) > 1 and any(
+            "kind" in m.model_fields and m.model_fields["kind"].default == part for m in models
+        ):
             models = [m for m in models if m.model_fields["kind"].default == part]
             continue
         shown.append(part)

@@ -5,6 +5,7 @@ Legend, used in every annotation of this package:
     B  rollouts (prompt-response rows)      T  response tokens, right-padded
     P  prompt tokens, left-padded           S  prompt + response tokens
     K  ensemble heads                       V  vocabulary        H  hidden width
+    E  encodings of a text by the ensemble's members
 """
 
 from dataclasses import dataclass, fields, replace
@@ -100,6 +101,21 @@ class Answers(Rows):
     """The rollout's rows with this number answer the same prompt; answers of one group are adjacent."""
     step: int
     """The rollout's."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the reward ensemble says of some responses."""
+
+    values: Float[Tensor, "K B"]
+    """Each head's score, in standard deviations on reference responses."""
+    distances: Float[Tensor, "E B"]
+    """From the training cloud of each encoding that has one, in r.m.s. distances of training texts."""
+
+    @property
+    def distance(self) -> Float[Tensor, "B"] | None:
+        """The mean over encodings; None where no member keeps a cloud."""
+        return self.distances.mean(dim=0) if len(self.distances) else None
 
 
 @dataclass(frozen=True)

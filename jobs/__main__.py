@@ -19,9 +19,12 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from framework.errors import GoldilocksError, UserError
+
+if TYPE_CHECKING:  # each verb imports what it needs, when it is asked for
+    from framework.config import Config
 
 VERBS = {
     "demo": "show reward over-optimisation, end to end, in about three minutes",
@@ -34,7 +37,8 @@ VERBS = {
     "score-pairs": "accuracy of a reward model on a file of labelled pairs, by subset",
     "train": "train the policy on the proxy reward; --resume RUN goes on",
     "study": "run every variant and seed of a configuration, and report",
-    "report": "write the report of a run or a study again",
+    "sweep": "run every method at every point and seed on Ray Tune, and report; --resume DIR goes on",
+    "report": "write the report of a run, a study or a sweep again",
 }
 
 
@@ -91,19 +95,24 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text)
         verb.add_argument("--debug", action="store_true", help="show tracebacks")
         if name == "report":
-            verb.add_argument("folder", type=Path, help="a run or study folder")
+            verb.add_argument("folder", type=Path, help="the folder of a run, a study or a sweep")
             continue
         verb.add_argument(
             "words", nargs="*", metavar="CONFIG.yaml | key=value", help="a file, then overrides"
         )
         verb.add_argument("--out", type=Path, help="the folder to write to")
         verb.add_argument("--seed", type=int, help="short for seed=N (demo: the seed of the study)")
-        if name in ("fit-reward", "best-of-n", "score-pairs", "train", "study", "demo"):
+        if name in ("fit-reward", "best-of-n", "score-pairs", "train", "study", "demo", "sweep"):
             verb.add_argument(
                 "--address", help="of a Ray cluster: auto, or host:port; default: start one here"
             )
         if name == "train":
             verb.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+        if name == "sweep":
+            verb.add_argument(
+                "--resume", type=Path, metavar="DIR", help="go on with the sweep in this folder"
+            )
+            verb.add_argument("--yes", action="store_true", help="run more trials than sweep.limit")
         if name == "check":
             verb.add_argument("--show", action="store_true", help="print the whole resolved configuration")
     return parser
@@ -127,6 +136,8 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
         from jobs.verbs.study import study
 
         return study(cfg, out, StopSignal(), options.address)
+    if options.verb == "sweep":
+        return _sweep(options, cfg, out)
     if options.verb == "fit-gold":
         from jobs.verbs.fit_gold import fit_gold
 
@@ -135,8 +146,7 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
 
     if options.verb == "train":
         if options.resume:
-            if options.words or options.out:
-                raise UserError("--resume takes its configuration and folder from the run: give nothing else")
+            _assert_alone(options, "the run")
             return single.resume(options.resume, StopSignal(), options.address)
         return single.train(cfg, out, StopSignal(), options.address)
     seed = [] if options.seed is None else ["--seed", str(options.seed)]
@@ -149,6 +159,21 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
 
         return best_of_n(cfg, out, [*options.words, *seed], options.address)
     return single.stage(options.verb, cfg, out, [*options.words, *seed], getattr(options, "address", None))
+
+
+def _sweep(options: argparse.Namespace, cfg: "Config", out: Path) -> int:
+    from jobs.verbs import sweep
+
+    if options.resume:
+        _assert_alone(options, "the sweep")
+        return sweep.resume(options.resume, StopSignal(), options.address)
+    return sweep.sweep(cfg, out, StopSignal(), options.address, is_agreed=options.yes)
+
+
+def _assert_alone(options: argparse.Namespace, what: str) -> None:
+    """Refuse words beside --resume: they would be ignored."""
+    if options.words or options.out or options.seed is not None:
+        raise UserError(f"--resume takes its configuration and folder from {what}: give nothing else")
 
 
 class StopSignal:

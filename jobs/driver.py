@@ -19,20 +19,20 @@ def train_policy(
     state: RunState,
     stop_asked: Callable[[], bool],
 ) -> RunState:
-    """Run from `state` to the last step, or to the end of the step in which a stop is asked for."""
-    while state.step < cfg.steps and not stop_asked():
+    """Run from `state` to its end, or to the end of the step in which a stop is asked for."""
+    while not state.ended(cfg) and not stop_asked():
         rollout = roles.policy.rollout(state.request(cfg, prompts)).get()
         reference = roles.reference.logprobs(rollout)  # three roles in flight at once
         scores = roles.reward.score(rollout)
-        gold = roles.gold.score(rollout, when=state.due(cfg.gold_every, cfg.steps))
+        gold = roles.gold.score(rollout, when=state.gold_due(cfg))
         exact_kl = roles.exact_kl(rollout, when=state.due(cfg.exact_kl_every, cfg.steps))
         answers = roles.answers(rollout, count=cfg.needs_answers)
-        proxy = cfg.aggregation(scores.get())
+        proxy = cfg.aggregation(scores.get().values)
         reward = cfg.reward(rollout, proxy, answers.get(), roles.reward_reference)
         shaped = cfg.shaping(rollout, reference.get(), reward, state.kl.coef)
         report = roles.policy.update(cfg.advantage(shaped)).get()
         log.step(state, shaped, proxy, scores.get(), report, gold.get(), exact_kl)
-        state = state.after(cfg, shaped, report)
-        if stop_asked() or state.due(cfg.save_every, cfg.steps + 1):
+        state = state.after(cfg, shaped, report, gold.get())
+        if stop_asked() or state.ended(cfg) or state.due(cfg.save_every, cfg.steps + 1):
             checkpoints.save(state, roles.policy)
     return state

@@ -16,10 +16,10 @@ from actors.policy import PolicyRole, PolicyWorker
 from actors.reference import ReferenceRole, ReferenceWorker
 from actors.reward import RewardRole, RewardWorker
 from actors.role import Role
-from cluster.placement import place
+from cluster.placement import Placement, inherited, place
 from cluster.plan import bundles
 from cluster.session import connect
-from cluster.spec import load_spec
+from cluster.spec import ClusterSpec, load_spec
 from framework.config import Config
 from framework.transforms.references import AnswerScores, answers_per_row
 from framework.types import Answers, ReferenceScores, Rollout
@@ -75,7 +75,7 @@ class Roles:
             return Done(None)
 
         def score(answers: Answers) -> AnswerScores:
-            return answers_per_row(answers, self.reward.score(answers).get(), rollout.group)
+            return answers_per_row(answers, self.reward.score(answers).get().values, rollout.group)
 
         return _Then(self.reference.answers(rollout, count), score)
 
@@ -152,12 +152,15 @@ def worker_arguments(cfg: Config, policy: Path, reward: Path) -> dict[str, dict[
 
 
 @contextlib.contextmanager
-def open_roles(cfg: Config, name: str, policy: Path, reward: Path, address: str | None) -> Iterator[Roles]:
+def open_roles(
+    cfg: Config, name: str, policy: Path, reward: Path, address: str | None, seated: bool = False
+) -> Iterator[Roles]:
     """The roles of a run for the length of a `with` block, as `cfg.backend` and `cfg.cluster` say.
 
     Args:
         name: of the run; its namespace and placement group are called so in Ray's dashboard.
         address: of a Ray cluster; "local" starts one here.
+        seated: whether this process was started in a placement group that holds the layout.
 
     Raises:
         PlacementError: the layout does not fit the cluster.
@@ -176,7 +179,7 @@ def open_roles(cfg: Config, name: str, policy: Path, reward: Path, address: str 
         return
     with (
         connect(address, spec, namespace=name) as session,
-        place(bundles(spec), name, spec.strategy, spec.placement_timeout_seconds) as placement,
+        _placed(spec, name, seated) as placement,
     ):
         opened: list[Group] = []
 
@@ -203,6 +206,14 @@ def open_roles(cfg: Config, name: str, policy: Path, reward: Path, address: str 
         finally:
             for group in opened:
                 group.close()
+
+
+def _placed(spec: ClusterSpec, name: str, seated: bool) -> contextlib.AbstractContextManager[Placement]:
+    """The bundles of a layout: those that this process sits in, or a new group of them."""
+    layout = bundles(spec)
+    if seated:
+        return contextlib.nullcontext(inherited(layout, name))
+    return place(layout, name, spec.strategy, spec.placement_timeout_seconds)
 
 
 def _clients(open_group: Callable[[str], Group], cfg: Config) -> Roles:

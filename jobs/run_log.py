@@ -7,21 +7,24 @@ the same bytes; seconds and memory go to `timings.jsonl`.
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from jaxtyping import Float
 from tensorboardX import SummaryWriter
 from torch import Tensor
 
 from actors.group import Pending
+from framework.analysis.alarms import SIGNALS, warnings_of
+from framework.analysis.reward_quality import head_correlation
 from framework.divergence import standard_error
 from framework.errors import RunError
 from framework.training.policy_update import UpdateReport
-from framework.types import Shaped
+from framework.types import Scores, Shaped
 from jobs.roles import Roles
 from jobs.run_state import RunState
 
@@ -56,6 +59,8 @@ class RunLog:
         (run / "rollouts").mkdir(parents=True, exist_ok=True)
         for name in ("metrics.jsonl", "timings.jsonl"):
             _truncate(run / name, start_step)
+        self.history = _read_signals(run / "metrics.jsonl")
+        """The signals that may warn, of every step so far."""
         self.board = SummaryWriter(logdir=str(run / "tensorboard"), purge_step=start_step)
         self.began = time.perf_counter()
 
@@ -64,7 +69,7 @@ class RunLog:
         state: RunState,
         shaped: Shaped,
         proxy: Float[Tensor, "B"],
-        scores: Float[Tensor, "K B"],
+        scores: Scores,
         report: UpdateReport,
         gold: Float[Tensor, "B"] | None,
         exact_kl: Pending[Float[Tensor, "n"] | None],
@@ -72,9 +77,11 @@ class RunLog:
         """Write one step down."""
         measured = exact_kl.get()
         metrics = step_metrics(state, shaped, proxy, scores, report, gold, measured)
+        self.history.append(_signals(metrics))
+        metrics["warnings"] = warnings_of(self.history)
         started = time.perf_counter()
         self._append("metrics.jsonl", metrics)
-        self._write_rollout(state.step, shaped, proxy, scores, gold)
+        self._write_rollout(state.step, shaped, proxy, scores.values, gold)
         for name, value in metrics.items():
             if isinstance(value, float):
                 self.board.add_scalar(name, value, state.step)
@@ -135,26 +142,32 @@ def step_metrics(
     state: RunState,
     shaped: Shaped,
     proxy: Float[Tensor, "B"],
-    scores: Float[Tensor, "K B"],
+    scores: Scores,
     report: UpdateReport,
     gold: Float[Tensor, "B"] | None,
     exact_kl: Float[Tensor, "n"] | None,
 ) -> dict[str, Any]:
-    """One line of metrics.jsonl; keys and units are in docs/artifacts.md."""
-    rollout = shaped.rollout
+    """One line of metrics.jsonl, without its warnings; keys and units are in docs/artifacts.md."""
+    rollout, heads, distance = shaped.rollout, scores.values, scores.distance
+    lengths = rollout.mask.sum(dim=1)
     tokens = rollout.mask.sum()
     return {
         "step": state.step,
         "proxy": float(proxy.mean()),
         "reward": float(shaped.reward.mean()),
-        "heads": scores.mean(dim=1).tolist(),
-        "disagreement": float(scores.std(dim=0, correction=0).mean()),
+        "heads": heads.mean(dim=1).tolist(),
+        "disagreement": float(heads.std(dim=0, correction=0).mean()),
+        "head_correlation": head_correlation(heads.numpy()),
+        # The mean correlation over pairs of rows is, of two rows, their correlation.
+        "length_correlation": head_correlation(torch.stack([proxy, lengths.to(proxy)]).numpy()),
+        "feature_distance": None if distance is None else float(distance.mean()),
         "gold": None if gold is None else float(gold.mean()),
         "gold_se": None if gold is None else _standard_error(gold),
         "kl_nats": float(shaped.kl_nats.mean()),
         "kl_nats_se": _standard_error(shaped.kl_nats),
         "kl_per_token": float(shaped.kl_nats.sum() / tokens),
         "kl_exact_nats": None if exact_kl is None else float(exact_kl.mean()),
+        "kl_exact_nats_se": None if exact_kl is None else _standard_error(exact_kl),
         "kl_coef": shaped.kl_coef,
         "response_tokens": float(tokens / len(rollout)),
         "ended": float(rollout.ended.float().mean()),
@@ -167,6 +180,15 @@ def step_metrics(
 def _standard_error(values: Float[Tensor, "B"]) -> float | None:
     error = float(standard_error(values.float()))
     return error if math.isfinite(error) else None
+
+
+def _signals(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: record.get(name) for name in ("step", *(signal.name for signal in SIGNALS))}
+
+
+def _read_signals(path: Path) -> list[dict[str, Any]]:
+    """Of the steps that were logged before a resume; JSON kept them exactly."""
+    return [_signals(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _truncate(path: Path, start_step: int) -> None:

@@ -3,9 +3,13 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from framework.config import Config
 from framework.data.prompts import PromptStream
 from framework.generation.sampler import SampleRequest
+from framework.gold_turn import GoldState
 from framework.kl import KlState
 from framework.training.policy_update import UpdateReport
 from framework.types import Shaped
@@ -21,6 +25,8 @@ class RunState:
     """Updates the policy has seen."""
     kl: KlState
     """Memory of the KL controller."""
+    gold: GoldState = GoldState()
+    """Memory of the test whether gold has turned; it decides when a run ends, and nothing else."""
 
     @classmethod
     def start(cls, cfg: Config) -> "RunState":
@@ -37,18 +43,40 @@ class RunState:
             policy_version=self.policy_version,
         )
 
+    def ended(self, cfg: Config) -> str | None:
+        """Why the run is over, in a few words; None while it is not."""
+        if self.kl.spent:
+            return "KL budget spent"
+        if self.gold.turned:
+            return "gold turned"
+        return "all steps" if self.step >= cfg.steps else None
+
+    def gold_due(self, cfg: Config) -> bool:
+        """Whether gold is measured in this step."""
+        if cfg.gold_at:
+            return self.step in cfg.gold_at
+        return self.due(cfg.gold_every, cfg.steps)
+
     def due(self, every: int, steps: int) -> bool:
         """Whether something done `every` steps is due now; always at the last of `steps`. 0 is never."""
         return every > 0 and (self.step % every == 0 or self.step == steps - 1)
 
-    def after(self, cfg: Config, shaped: Shaped, report: UpdateReport) -> "RunState":
+    def after(
+        self, cfg: Config, shaped: Shaped, report: UpdateReport, gold: Float[Tensor, "B"] | None
+    ) -> "RunState":
         """The state once a step is done: one step on, and the KL controller moved by what was measured."""
         kl = cfg.kl.next(self.kl, float(shaped.kl_nats.mean()), len(shaped))
-        return RunState(self.step + 1, report.policy_version, kl)
+        looks = self.gold
+        if cfg.stop_at_gold_turn is not None and gold is not None:
+            looks = cfg.stop_at_gold_turn.next(looks, gold, shaped.rollout.group)
+        return RunState(self.step + 1, report.policy_version, kl, looks)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "RunState":
-        return cls(record["step"], record["policy_version"], KlState(**record["kl"]))
+        gold = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in record["gold"].items()
+        }
+        return cls(record["step"], record["policy_version"], KlState(**record["kl"]), GoldState(**gold))

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -10,21 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from framework.analysis.comparison import POOL_LINK, Comparison, compare_runs
+from framework.analysis.comparison import Comparison, compare_runs
 from framework.analysis.curves import load_run
 from framework.analysis.summary import summarise_runs
-from framework.artifacts import Artifact, write_text
+from framework.artifacts import write_text
 from framework.config import Config, load_config
-from framework.errors import UserError
 from framework.report.html import write_study_report
-from framework.training.policy_fit import Progress
-from jobs.best_of_n import SCORES_FILE, pool_stage, scores_stage
-from jobs.labelling import pairs_stage
-from jobs.reward_trainer import fitting_beside
-from jobs.stages import check_prompts, policy_stage, reward_stage
+from jobs.run_inputs import RunInputs, ShowStage, make_inputs, score_pool
+from jobs.stages import check_prompts
 from jobs.study_runners import Runners, open_runners
 from jobs.train import RunResult
-from jobs.workspace import Workspace
+from jobs.workspace import claim
 
 STUDY_FILE = "study.yaml"
 
@@ -33,8 +28,7 @@ STUDY_FILE = "study.yaml"
 class StudyView:
     """Where a study shows its progress; the default shows nothing."""
 
-    stage: Callable[[str], Progress | None] = lambda name: None
-    """Told a stage's title, gives what its progress is reported to."""
+    stage: ShowStage = lambda name: None
     run: Callable[[str, int], Callable[[int, dict[str, Any]], None] | None] = lambda name, steps: None
     """Told a run's title and its steps, gives what each step is reported to."""
 
@@ -56,11 +50,7 @@ class StudyResult:
 class _Begun:
     """A run that was handed to the pool of threads, and what it started from."""
 
-    cfg: Config
-    name: str
-    run: Path
-    policy: Artifact
-    reward: Artifact
+    inputs: RunInputs
     future: Future[RunResult]
 
 
@@ -79,7 +69,9 @@ def run_study(
     names = list(cfg.study_runs())
     for name in names:
         check_prompts(cfg.variant(name, cfg.seeds[0]))  # every variant is checked before anything runs
-    _claim(cfg, out)
+    claim(
+        out / STUDY_FILE, cfg.to_yaml(), "study", lambda path: _identity(load_config(path)) == _identity(cfg)
+    )
     result = StudyResult(out, runs={name: {} for name in names})
     failed = threading.Event()
 
@@ -101,7 +93,7 @@ def run_study(
                 if halted():
                     break
                 _raise_failure(begun)
-                _score_pool(started, view)
+                score_pool(started.inputs, view.stage)
                 num_scored += 1
             finished = [result.finished for result in _wait(begun, runners, view)]
         except BaseException:
@@ -150,31 +142,9 @@ def _begin(
     view: StudyView,
 ) -> _Begun:
     """Make what a run starts from, here and now, and hand the run to the pool."""
-    workspace = Workspace(run.parent.parent)
-    title = f"seed {cfg.seed}"
-    policy = policy_stage(cfg, workspace, view.stage(f"{title}: fit-policy"))
-    pairs = pairs_stage(cfg, workspace, policy, view.stage(f"{title}: label"))
-    fitted = view.stage(f"{title}: fit-reward {name}")
-    reward = reward_stage(cfg, workspace, policy, pairs, fitted, fitting_beside(cfg, runners.address))
-    future = runners.submit(cfg, run, policy, reward, view.run(f"{title}: train {name}", cfg.steps))
-    return _Begun(cfg, name, run, policy, reward, future)
-
-
-def _score_pool(begun: _Begun, view: StudyView) -> None:
-    """Sample the best-of-n pool of a run's start policy, score it by the run's reward, and note where that is."""
-    cfg, run = begun.cfg, begun.run
-    if cfg.best_of_n is None:
-        return
-    workspace = Workspace(run.parent.parent)
-    title = f"seed {cfg.seed}: best-of-n"
-    pool = pool_stage(cfg, workspace, begun.policy, view.stage(f"{title} pool"))
-    scores = scores_stage(cfg, workspace, pool, begun.reward, view.stage(f"{title} scores {begun.name}"))
-    run.parent.mkdir(parents=True, exist_ok=True)  # the run itself may still be waiting its turn
-    link, path = run.parent / POOL_LINK, os.path.relpath(scores.path / SCORES_FILE, run.parent)
-    record = {"scores": path, "sha256": scores.sha256, "ns": cfg.best_of_n.counts}
-    text = json.dumps(record, indent=2) + "\n"
-    if not link.is_file() or link.read_text() != text:
-        write_text(link, text)
+    inputs = make_inputs(cfg, name, run, view.stage, runners.address)
+    show = view.run(f"seed {cfg.seed}: train {name}", cfg.steps)
+    return _Begun(inputs, runners.submit(cfg, run, inputs.policy, inputs.reward, show))
 
 
 def _wait(begun: list[_Begun], runners: Runners, view: StudyView) -> list[RunResult]:
@@ -189,7 +159,7 @@ def _wait(begun: list[_Begun], runners: Runners, view: StudyView) -> list[RunRes
         _raise_failure(begun)
         show(len(begun) - len(waiting), len(begun), {})
     return [
-        RunResult(started.run, False, None) if started.future.cancelled() else started.future.result()
+        RunResult(started.inputs.run, False, None) if started.future.cancelled() else started.future.result()
         for started in begun
     ]
 
@@ -199,27 +169,6 @@ def _raise_failure(begun: list[_Begun]) -> None:
     for started in begun:
         if started.future.done() and not started.future.cancelled():
             started.future.result()
-
-
-def _claim(cfg: Config, out: Path) -> None:
-    """Make the folder this study's own, or see that it is."""
-    text = cfg.to_yaml()
-    path = out / STUDY_FILE
-    try:
-        if path.exists():
-            before = load_config(path)
-            if _identity(before) != _identity(cfg):
-                raise UserError(
-                    f"{out} holds a study of another configuration: choose another --out, or delete it"
-                )
-        elif out.exists() and any(out.iterdir()):
-            raise UserError(f"{out} is not empty and holds no study: choose another --out")
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
-        if not os.access(out, os.W_OK):
-            raise UserError(f"cannot write {out}: permission denied; choose another --out")
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from error
 
 
 def _identity(cfg: Config) -> tuple[Any, ...]:

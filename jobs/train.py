@@ -30,6 +30,8 @@ class RunContext:
     """Told every step's number and metrics."""
     address: str | None = None
     """Of a Ray cluster; None attaches inside a submitted job and starts one here elsewhere."""
+    seated: bool = False
+    """Whether this process was started in a placement group that holds the layout: the roles then sit there."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,10 @@ def _run(
     parents = read_manifest(run)["parents"]
     prompts = PromptStream(cfg.world.prompts("train"), cfg.seed)
     checkpoints = Checkpoints(run, cfg.keep_checkpoints)
-    if state.step < cfg.steps:
+    if not state.ended(cfg):
         policy, reward = Path(parents["policy"]["path"]), Path(parents["reward"]["path"])
         with (
-            open_roles(cfg, _run_name(run), policy, reward, context.address) as roles,
+            open_roles(cfg, _run_name(run), policy, reward, context.address, context.seated) as roles,
             _pointing_back(run, checkpoints),
         ):
             if checkpoint:
@@ -139,9 +141,9 @@ def _run(
             _drop_later_rollouts(run, state.step)
             with contextlib.closing(RunLog(run, roles, state.step, context.show)) as log:
                 state = train_policy(cfg, roles, prompts, log, checkpoints, state, context.stop_asked)
-    if state.step < cfg.steps:
+    if not state.ended(cfg):
         return RunResult(run, False, None, messages)
-    summary = summarise_run(run)
+    summary = summarise_run(run) | {"ended": state.ended(cfg)}
     text, path = json.dumps(summary, indent=2) + "\n", run / "summary.json"
     if not path.is_file() or path.read_text() != text:
         write_text(path, text)

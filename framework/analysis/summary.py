@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from framework.analysis.curves import Run, load_run, moving_standard_error, t_interval
+from framework.analysis.curves import Run, load_run, moving_mean, moving_standard_error, t_interval
 
 INTERVAL_KEYS = (
     "steps",
@@ -63,24 +64,30 @@ class GoldArc:
 
 
 def gold_arc(run: Run) -> GoldArc | None:
-    """Start, peak and end of the run's smoothed gold; None when gold was never measured.
+    """Start, peak and end of the run's smoothed gold; None when gold was never measured."""
+    return arc_of(run.steps, run.series("gold"), run.series("gold_se"), run.series("kl_nats"))
 
-    Of equal peaks the earliest counts.
-    """
-    gold = run.series("gold")
+
+def arc_of(
+    steps: Float[np.ndarray, "steps"],
+    gold: Float[np.ndarray, "steps"],
+    gold_se: Float[np.ndarray, "steps"],
+    kl_nats: Float[np.ndarray, "steps"],
+) -> GoldArc | None:
+    """`gold_arc` of a run's metrics, NaN where one was not measured. Of equal peaks the earliest counts."""
     measured = np.flatnonzero(np.isfinite(gold))
     if not len(measured):
         return None
-    smooth = run.smoothed("gold")
-    errors = moving_standard_error(run.series("gold_se"), gold)
+    smooth = moving_mean(gold)
+    errors = moving_standard_error(gold_se, gold)
     first, last, peak = measured[0], measured[-1], int(np.nanargmax(smooth))
     return GoldArc(
         start=float(smooth[first]),
         start_se=float(errors[first]),
         peak=float(smooth[peak]),
         peak_se=float(errors[peak]),
-        peak_step=int(run.steps[peak]),
-        kl_nats_at_peak=_finite(run.smoothed("kl_nats")[peak]),
+        peak_step=int(steps[peak]),
+        kl_nats_at_peak=_finite(moving_mean(kl_nats)[peak]),
         final=float(smooth[last]),
         final_se=float(errors[last]),
     )
@@ -96,7 +103,8 @@ def summarise(run: Run) -> dict[str, Any]:
 
     `steps` logged steps; `seconds` their wall-clock; `kl_nats_*` nats per sequence to the initial policy
     (k1); `proxy_*` reference standard deviations; `gold_*` the gold scorer's units; `tokens_*` generated
-    response tokens; `stage_seconds` summed over steps; `peak_rss_mb` the largest seen, per role.
+    response tokens; `warnings` the step at which each signal's alarm was raised, as the run logged it;
+    `stage_seconds` summed over steps; `peak_rss_mb` the largest seen, per role.
     """
     arc = gold_arc(run)
     seconds = _total(run.timings, "seconds")
@@ -115,6 +123,7 @@ def summarise(run: Run) -> dict[str, Any]:
         "gold_final": arc and arc.final,
         "tokens_generated": None if tokens is None else int(tokens),
         "tokens_per_second": tokens / seconds if tokens is not None and seconds else None,
+        "warnings": dict(run.metrics[-1].get("warnings") or {}),
         "stage_seconds": _per_name(run.timings, "stage_seconds", sum),
         "peak_rss_mb": _per_name(run.timings, "peak_rss_mb", max),
     }

@@ -13,7 +13,8 @@ from framework.kl.adaptive import Adaptive
 from framework.kl.budget import Budget
 from framework.kl.fixed import Fixed
 from framework.kl.state import KlState
+from framework.kl.stop import Stop
 
-KlController = Annotated[Fixed | Adaptive | Budget, Field(discriminator="kind")]
+KlController = Annotated[Fixed | Adaptive | Budget | Stop, Field(discriminator="kind")]
 
-__all__ = ["Adaptive", "Budget", "Fixed", "KlController", "KlState"]
+__all__ = ["Adaptive", "Budget", "Fixed", "KlController", "KlState", "Stop"]

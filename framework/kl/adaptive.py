@@ -27,6 +27,10 @@ class Adaptive(Component):
     horizon: float = Field(default=10_000, gt=0)
     """Sequences over which the coefficient may change by a fifth."""
 
+    def most_change(self, episodes: int) -> float:
+        """The largest relative rise of the coefficient over that many sequences, taken a few at a time."""
+        return math.expm1(ERROR_CLIP * episodes / self.horizon)
+
     @property
     def set_point(self) -> float | None:
         """Nats per sequence that the controller aims at."""

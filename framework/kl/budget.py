@@ -8,43 +8,67 @@ from pydantic import Field, model_validator
 from framework.component import Component
 from framework.kl.state import KlState
 
+INITIAL_COST, LEAST_COST, LARGEST_COST = 0.1, 0.05, 10.0
+"""Reward units that a whole budget costs at the default start and bounds of the coefficient."""
+LARGEST_ERROR = 1.5
+"""sqrt(nats): from further away the budget is approached at the same price."""
+
 
 class Budget(Component):
     """Steers the logarithm of the coefficient by where KL is heading (a proportional-integral controller).
 
-    With the relative error `e = kl / budget - 1`, held in [-1, 1] and smoothed, each step adds
+    With the error `e = sqrt(kl) - sqrt(budget)`, held within 1.5 sqrt(nats) and smoothed, each step adds
 
         gain * (e + lead_steps * (e - previous e))
 
-    to log coef, at most `max_step` up and `gain` down. The bracket is the error expected `lead_steps` from
-    now if KL goes on as it does; written as a sum of past errors it is a PI controller whose integral gain is
-    `gain` and whose proportional gain is `gain * lead_steps`. Steering by increments, it does not wind up
-    while the coefficient stands at a bound. The defaults were chosen on simulated policies whose KL rises at
-    most so fast per step and settles where penalty and reward balance (tests/unit/test_kl.py).
+    to log coef, at most `max_step` either way. The bracket is the error expected `lead_steps` from now if KL
+    goes on as it does; written as a sum of past errors it is a PI controller whose integral gain is `gain`
+    and whose proportional gain is `gain * lead_steps`. Steering by increments, it does not wind up while the
+    coefficient stands at a bound. Both limits of a step are the same: a batch's noise must push up and down
+    alike, or it would drive the coefficient by itself.
+
+    The error is one of sqrt(KL) because the policy moves through it at much the same speed, and a batch's
+    estimate of it has much the same noise, at any budget: one gain serves all. Rewards are counted in
+    standard deviations, so what a whole budget may cost in them is much the same too, and the default start
+    and bounds of the coefficient are such costs divided by the budget.
     """
 
     kind: Literal["budget"] = "budget"
     budget: float = Field(default=8.0, gt=0)
     """Nats per sequence to reach and hold."""
-    initial_coef: float = Field(default=0.05, gt=0)
-    """Reward units per nat at the first step."""
-    gain: float = Field(default=0.2, gt=0)
-    """Nepers per step: change of log coef for an expected error of one budget."""
-    lead_steps: float = Field(default=30.0, ge=0)
+    initial_coef: float | None = Field(default=None, gt=0)
+    """Reward units per nat at the first step. None: 0.1 / budget."""
+    gain: float = Field(default=0.1, gt=0)
+    """Nepers per step: change of log coef for an expected error of one sqrt(nat)."""
+    lead_steps: float = Field(default=18.0, ge=0)
     """Steps to look ahead along the present slope of KL; more damps, and amplifies noise."""
-    smoothing: float = Field(default=0.9, ge=0, lt=1)
+    smoothing: float = Field(default=0.3, ge=0, lt=1)
     """Ratio: how much of the past error is kept at each step; raise it for small batches."""
     max_step: float = Field(default=0.5, gt=0)
     """Nepers per step: the largest change of log coef."""
-    min_coef: float = Field(default=1e-4, gt=0)
-    """Reward units per nat: the coefficient never goes below."""
-    max_coef: float = Field(default=10.0, gt=0)
-    """Reward units per nat: the coefficient never goes above."""
+    min_coef: float | None = Field(default=None, gt=0)
+    """Reward units per nat: the coefficient never goes below. None: 0.05 / budget."""
+    max_coef: float | None = Field(default=None, gt=0)
+    """Reward units per nat: the coefficient never goes above. None: 10 / budget."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest coefficient, reward units per nat."""
+        low = LEAST_COST / self.budget if self.min_coef is None else self.min_coef
+        high = LARGEST_COST / self.budget if self.max_coef is None else self.max_coef
+        return low, high
 
     @model_validator(mode="after")
-    def _bounds_hold_the_start(self) -> Self:
-        if not self.min_coef <= self.initial_coef <= self.max_coef:
-            raise ValueError("initial_coef must lie between min_coef and max_coef")
+    def _can_move(self) -> Self:
+        low, high = self.bounds
+        if not low <= self.start().coef <= high:
+            raise ValueError(
+                f"initial_coef={self.start().coef:g} must lie between min_coef={low:g} and max_coef={high:g}"
+            )
+        if low == high:
+            raise ValueError(
+                "min_coef equals max_coef, so the coefficient cannot move: use kind=fixed, or widen them"
+            )
         return self
 
     @property
@@ -54,17 +78,20 @@ class Budget(Component):
 
     def start(self) -> KlState:
         """The state before the first step."""
-        return KlState(coef=self.initial_coef)
+        return KlState(coef=INITIAL_COST / self.budget if self.initial_coef is None else self.initial_coef)
 
     def next(self, state: KlState, kl_nats: float, episodes: int) -> KlState:
         """The state after a step that measured `kl_nats`; the number of sequences does not matter."""
         assert math.isfinite(kl_nats), f"KL is {kl_nats}"
-        error = min(max(kl_nats / self.budget - 1, -1.0), 1.0)
+        # k1 is not bounded below: an estimate under zero is one of no KL at all.
+        distance = math.sqrt(max(kl_nats, 0.0)) - math.sqrt(self.budget)
+        error = min(max(distance, -LARGEST_ERROR), LARGEST_ERROR)
         slope = 0.0
         if state.steps > 0:
             slope = (1 - self.smoothing) * (error - state.last_error)
             error = state.last_error + slope
-        expected = max(error + self.lead_steps * slope, -1.0)
+        expected = error + self.lead_steps * slope
         step = min(max(self.gain * expected, -self.max_step), self.max_step)
-        coef = min(max(state.coef * math.exp(step), self.min_coef), self.max_coef)
+        low, high = self.bounds
+        coef = min(max(state.coef * math.exp(step), low), high)
         return KlState(coef=coef, last_error=error, steps=state.steps + 1)

@@ -10,6 +10,8 @@ class KlState:
     coef: float
     """Reward units per nat: the coefficient in force."""
     last_error: float = 0.0
-    """Relative error `kl / set point - 1` at the last step, smoothed where the controller smooths."""
+    """How far KL was from the set point at the last step, in the controller's own measure and smoothed where it smooths."""
     steps: int = 0
     """How many measurements the controller has seen."""
+    spent: bool = False
+    """Whether the run has used up what it may spend, and is to end here."""

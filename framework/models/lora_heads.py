@@ -17,6 +17,8 @@ from framework.models.reward_heads import Member, load_heads, save_heads
 class LoraHeads(Member):
     """K adapters on one encoder. Scoring passes over a text once per adapter."""
 
+    shows_features = True
+
     def __init__(self, encoder: HfModel, num_heads: int, rank: int, alpha: int) -> None:
         """Adapters start as no change to the encoder; heads are drawn from torch's global generator."""
         from peft import LoraConfig, get_peft_model  # slow to import, and few models need it
@@ -49,17 +51,32 @@ class LoraHeads(Member):
 
     def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
         """What each head says of the encoding that its own adapter makes."""
-        return torch.cat([self.score_one(k, input_ids, mask) for k in range(self.num_heads)])
+        return self.read(input_ids, mask)[0]
+
+    def read(
+        self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
+    ) -> tuple[Float[Tensor, "K B"], Float[Tensor, "K B H"]]:
+        scores, features = zip(
+            *(self._read_one(k, input_ids, mask) for k in range(self.num_heads)), strict=True
+        )
+        return torch.cat(scores), torch.stack(features)
 
     def score_one(
         self, k: int, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
     ) -> Float[Tensor, "1 B"]:
         """What head k says."""
+        return self._read_one(k, input_ids, mask)[0]
+
+    def _read_one(
+        self, k: int, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
+    ) -> tuple[Float[Tensor, "1 B"], Float[Tensor, "B H"]]:
+        """What head k says, and of which features."""
         # Only an adapter that is being fitted may ask for gradients.
         self.encoder.set_adapter(_adapter(k), inference_mode=not torch.is_grad_enabled())
         features = pooled(self.encoder, input_ids, mask, self.causal)
         with torch.autocast(features.device.type, enabled=False):  # as in RewardHeads
-            return self.head(k)(features.to(self.head(k).weight.dtype)).float().T
+            features = features.to(self.head(k).weight.dtype)
+            return self.head(k)(features).float().T, features
 
     def save(self, folder: Path) -> None:
         """Write the encoder in Hugging Face layout, adapters in peft's, and all heads in one file."""

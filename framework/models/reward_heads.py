@@ -25,6 +25,8 @@ class Member(nn.Module):
 
     causal: bool
     """Read at its last token, so that a text must be closed by an end token."""
+    shows_features = False
+    """Whether `read` can tell which features the scores stand on."""
 
     @property
     def num_heads(self) -> int:
@@ -35,6 +37,12 @@ class Member(nn.Module):
         """What each head says before calibration, of right-padded texts."""
         raise NotImplementedError
 
+    def read(
+        self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
+    ) -> tuple[Float[Tensor, "K B"], Float[Tensor, "E B H"]]:
+        """`raw_scores`, and the features that they stand on, one vector per encoding of a text; in one pass."""
+        raise NotImplementedError
+
     def save(self, folder: Path) -> None:
         """Write everything but the tokenizer."""
         raise NotImplementedError
@@ -42,6 +50,8 @@ class Member(nn.Module):
 
 class RewardHeads(Member):
     """K linear heads on one encoding of a text."""
+
+    shows_features = True
 
     def __init__(
         self,
@@ -90,6 +100,11 @@ class RewardHeads(Member):
 
     def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
         """What each head says before calibration: what the Bradley-Terry loss sees."""
+        return self.read(input_ids, mask)[0]
+
+    def read(
+        self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
+    ) -> tuple[Float[Tensor, "K B"], Float[Tensor, "one B H"]]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_encoder):
             features = self.features(input_ids, mask)
         # Outside of autocast: scores rounded to bfloat16 would tie, and disagree by their rounding.
@@ -100,7 +115,7 @@ class RewardHeads(Member):
                 scores = torch.einsum("kbh,kh->kb", each, self.heads.weight) + self.heads.bias[:, None]
             else:
                 scores = self.heads(features).T
-        return scores.float()
+        return scores.float(), features.unsqueeze(0)
 
     @torch.no_grad()
     def keep_heads(self, count: int) -> None:

@@ -4,17 +4,18 @@ Bradley-Terry scores are free up to a constant per head, and heads differ in sca
 a centre and a scale measured on reference responses (held-out samples of the reference policy); a minimum
 or a variance over heads means nothing without. On disk: `reward.json` says which members there are,
 `calibration.safetensors` holds the calibration and the reference scores, and each member lies in Hugging
-Face layout in a folder of its own (a sole member in the model's folder itself).
+Face layout in a folder of its own (a sole member in the model's folder itself), with the cloud of its
+training texts' features beside it where it has one.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from framework.data.paths import expand
 from framework.errors import RunError, UserError
 from framework.length_curve import LengthCurve, text_lengths
 from framework.models.encoding import pad_right, tokenize_texts
+from framework.models.feature_cloud import FeatureCloud
 from framework.models.huggingface import HfTokenizer
 from framework.models.published import PublishedReward
 from framework.models.reward_folder import (
@@ -39,12 +41,14 @@ from framework.types import ReferenceScores
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of a batch of texts, with how many texts were read only in part."""
+    """What the members say of a batch of texts, on the CPU."""
 
     values: Float[Tensor, "K B"]
-    """Calibrated: standard deviations of each head on the reference responses."""
+    """From `score`, calibrated: standard deviations of each head on the reference responses. From `read`, raw."""
     num_cut: int
     """Texts that were longer than the model reads and lost their start."""
+    distances: Float[Tensor, "E B"]
+    """From the training cloud of each encoding that has one, in r.m.s. distances of training texts."""
 
 
 class RewardModel:
@@ -74,6 +78,8 @@ class RewardModel:
         self.centre = torch.zeros(self.num_heads)
         self.scale = torch.ones(self.num_heads)
         self.length_curve: LengthCurve | None = None
+        self.clouds: list[FeatureCloud | None] = [None] * len(self.members)
+        """Of each member's training features; None for a member that keeps none."""
         self._reference: ReferenceScores | None = None
 
     @property
@@ -92,8 +98,8 @@ class RewardModel:
         Raises:
             RunError: a score is not finite.
         """
-        raw, num_cut = self.raw_scores(prompts, responses)
-        return Scored(self.calibrated(raw, responses), num_cut)
+        read = self.read(prompts, responses)
+        return replace(read, values=self.calibrated(read.values, responses))
 
     def calibrated(self, raw: Float[Tensor, "K B"], responses: Sequence[str]) -> Float[Tensor, "K B"]:
         """What `score` makes of raw scores of these responses.
@@ -109,19 +115,36 @@ class RewardModel:
             raise RunError(f"reward: head {self.first_head + head} gives {value} for row {row}")
         return values
 
-    @torch.inference_mode()
     def raw_scores(
         self, prompts: Sequence[str], responses: Sequence[str]
     ) -> tuple[Float[Tensor, "K B"], int]:
         """Every head's uncalibrated score, float32 on the CPU, and how many texts were cut by some member."""
-        parts = [torch.zeros(self.num_heads, 0)]
-        num_cut = 0
-        for start in range(0, len(prompts), self.rows):
-            few = slice(start, start + self.rows)
-            scores, cut = self._raw_pass(prompts[few], responses[few])
-            parts.append(scores)
-            num_cut += cut
-        return torch.cat(parts, dim=1), num_cut
+        read = self.read(prompts, responses)
+        return read.values, read.num_cut
+
+    @torch.inference_mode()
+    def read(self, prompts: Sequence[str], responses: Sequence[str]) -> Scored:
+        """Raw scores, with distances from the training clouds, `rows` texts per forward pass."""
+        encodings = sum(len(cloud.mean) for cloud in self.clouds if cloud)
+        none = Scored(torch.zeros(self.num_heads, 0), 0, torch.zeros(encodings, 0))
+        passes = [none, *(self._pass(prompts[few], responses[few]) for few in self._slices(len(prompts)))]
+        return Scored(
+            torch.cat([one.values for one in passes], dim=1),
+            sum(one.num_cut for one in passes),
+            torch.cat([one.distances for one in passes], dim=1),
+        )
+
+    @torch.inference_mode()
+    def fit_clouds(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
+        """Measure where these texts, which the model was fitted to, lie in each member's features."""
+        for index, (member, tokenizer) in enumerate(zip(self.members, self.tokenizers, strict=True)):
+            if not member.shows_features:
+                continue
+            parts = []
+            for few in self._slices(len(prompts)):
+                rows, _ = self._tokenize(member, tokenizer, prompts[few], responses[few])
+                parts.append(self._read_member(member, *pad_right(rows))[1].float().cpu())
+            self.clouds[index] = FeatureCloud.fit(torch.cat(parts, dim=1))
 
     def calibrate(self, prompts: Sequence[str], responses: Sequence[str], by_length: bool = False) -> int:
         """Set centre and scale, and with `by_length` the length curve, from reference responses.
@@ -153,16 +176,20 @@ class RewardModel:
         """The same model with its members on `device`, in evaluation mode and without gradients."""
         for member in self.members:
             member.to(device).eval().requires_grad_(False)
+        self.clouds = [cloud and cloud.to(device) for cloud in self.clouds]
         return self
 
     def save(self, folder: Path) -> None:
         """Write members, tokenizers, calibration; `load` gives back the same scores."""
         records = []
-        for index, (member, tokenizer) in enumerate(zip(self.members, self.tokenizers, strict=True)):
+        parts = zip(self.members, self.tokenizers, self.clouds, strict=True)
+        for index, (member, tokenizer, cloud) in enumerate(parts):
             place = "." if len(self.members) == 1 else f"member_{index}"
             (folder / place).mkdir(parents=True, exist_ok=True)
             member.save(folder / place)
             tokenizer.save_pretrained(folder / place)
+            if cloud:
+                cloud.save(folder / place)
             records.append(
                 {
                     "folder": place,
@@ -211,6 +238,7 @@ class RewardModel:
         members = [load_member(folder / r["folder"], r) for r in records[first:last]]
         tokenizers = load_tokenizers(folder, records[first:last], members)
         model = cls(members, tokenizers, settings["max_tokens"], rows=rows, precision=precision)
+        model.clouds = [FeatureCloud.load(folder / r["folder"]) for r in records[first:last]]
         heads, model.first_head = slice(*starts), starts[0]
         model.centre, model.scale = tensors["centre"][heads], tensors["scale"][heads]
         model._reference = ReferenceScores(tensors["reference_scores"][heads], tensors["reference_lengths"])
@@ -228,11 +256,14 @@ class RewardModel:
         member = PublishedReward.from_published(path, field)
         return cls([member], [member.tokenizer], member.max_tokens, rows=rows).to(device)
 
-    def _raw_pass(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[Float[Tensor, "K B"], int]:
+    def _slices(self, count: int) -> list[slice]:
+        return [slice(start, start + self.rows) for start in range(0, count, self.rows)]
+
+    def _pass(self, prompts: Sequence[str], responses: Sequence[str]) -> Scored:
         """One forward pass of every member; members with one tokenizer read the same ids."""
         seen: dict[tuple[int, bool, int], tuple[Tensor, Tensor, int]] = {}
-        scores = []
-        for member, tokenizer in zip(self.members, self.tokenizers, strict=True):
+        scores, distances = [torch.zeros(0, len(prompts))], [torch.zeros(0, len(prompts))]
+        for member, tokenizer, cloud in zip(self.members, self.tokenizers, self.clouds, strict=True):
             # A published member closes and cuts texts in its own way, whatever tokenizer it shares.
             own = id(member) if isinstance(member, PublishedReward) else 0
             key = (id(tokenizer), member.causal, own)
@@ -240,12 +271,23 @@ class RewardModel:
                 rows, num_cut = self._tokenize(member, tokenizer, prompts, responses)
                 seen[key] = (*pad_right(rows), num_cut)
             ids, mask, _ = seen[key]
-            where = next(member.parameters()).device
-            with torch.autocast(where.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-                scores.append(member.raw_scores(ids.to(where), mask.to(where)).float().cpu())
-        return torch.cat([torch.zeros(0, len(prompts)), *scores]), max(
-            (num_cut for _, _, num_cut in seen.values()), default=0
-        )
+            raw, features = self._read_member(member, ids, mask)
+            scores.append(raw.float().cpu())
+            if cloud:
+                distances.append(cloud.distances(features))
+        num_cut = max((cut for _, _, cut in seen.values()), default=0)
+        return Scored(torch.cat(scores), num_cut, torch.cat(distances))
+
+    def _read_member(
+        self, member: Member, ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
+    ) -> tuple[Float[Tensor, "K B"], Float[Tensor, "E B H"]]:
+        """One forward pass of a member; no encodings from one that does not show its features."""
+        where = next(member.parameters()).device
+        ids, mask = ids.to(where), mask.to(where)
+        with torch.autocast(where.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+            if member.shows_features:
+                return member.read(ids, mask)
+            return member.raw_scores(ids, mask), torch.zeros(0, len(ids), 0)
 
     def _tokenize(
         self, member: Member, tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str]

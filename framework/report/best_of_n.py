@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from framework.report.figures import Figure, _canvas, _look, _rendered
-from framework.report.html import _figure, _table, _text, write_page
+from framework.report.page import escaped, fill_page, html_figure, html_table, write_page
 from framework.report.reading import number
 
 Curve = Mapping[str, Any]
@@ -80,19 +79,14 @@ def _column(points: list[dict[str, Any]], name: str) -> np.ndarray:
 
 
 def _page(record: Mapping[str, Any], figure: Figure) -> str:
-    shell, body = (
-        (Path(__file__).parent / name).read_text(encoding="utf-8")
-        for name in ("template.html", "best_of_n.html")
-    )
-    head = Template(shell.partition("<body>")[0])
-    pool, title = record["pool"], "Best of n from one pool"
-    reading = "\n".join(f"<p>{_text(line)}</p>" for line in read_curves(record))
-    return head.substitute(title=title) + Template(body).substitute(
-        title=title,
+    pool = record["pool"]
+    return fill_page(
+        "best_of_n.html",
+        "Best of n from one pool",
         kicker=f"Goldilocks report · {pool['prompts']:.0f} prompts × {pool['samples']:.0f} samples · "
         f"seed {record['seed']}",
-        reading=reading,
-        figures=_figure(figure),
+        reading="\n".join(f"<p>{escaped(line)}</p>" for line in read_curves(record)),
+        figures=html_figure(figure),
         numbers="".join(_numbers(name, curve) for name, curve in record["curves"].items()),
         provenance=_provenance(record),
     )
@@ -143,10 +137,10 @@ def _numbers(name: str, curve: Curve) -> str:
     if "win_rate" in points[0]:
         columns["Wins over one head"] = lambda point: _with_error(point, "win_rate")
     head = "".join(f'<th scope="col">{title}</th>' for title in columns)
-    rows = [f"<tr>{''.join(f'<td>{_text(show(p))}</td>' for show in columns.values())}</tr>" for p in points]
-    return (
-        f"<figure><h3>{_text(name)}: {_text(curve['convention'])}</h3>{_table(head, rows, 'seeds')}</figure>"
-    )
+    rows = [
+        f"<tr>{''.join(f'<td>{escaped(show(p))}</td>' for show in columns.values())}</tr>" for p in points
+    ]
+    return f"<figure><h3>{escaped(name)}: {escaped(curve['convention'])}</h3>{html_table(head, rows, 'seeds')}</figure>"
 
 
 def _with_error(point: dict[str, Any], key: str) -> str:
@@ -156,10 +150,10 @@ def _with_error(point: dict[str, Any], key: str) -> str:
 
 def _provenance(record: Mapping[str, Any]) -> str:
     rows = [
-        f'<tr><th scope="row">{name}</th><td>{_text(record[name]["path"])}</td>'
-        f'<td class="hash">{_text(record[name]["sha256"][:16])}</td></tr>'
+        f'<tr><th scope="row">{name}</th><td>{escaped(record[name]["path"])}</td>'
+        f'<td class="hash">{escaped(record[name]["sha256"][:16])}</td></tr>'
         for name in ("pool", "reward")
     ]
     head = "".join(f'<th scope="col">{title}</th>' for title in ("Stage", "Folder", "SHA-256"))
-    note = f"Configuration {_text(record['fingerprint'])}; {record['cut']:.0f} texts were cut by the reward model."
-    return f'{_table(head, rows, "text")}<p class="note">{note}</p>'
+    note = f"Configuration {escaped(record['fingerprint'])}; {record['cut']:.0f} texts were cut by the reward model."
+    return f'{html_table(head, rows, "text")}<p class="note">{note}</p>'

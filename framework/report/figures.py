@@ -33,6 +33,7 @@ STAGE_COLOURS = {
     "log": "#999999",
     "checkpoint": "#CC79A7",
 }
+PIXELS_PER_INCH = 180
 STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -264,11 +265,12 @@ def _legend(canvas: Canvas, runs: Runs) -> None:
 
 
 @contextmanager
-def _canvas(num_panels: int, height: float = 3.5) -> Iterator[tuple[Canvas, list[Axes]]]:
+def _canvas(num_panels: int, height: float = 3.5, rows: int = 1) -> Iterator[tuple[Canvas, list[Axes]]]:
+    """A canvas and its panels, row by row; so many panels a row, so many inches high."""
     with mpl.rc_context(STYLE):
         canvas = Canvas(figsize=(11.5, height), layout="constrained")
-        grid = canvas.subplots(1, num_panels, squeeze=False)
-        yield canvas, list(grid[0])
+        grid = canvas.subplots(rows, num_panels, squeeze=False)
+        yield canvas, list(grid.ravel())
 
 
 def _rendered(canvas: Canvas, name: str, title: str, alt: str, caption: str) -> Figure:
@@ -276,5 +278,6 @@ def _rendered(canvas: Canvas, name: str, title: str, alt: str, caption: str) -> 
     canvas.draw_without_rendering()
     canvas.set_layout_engine("none")  # laid out once, not again for each format
     canvas.savefig(png, format="png", dpi=130)
-    canvas.savefig(svg, format="svg", metadata={"Date": None})
+    # The resolution is that of what is drawn as pixels: tens of thousands of points would be a huge file.
+    canvas.savefig(svg, format="svg", metadata={"Date": None}, dpi=PIXELS_PER_INCH)
     return Figure(name, title, alt, caption, png.getvalue(), svg.getvalue())

@@ -1,15 +1,9 @@
 """The report as one HTML file that needs nothing else: no network, no script library, readable without JS."""
 
-import base64
-import html
-import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
-
-import yaml
 
 from framework.analysis.comparison import Comparison
 from framework.analysis.curves import Run, load_run
@@ -17,8 +11,19 @@ from framework.analysis.summary import summarise_runs
 from framework.errors import UserError
 from framework.report.comparison import Table, comparison_tables, draw_comparison, read_comparison
 from framework.report.figures import COLOURS, Figure, draw_all
+from framework.report.page import (
+    config_as_yaml,
+    escaped,
+    html_figure,
+    html_paragraph,
+    html_table,
+    plural,
+    provenance_table,
+    write_page,
+)
 from framework.report.reading import Paragraph, number, read_run, read_study, share_lost
-from framework.report.samples import Phase, Sample, sample_phases
+from framework.report.sample_cards import phase_column
+from framework.report.samples import Phase, sample_phases
 
 Runs = Mapping[str, Mapping[int, Run]]
 
@@ -37,9 +42,6 @@ ROWS = (
 )
 MOST_LINES = len(COLOURS)
 """Variants that one plot can tell apart; a study of more is drawn condition by condition, and one seed is shown."""
-LONGEST_TEXT = 3000
-"""Characters of a prompt or response that are shown; a report stays a few megabytes."""
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def write_run_report(run: Path, out: Path | None = None) -> Path:
@@ -94,48 +96,24 @@ def _write(
     return write_page(target, _page(title, runs, paragraphs, figures, tables), figures)
 
 
-def write_page(target: Path, page: str, figures: Sequence[Figure]) -> Path:
-    """Write a page whole or not at all, with its figures as PNG beside it; returns `target`.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for figure in figures:
-            (target.parent / f"{figure.name}.png").write_bytes(figure.png)
-        draft = target.with_name(target.name + ".part")
-        draft.write_text(page, encoding="utf-8")
-        os.replace(draft, target)
-    except OSError as error:
-        raise UserError(f"cannot write the report to {target.parent}: {error.strerror or error}") from error
-    return target
-
-
 def _page(
     title: str, runs: Runs, paragraphs: list[Paragraph], figures: list[Figure], tables: Sequence[Table]
 ) -> str:
     template = Template((Path(__file__).parent / "template.html").read_text(encoding="utf-8"))
     seeds = sorted({seed for runs_of in runs.values() for seed in runs_of})
     kicker = ["Goldilocks report"]
-    kicker += [_plural(len(runs), "variant")] if len(runs) > 1 else []
+    kicker += [plural(len(runs), "variant")] if len(runs) > 1 else []
     kicker += [f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"]
     return template.substitute(
-        title=_text(title),
+        title=escaped(title),
         kicker=" · ".join(kicker),
-        reading="\n".join(_paragraph(paragraph) for paragraph in paragraphs),
+        reading="\n".join(html_paragraph(part) for part in paragraphs),
         comparison=_comparison(tables),
         numbers=_numbers(runs),
-        figures="\n".join(_figure(figure) for figure in figures),
+        figures="\n".join(html_figure(drawn) for drawn in figures),
         samples=_samples(runs if len(runs) <= MOST_LINES else _first_seeds(runs)),
         provenance=_provenance(runs),
     )
-
-
-def _paragraph(paragraph: Paragraph) -> str:
-    if not paragraph.about:
-        return f'<p class="headline">{_text(paragraph.text)}</p>'
-    return f"<p><strong>{_text(paragraph.about)}</strong>: {_text(paragraph.text)}</p>"
 
 
 def _numbers(runs: Runs) -> str:
@@ -143,9 +121,9 @@ def _numbers(runs: Runs) -> str:
     body = []
     for key, label, unit in ROWS:
         cells = "".join(_cell(key, runs[variant], summaries[variant]) for variant in runs)
-        body.append(f'<tr><th scope="row">{_text(label)}<small>{_text(unit)}</small></th>{cells}</tr>')
+        body.append(f'<tr><th scope="row">{escaped(label)}<small>{escaped(unit)}</small></th>{cells}</tr>')
     head = "".join(
-        f'<th scope="col">{_text(variant)}<small>{_plural(len(seeds), "seed")}</small></th>'
+        f'<th scope="col">{escaped(variant)}<small>{plural(len(seeds), "seed")}</small></th>'
         for variant, seeds in runs.items()
     )
     several = any(len(seeds) > 1 for seeds in runs.values())
@@ -156,7 +134,7 @@ def _numbers(runs: Runs) -> str:
         if several
         else " One seed: no intervals."
     )
-    table = _table(f'<th scope="col">Number</th>{head}', body, "wide-columns")
+    table = html_table(f'<th scope="col">Number</th>{head}', body, "wide-columns")
     return f'<p class="note">{note}</p>{table}' + (_seed_table(runs) if several else "")
 
 
@@ -173,25 +151,18 @@ def _comparison(tables: Sequence[Table]) -> str:
 
 def _comparison_table(table: Table) -> str:
     head = '<th scope="col">Variant</th>' + "".join(
-        f'<th scope="col">{_text(figure)}<small>{_text(condition)}</small></th>'
+        f'<th scope="col">{escaped(figure)}<small>{escaped(condition)}</small></th>'
         for figure, condition in table.head
     )
     rows = []
     for variant, cells in table.rows:
         shown = "".join(
-            f"<td>{'<strong>' if cell.is_clear else ''}{_text(cell.value)}{'</strong>' if cell.is_clear else ''}"
-            f"<small>{_text(cell.bounds)}</small></td>"
+            f"<td>{'<strong>' if cell.is_clear else ''}{escaped(cell.value)}{'</strong>' if cell.is_clear else ''}"
+            f"<small>{escaped(cell.bounds)}</small></td>"
             for cell in cells
         )
-        rows.append(f'<tr><th scope="row">{_text(variant)}</th>{shown}</tr>')
-    return f'<h3>{_text(table.title)}</h3><p class="note">{_text(table.note)}</p>{_table(head, rows, "comparison")}'
-
-
-def _table(head: str, rows: Iterable[str], kind: str) -> str:
-    return (
-        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
+        rows.append(f'<tr><th scope="row">{escaped(variant)}</th>{shown}</tr>')
+    return f'<h3>{escaped(table.title)}</h3><p class="note">{escaped(table.note)}</p>{html_table(head, rows, "comparison")}'
 
 
 def _cell(key: str, seeds: Mapping[int, Run], summary: Mapping[str, Any]) -> str:
@@ -203,14 +174,14 @@ def _cell(key: str, seeds: Mapping[int, Run], summary: Mapping[str, Any]) -> str
         if 0 < count < len(seeds):
             bounds += f" {count} of {len(seeds)} had a gain"
     elif key == "peak_rss_mb":
-        roles = "<br>".join(f"{_text(role)} {size:,.0f}" for role, size in summary[key].items())
+        roles = "<br>".join(f"{escaped(role)} {size:,.0f}" for role, size in summary[key].items())
         return f'<td class="roles">{roles or "–"}</td>'
     else:
         is_step = key == "gold_peak_step" and summary[key] is not None
         value = f"{summary[key]:.0f}" if is_step else number(summary[key])
         interval = summary["intervals"][key]
         bounds = f"[{number(interval[0])}, {number(interval[1])}]" if interval else ""
-    return f"<td>{_text(value)}" + (f"<small>{_text(bounds)}</small>" if bounds else "") + "</td>"
+    return f"<td>{escaped(value)}" + (f"<small>{escaped(bounds)}</small>" if bounds else "") + "</td>"
 
 
 def _seed_table(runs: Runs) -> str:
@@ -219,18 +190,9 @@ def _seed_table(runs: Runs) -> str:
         for seed, run in seeds.items():
             summary = summarise_runs({variant: {seed: run}})["variants"][variant]
             cells = "".join(_cell(key, {seed: run}, summary) for key, _, _ in shown)
-            rows.append(f'<tr><th scope="row">{_text(variant)}, seed {seed}</th>{cells}</tr>')
-    head = "".join(f'<th scope="col">{_text(label)}</th>' for label in ("Run", *(row[1] for row in shown)))
-    return f"<details><summary>Every seed by itself</summary>{_table(head, rows, 'seeds')}</details>"
-
-
-def _figure(figure: Figure) -> str:
-    data = base64.b64encode(figure.svg).decode()
-    return (
-        f'<figure><h3>{_text(figure.title)}</h3><div class="wide"><img alt="{_text(figure.alt)}" '
-        f'src="data:image/svg+xml;base64,{data}"></div><figcaption>{_text(figure.caption)} '
-        f'<a href="{figure.name}.png">{figure.name}.png</a></figcaption></figure>'
-    )
+            rows.append(f'<tr><th scope="row">{escaped(variant)}, seed {seed}</th>{cells}</tr>')
+    head = "".join(f'<th scope="col">{escaped(label)}</th>' for label in ("Run", *(row[1] for row in shown)))
+    return f"<details><summary>Every seed by itself</summary>{html_table(head, rows, 'seeds')}</details>"
 
 
 def _samples(runs: Runs) -> str:
@@ -264,89 +226,30 @@ def _samples(runs: Runs) -> str:
 
 
 def _options(name: str, label: str, values: Iterable[str]) -> str:
-    options = "".join(f'<option value="{_text(value)}">{_text(value)}</option>' for value in values)
+    options = "".join(f'<option value="{escaped(value)}">{escaped(value)}</option>' for value in values)
     return f'<label>{label} <select name="{name}">{options}</select></label>'
 
 
 def _run_samples(variant: str, seed: int, phases: list[Phase], is_open: bool) -> str:
-    columns = "".join(_phase(phase) for phase in phases) or "<p>No rollouts were kept for this run.</p>"
+    columns = "".join(phase_column(phase) for phase in phases) or "<p>No rollouts were kept for this run.</p>"
     return (
-        f'<details class="run" data-variant="{_text(variant)}" data-seed="{seed}"'
+        f'<details class="run" data-variant="{escaped(variant)}" data-seed="{seed}"'
         f"{' open' if is_open else ''}>"
-        f'<summary>{_text(variant)}, seed {seed}</summary><div class="phases">{columns}</div></details>'
-    )
-
-
-def _phase(phase: Phase) -> str:
-    titles = {"start": "At the start", "peak": "At the gold peak", "end": "At the end"}
-    cards = "".join(_card(sample) for sample in phase.samples)
-    return (
-        f'<section class="phase" data-phase="{phase.name}"><h3>{titles[phase.name]}: step {phase.step}, '
-        f"{number(phase.kl_nats)} nats</h3>{cards}</section>"
-    )
-
-
-def _card(sample: Sample) -> str:
-    gap = "" if sample.gap is None else f"<strong>gap {number(sample.gap, signed=True)}</strong>"
-    gold = "not measured" if sample.gold is None else number(sample.gold)
-    figures = (
-        f"proxy {number(sample.reward)} · gold {gold} · KL {number(sample.kl_nats)} nats · "
-        f"{_plural(sample.tokens, 'token')}{'' if sample.ended else ', cut off'}"
-    )
-    return (
-        f'<article class="sample{" typical" if sample.is_typical else ""}">'
-        f"<header><span>{_text(sample.label)}</span>{gap}</header>"
-        f'<blockquote dir="auto"><span class="prompt">{_text(_clipped(sample.prompt))}</span>'
-        f"{_text(_clipped(sample.response))}</blockquote><footer>{figures}</footer></article>"
+        f'<summary>{escaped(variant)}, seed {seed}</summary><div class="phases">{columns}</div></details>'
     )
 
 
 def _provenance(runs: Runs) -> str:
-    rows, configs = [], []
-    for variant, seeds in runs.items():
-        for seed, run in seeds.items():
-            parents = run.manifest.get("parents") or {}
-            listed = "<br>".join(_parent(role, parent) for role, parent in parents.items())
-            rows.append(
-                f'<tr><th scope="row">{_text(variant)}, seed {seed}</th>'
-                f'<td class="hash">{_text(run.fingerprint)}</td>'
-                f"<td>{_text(str(run.manifest.get('code_version', '–')))}</td><td>{listed or '–'}</td></tr>"
-            )
-        seed, run = next(iter(seeds.items()))
-        config = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
-        name = f"Resolved config of {_text(variant)}, seed {seed}"
-        configs.append(f"<details><summary>{name}</summary><pre>{_text(config)}</pre></details>")
-    columns = ("Run", "Config fingerprint", "Code", "Parents (SHA-256)")
-    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
-    return _table(head, rows, "text") + "".join(configs)
-
-
-def _parent(role: str, parent: Any) -> str:
-    entry = parent if isinstance(parent, Mapping) else {"sha256": parent}
-    digest = _text(str(entry.get("sha256") or "no hash"))
-    return (
-        f'{_text(role)} <span class="hash" title="{digest}">{digest[:16]}</span> '
-        f"{_text(str(entry.get('path') or ''))}"
+    return provenance_table((name, run.fingerprint, run.manifest) for name, run in _named(runs)) + "".join(
+        config_as_yaml(name, run.config) for name, run in _named(_first_seeds(runs))
     )
 
 
-def _text(value: str) -> str:
-    """Safe as HTML text and in a double-quoted attribute; unprintable characters become visible."""
-    return html.escape(UNPRINTABLE.sub("\ufffd", value), quote=True)
-
-
-def _clipped(value: str) -> str:
-    left_out = len(value) - LONGEST_TEXT
-    return (
-        value
-        if left_out <= 0
-        else f"{value[:LONGEST_TEXT]} … ({left_out} more characters in the Parquet file)"
-    )
+def _named(runs: Runs) -> list[tuple[str, Run]]:
+    return [
+        (f"{variant}, seed {seed}", run) for variant, seeds in runs.items() for seed, run in seeds.items()
+    ]
 
 
 def _percent(share: float) -> str:
     return f"{share:.0%}".replace("-", "−")
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")

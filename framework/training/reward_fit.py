@@ -18,12 +18,16 @@ from framework.models.reward_heads import RewardHeads
 from framework.models.reward_model import RewardModel
 from framework.models.tokenizer import load_tokenizer
 from framework.precision import Precision
+from framework.seeding import numpy_generator
 from framework.training.data_parallel import Shard
 from framework.training.fit_checkpoint import FitCheckpoints
 from framework.training.policy_fit import Progress
 from framework.training.preference_strength import apply_strength
 from framework.training.reward_fitter import RewardFitter, refuse_cut
 from framework.training.reward_settings import FitReward
+
+CLOUD_PAIRS = 256
+"""Training pairs whose two texts make the feature clouds: a forward pass over 512 texts costs little beside a fit."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ def fit_reward(
     prompts, responses = [p.prompt for p in held] * 2, [p.chosen for p in held] + [p.rejected for p in held]
     cut = model.calibrate(prompts, responses, by_length=settings.length_calibration)
     refuse_cut(cut, len(responses), settings, "held-out texts")
+    model.fit_clouds(*_cloud_texts(train, setting.seed))
     counted |= {"cut_training": float(fitter.pairs.num_cut), "cut_held_out": float(cut)}
     figures, quality = measure(model, held)
     losses = {"loss": float(np.mean(fitter.losses))} if fitter.losses else {}
@@ -177,6 +182,13 @@ def compare_on(
         "empty": float(sum(not response.strip() for response in responses)),
         "cut": float(scored.num_cut),
     }
+
+
+def _cloud_texts(train: Sequence[Pair], seed: int) -> tuple[list[str], list[str]]:
+    """Prompts and responses, chosen and rejected, of a sample of the training pairs."""
+    drawn = numpy_generator(seed, "feature-cloud").permutation(len(train))[:CLOUD_PAIRS]
+    pairs = [train[int(i)] for i in drawn]
+    return [p.prompt for p in pairs] * 2, [p.chosen for p in pairs] + [p.rejected for p in pairs]
 
 
 def _check_size(settings: FitReward, train: Sequence[Pair], shard: Shard) -> None:

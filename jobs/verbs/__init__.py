@@ -22,5 +22,5 @@ def configured(verb: str, words: Sequence[str], seed: int | None) -> tuple[Confi
             raise UserError("demo has a configuration of its own; use `goldilocks study` for yours")
         source = CONFIGS / "demo.yaml"
     if seed is not None:
-        overrides |= {"seeds": [seed]} if verb in ("demo", "study") else {"seed": seed}
+        overrides |= {"seeds": [seed]} if verb in ("demo", "study", "sweep") else {"seed": seed}
     return load_config(source, overrides), source

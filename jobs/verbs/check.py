@@ -1,10 +1,13 @@
 """`goldilocks check`: what a configuration means, before anything loads."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.plan import bundles, explain, local_node, table
+from cluster.plan import amount, bundles, capacity, explain, local_node, run_bundles, table
 from cluster.spec import load_spec
 from framework.config import Config
+from framework.sweep import Trial, trials_of
 
 
 def check(cfg: Config, source: Path | None, show: bool) -> int:
@@ -13,6 +16,7 @@ def check(cfg: Config, source: Path | None, show: bool) -> int:
         print(cfg.to_yaml())
     for name in cfg.study_runs():
         cfg.variant(name, cfg.seeds[0])
+    trials = trials_of(cfg) if cfg.sweep.keys else []
     rows, parts = cfg.rollouts, cfg.update.minibatches
     steps = cfg.update.epochs * parts
     micro = cfg.update.micro_batch or rows // parts
@@ -30,6 +34,8 @@ def check(cfg: Config, source: Path | None, show: bool) -> int:
         if cfg.conditions:
             crossed = f"{len(cfg.conditions)} conditions ({', '.join(cfg.conditions)}) x {crossed}"
         print(f"a study: {crossed} x {len(cfg.seeds)} seeds = {len(cfg.study_runs()) * len(cfg.seeds)} runs")
+    if trials:
+        print(_sweep_arithmetic(trials))
     print(
         f"reward: {cfg.fit_reward.ensemble.num_heads} heads ({cfg.fit_reward.ensemble.kind}), {cfg.aggregation.convention}; "
         f"KL: {cfg.kl.kind}, {cfg.shaping.kind}, k1 in nats per sequence to the start policy"
@@ -42,6 +48,27 @@ def check(cfg: Config, source: Path | None, show: bool) -> int:
     plan = explain(bundles(spec), [local_node(spec)], spec.strategy)
     print(f"roles: layout {spec.name} on Ray\n{table(plan)}")
     return 0 if plan.fits else 2
+
+
+def _sweep_arithmetic(trials: Sequence[Trial]) -> str:
+    """The trials of a sweep, what one asks for, and how many this machine takes at a time."""
+    methods, seeds = (len({getattr(trial, name) for trial in trials}) for name in ("method", "seed"))
+    crossed = [(methods, "method"), (len(trials) // (methods * seeds), "point"), (seeds, "seed")]
+    if math.prod(count for count, _ in crossed) != len(
+        trials
+    ):  # a list of points, with more for some methods
+        crossed = [(len(trials) // seeds, "point"), (seeds, "seed")]
+    spec = load_spec(trials[0].cfg.cluster)
+    layout = run_bundles(spec, trials[0].cfg.backend == "inline")
+    share = amount(sum(bundle.cpus for bundle in layout), sum(bundle.gpus for bundle in layout))
+    return (
+        f"a sweep: {' x '.join(_counted(*part) for part in crossed)} = {_counted(len(trials), 'trial')}; each asks "
+        f"for {share}; {capacity(layout, [local_node(spec)])} at a time on this machine"
+    )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _fit_arithmetic(cfg: Config) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from framework.analysis.alarms import BASELINE, SIGNALS
 from framework.training.policy_fit import Progress as Report
 
 # Without a terminal nothing wraps at 80 columns: logs are read elsewhere.
@@ -33,6 +34,12 @@ class Bars:
                 name: metrics[name] for name in ("proxy", "gold", "kl_nats") if metrics[name] is not None
             }
             move(step + 1, steps, figures)
+            for signal in SIGNALS:
+                if metrics["warnings"][signal.name] == step:
+                    self.progress.console.print(
+                        f"{title}: warning at step {step}: {signal.meaning} than in the first {BASELINE} steps "
+                        f"({signal.name} {metrics[signal.name]:.3g})"
+                    )
 
         return show
 

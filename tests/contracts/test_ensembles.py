@@ -58,6 +58,10 @@ def scores(model):
     return model.score(PROMPTS, RESPONSES).values
 
 
+def distances(model):
+    return model.score(PROMPTS, RESPONSES).distances
+
+
 # What there is
 
 
@@ -73,6 +77,15 @@ def test_every_head_scores_every_text_and_is_calibrated(ensemble, fitted):
     torch.testing.assert_close(values.mean(dim=1), torch.zeros(len(values)), rtol=0, atol=1e-4)
     torch.testing.assert_close(values.std(dim=1, correction=0), torch.ones(len(values)), rtol=0, atol=1e-4)
     assert torch.equal(values, fitted[0].reference.scores)
+
+
+def test_every_encoding_knows_how_far_a_text_is_from_training(fitted):
+    model = fitted[0]
+    near = model.score([p.prompt for p in PAIRS[:40]], [p.chosen for p in PAIRS[:40]]).distances
+    far = model.score(["the room :"], [" room" * 20]).distances
+    assert len(near) == sum(len(cloud.mean) for cloud in model.clouds) > 0
+    assert 0.8 < near.mean() < 1.2
+    assert far.min() > 1.5 * near.mean()
 
 
 def test_heads_differ(fitted):
@@ -122,6 +135,7 @@ def test_a_folder_gives_back_the_same_scores_to_the_bit(fitted, tmp_path):
     fitted[0].save(tmp_path)
     again = RewardModel.load(tmp_path, rows=8)
     assert torch.equal(scores(again), scores(fitted[0]))
+    assert torch.equal(distances(again), distances(fitted[0]))
     assert torch.equal(again.reference.scores, fitted[0].reference.scores)
     assert torch.equal(read_reference(tmp_path).lengths, fitted[0].reference.lengths)
     again.save(tmp_path / "again")
@@ -143,6 +157,7 @@ def test_shares_of_the_members_joined_are_the_whole(fitted, tmp_path, size):
     parts = [RewardModel.load(tmp_path, rows=8, share=(rank, size)) for rank in range(size)]
     assert sum(part.num_heads for part in parts) == fitted[0].num_heads
     assert torch.equal(torch.cat([scores(part) for part in parts]), scores(fitted[0]))
+    assert torch.equal(torch.cat([distances(part) for part in parts]), distances(fitted[0]))
     assert torch.equal(torch.cat([part.reference.scores for part in parts]), fitted[0].reference.scores)
 
 
@@ -204,7 +219,9 @@ def test_workers_that_divide_the_members_are_one_that_holds_them_all(three, size
     folder, model = three
     group = InlineGroup("reward", RewardWorker, (*worker_args(folder), "members"), replicas=size)
     role = RewardRole(group, rows=8, divide="members")
-    assert torch.equal(role.score(answers()).get(), scores(model))
+    scored = role.score(answers()).get()
+    assert torch.equal(scored.values, scores(model))
+    assert torch.equal(scored.distance, distances(model).mean(dim=0))  # the published member keeps no cloud
     assert torch.equal(role.reference().get().scores, model.reference.scores)
     held = [host._worker._held[1].num_heads for host in group._hosts]
     assert sum(held) == 3
@@ -215,7 +232,9 @@ def test_workers_that_divide_the_members_are_one_that_holds_them_all(three, size
 def test_workers_that_divide_the_rows_are_one(three, size):
     folder, model = three
     group = InlineGroup("reward", RewardWorker, worker_args(folder), replicas=size)
-    assert torch.equal(RewardRole(group, rows=8).score(answers()).get(), scores(model))
+    scored = RewardRole(group, rows=8).score(answers()).get()
+    assert torch.equal(scored.values, scores(model))
+    assert torch.equal(scored.distances, distances(model))
 
 
 @pytest.mark.parametrize("divide", ["rows", "members"])
@@ -228,7 +247,7 @@ def test_texts_over_the_limit_are_refused_with_their_number(three, divide):
     ):
         RewardRole(group, rows=2, divide=divide).score(long).get()
     lenient = InlineGroup("reward", RewardWorker, (*worker_args(folder, 0.5), divide), replicas=2)
-    assert RewardRole(lenient, rows=2, divide=divide).score(long).get().shape == (3, 4)
+    assert RewardRole(lenient, rows=2, divide=divide).score(long).get().values.shape == (3, 4)
 
 
 def test_adapters_can_be_divided_only_as_one(source, tmp_path):

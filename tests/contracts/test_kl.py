@@ -10,11 +10,11 @@ from typing import get_args
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from framework.kl import Adaptive, Budget, Fixed, KlController, KlState
+from framework.kl import Adaptive, Budget, Fixed, KlController, KlState, Stop
 
 ALL = get_args(get_args(KlController)[0])
 MEMBERS = pytest.mark.parametrize("member", ALL)
-STEERING = pytest.mark.parametrize("member", [m for m in ALL if m().set_point is not None])
+STEERING = pytest.mark.parametrize("member", [Adaptive, Budget])
 WILD = [0.0, 1e6, -3.0, 0.1, 1e9, 5.0, 5.0, -0.2, 40.0]
 
 
@@ -53,9 +53,19 @@ def test_never_negative_and_bounded_per_step(member, episodes):
     controller = member()
     states = walk(controller, WILD * 20, episodes)
     for before, after in pairwise(states):
-        assert after.coef > 0
+        assert after.coef >= 0
         assert math.isfinite(after.coef)
-        assert math.exp(-0.51) <= after.coef / before.coef <= math.exp(0.51)
+        assert math.exp(-0.51) * before.coef <= after.coef <= math.exp(0.51) * before.coef
+
+
+def test_every_member_is_known_here():
+    assert set(ALL) == {Adaptive, Budget, Fixed, Stop}
+
+
+@MEMBERS
+def test_only_stop_ends_a_run(member):
+    states = walk(member(), WILD)
+    assert any(state.spent for state in states) == (member is Stop)
 
 
 @MEMBERS
@@ -96,6 +106,10 @@ def test_survives_the_wire(member):
         (Budget, {"initial_coef": 0}),
         (Budget, {"initial_coef": 20.0}),
         (Budget, {"min_coef": 0.5}),
+        (Budget, {"min_coef": 0.1, "max_coef": 0.1, "initial_coef": 0.1}),
+        (Stop, {"budget": 0}),
+        (Stop, {"budget": -1}),
+        (Stop, {"coef": -1}),
     ],
 )
 def test_impossible_settings_are_refused(member, settings):

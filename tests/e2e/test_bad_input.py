@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,7 +38,7 @@ def _files(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def _nan_reward(patch: pytest.MonkeyPatch, on: set[int]) -> None:
-    _spoil(patch, RewardModel, "raw_scores", on, 1, lambda found: (found[0] * math.nan, found[1]))
+    _spoil(patch, RewardModel, "read", on, 1, lambda found: replace(found, values=found.values * math.nan))
 
 
 def _nan_gold(patch: pytest.MonkeyPatch, on: set[int]) -> None:

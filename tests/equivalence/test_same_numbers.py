@@ -1,11 +1,14 @@
 """What can run two ways gives the same numbers, byte for byte."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from framework.errors import UserError
 from framework.gold.rule import Rule
 from framework.gold.scorer import ScoredTexts
 from jobs.train import RunContext, resume_run, start_run
@@ -42,6 +45,20 @@ def test_a_stop_and_a_resume_leave_no_trace(tiny, undisturbed, tmp_path, step):
     assert len((run / "metrics.jsonl").read_text().splitlines()) == step
     assert resume_run(run, RunContext()).finished
     assert contents(run) == undisturbed
+
+
+def test_a_run_is_not_resumed_against_another_reference(tiny, tmp_path):
+    policy = replace(tiny.policy, path=tmp_path / "policy")
+    shutil.copytree(tiny.policy.path, policy.path)
+    asked = iter(range(100))
+    stop = RunContext(stop_asked=lambda: next(asked) >= 3)
+    start_run(tiny.cfg, tmp_path / "train", policy, tiny.reward, stop)
+    weights = policy.path / "model.safetensors"
+    spoilt = bytearray(weights.read_bytes())
+    spoilt[-1] ^= 1
+    weights.write_bytes(spoilt)
+    with pytest.raises(UserError, match="the policy at .* is not the one this run began with"):
+        resume_run(tmp_path / "train", RunContext())
 
 
 class _PowerCutError(Exception):

@@ -61,11 +61,12 @@ def test_three_actors_give_the_bits_of_one_worker(divided, folder):
     one = RewardRole(InlineGroup("reward", RewardWorker, (folder, 8, 0.05, "float32")), rows=8)
     three = RewardRole(divided, rows=8, divide="members")
     scores = three.score(ANSWERS).get()
-    assert scores.shape == (3, len(PAIRS))
-    assert torch.equal(scores, one.score(ANSWERS).get())
-    assert torch.equal(
-        scores, RewardModel.load(folder, rows=8).score(ANSWERS.prompts, ANSWERS.responses).values
-    )
+    assert scores.values.shape == (3, len(PAIRS))
+    whole = RewardModel.load(folder, rows=8).score(ANSWERS.prompts, ANSWERS.responses)
+    for other in (one.score(ANSWERS).get(), whole):
+        assert torch.equal(scores.values, other.values)
+        assert torch.equal(scores.distances, other.distances)
+    assert torch.equal(scores.distance, one.score(ANSWERS).get().distance)
     assert torch.equal(three.reference().get().scores, one.reference().get().scores)
 
 

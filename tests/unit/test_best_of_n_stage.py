@@ -37,7 +37,7 @@ class FakeReward:
     def score(self, prompts, responses):
         characters = torch.tensor([float(len(r)) for r in responses])
         words = torch.tensor([float(len(r.split())) for r in responses])
-        return Scored(torch.stack([characters, words]), self.cut_each)
+        return Scored(torch.stack([characters, words]), self.cut_each, torch.zeros(0, len(responses)))
 
 
 @pytest.fixture(scope="module")

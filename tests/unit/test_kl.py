@@ -21,15 +21,17 @@ def test_adaptive_by_hand():
 
 
 def test_budget_by_hand():
-    controller = Budget(budget=10.0, initial_coef=1.0, gain=0.2, lead_steps=3.0, smoothing=0.5)
-    first = controller.next(controller.start(), 11.0, 64)
-    # Error 0.1 and no slope yet.
-    assert first.last_error == pytest.approx(0.1)
-    assert first.coef == pytest.approx(math.exp(0.2 * 0.1))
-    # Error 0.3, smoothed to 0.2: slope 0.1, so 0.2 + 3 x 0.1 is expected.
-    second = controller.next(first, 13.0, 64)
-    assert second.last_error == pytest.approx(0.2)
-    assert second.coef == pytest.approx(first.coef * math.exp(0.2 * 0.5))
+    controller = Budget(
+        budget=9.0, initial_coef=1.0, max_coef=5.0, gain=0.2, lead_steps=3.0, smoothing=0.5
+    )
+    first = controller.next(controller.start(), 12.25, 64)
+    # sqrt(12.25) - sqrt(9) = 0.5, and no slope yet.
+    assert first.last_error == pytest.approx(0.5)
+    assert first.coef == pytest.approx(math.exp(0.2 * 0.5))
+    # Error 1.0, smoothed to 0.75: slope 0.25, so 0.75 + 3 x 0.25 is expected.
+    second = controller.next(first, 16.0, 64)
+    assert second.last_error == pytest.approx(0.75)
+    assert second.coef == pytest.approx(first.coef * math.exp(0.2 * 1.5))
 
 
 def test_budget_pays_ahead_while_kl_climbs_towards_it():
@@ -46,7 +48,24 @@ def test_budget_leaves_its_bounds_at_once():
     assert state.coef == 0.01
     for _ in range(8):
         state = controller.next(state, 10.0, 64)
-    assert state.coef > 0.1
+    assert state.coef > 0.03
+
+
+def test_noise_alone_does_not_move_the_price():
+    """Steps cut off on one side only would turn noise about the set point into a drift of the price."""
+    controller, draw = Budget(budget=1.0), numpy_generator(0, "noise of a simulated batch")
+    state = controller.start()
+    for noise in draw.normal(size=300) * 0.3:
+        state = controller.next(state, 1.0 + noise, 64)
+    # The noise of sqrt(KL) is half that: 300 sums of it amount to 0.1 x 0.15 x sqrt(300) = 0.3 nepers.
+    assert abs(math.log(state.coef / controller.start().coef)) < 1.5
+
+
+def test_default_bounds_are_costs_of_the_whole_budget():
+    for budget in (0.5, 8.0, 100.0):
+        controller = Budget(budget=budget)
+        assert controller.start().coef * budget == pytest.approx(0.1)
+        assert [bound * budget for bound in controller.bounds] == pytest.approx([0.05, 10.0])
 
 
 @pytest.mark.parametrize("kl_nats", [math.nan, math.inf])
@@ -74,7 +93,7 @@ def simulate(controller, strength, rate, steps=200, sequences=32):
 
 
 @pytest.mark.parametrize("budget", [3.0, 8.0, 16.0])
-@pytest.mark.parametrize("strength", [0.1, 0.5, 3.0])
+@pytest.mark.parametrize("strength", [0.1, 0.3, 1.0])
 @pytest.mark.parametrize("rate", [0.05, 0.15])
 def test_budget_reaches_and_holds_its_nats(budget, strength, rate):
     history = simulate(Budget(budget=budget), strength, rate)

@@ -105,7 +105,9 @@ class FakeReward:
     def score(self, prompts, responses):
         self.asked += zip(prompts, responses, strict=True)
         heads = [[float(len(r)) for r in responses], [float(r.count("good")) for r in responses]]
-        return Scored(torch.tensor(heads), sum(len(r) > 30 for r in responses))
+        return Scored(
+            torch.tensor(heads), sum(len(r) > 30 for r in responses), torch.zeros(0, len(responses))
+        )
 
 
 @pytest.fixture

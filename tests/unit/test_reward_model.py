@@ -27,6 +27,7 @@ class Words(nn.Module):
     """One head per factor: the words of a text times it, plus the number of words `good`."""
 
     causal = True
+    shows_features = False
 
     def __init__(self, *factors):
         super().__init__()

@@ -1,20 +1,26 @@
 """A run's log: one line a step, nothing of the clock in the metrics, cut back exactly on a resume."""
 
 import errno
+import io
 import json
 from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
 from actors.group import Done
+from framework.analysis.alarms import SIGNALS
 from framework.config import Config
 from framework.errors import RunError
 from framework.training.policy_update import UpdateReport
+from framework.types import Scores
 from jobs import run_log
 from jobs.run_log import RunLog
 from jobs.run_state import RunState
+from jobs.verbs.show import Bars
 
 
 class _Roles:
@@ -26,7 +32,7 @@ class _Roles:
 def write(make_shaped):
     """Write the steps `start:stop` of a run."""
 
-    def steps(run, start, stop, gold_every=1, show=None):
+    def steps(run, start, stop, gold_every=1, show=None, spread=0.0, encodings=2):
         mask = torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
         log = RunLog(run, _Roles(), start, show)
         for step in range(start, stop):
@@ -36,10 +42,12 @@ def write(make_shaped):
                 shaped, rollout=rollout, kl_nats=torch.tensor([1.0, 3.0]), reward=torch.tensor([0.5, 0.75])
             )
             proxy = torch.tensor([2.0, 4.0])
-            scores = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+            exact_kl = torch.tensor([1.0, 2.0]) if step == 0 else None
+            values = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]) * (1 + step * spread)
+            scores = Scores(values, torch.tensor([[1.0, 2.0], [3.0, 6.0]])[:encodings])
             gold = torch.tensor([0.5, 1.5]) if step % gold_every == 0 else None
             state = replace(RunState.start(Config()), step=step)
-            log.step(state, shaped, proxy, scores, UpdateReport({"loss": 0.1}, 1), gold, Done(None))
+            log.step(state, shaped, proxy, scores, UpdateReport({"loss": 0.1}, 1), gold, Done(exact_kl))
         log.close()
 
     return steps
@@ -59,6 +67,12 @@ def test_a_step_is_one_line_with_hand_worked_figures(tmp_path, write):
     assert first["disagreement"] == pytest.approx((8 / 3) ** 0.5)  # population deviation of 0, 2, 4
     assert first["gold"] == 1.0
     assert first["gold_se"] == pytest.approx(0.5)  # sqrt(0.5) / sqrt(2)
+    assert first["head_correlation"] == pytest.approx(1.0)  # over two rows any two heads agree
+    assert first["length_correlation"] == pytest.approx(-1.0)  # 3 tokens earn 2.0, and 1 earns 4.0
+    assert first["feature_distance"] == 3.0  # of rows 2 and 4, each the mean over two encodings
+    assert first["kl_exact_nats"] == 1.5
+    assert first["kl_exact_nats_se"] == pytest.approx(0.5)
+    assert second["kl_exact_nats"] is second["kl_exact_nats_se"] is None
     assert first["kl_nats"] == 2.0
     assert first["kl_per_token"] == 1.0  # 4 nats over 4 tokens
     assert first["entropy"] == 1.0
@@ -104,10 +118,41 @@ def test_a_line_cut_in_half_is_dropped(tmp_path, write):
     assert [record["step"] for record in _lines(path)] == [0, 1, 2, 3]
 
 
+def test_without_a_cloud_there_is_no_distance(tmp_path, write):
+    write(tmp_path, 0, 1, encodings=0)
+    assert _lines(tmp_path / "metrics.jsonl")[0]["feature_distance"] is None
+
+
+def test_a_warning_keeps_the_step_at_which_it_was_raised_across_a_resume(tmp_path, write):
+    write(tmp_path / "whole", 0, 30, spread=0.1)
+    write(tmp_path / "resumed", 0, 20, spread=0.1)
+    write(tmp_path / "resumed", 12, 30, spread=0.1)
+    whole, resumed = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "resumed"))
+    assert whole == resumed
+    raised = [record["warnings"]["disagreement"] for record in _lines(tmp_path / "whole/metrics.jsonl")]
+    step = raised[-1]
+    assert 12 < step < 30
+    assert raised == [None] * step + [step] * (30 - step)
+    assert _lines(tmp_path / "whole/metrics.jsonl")[-1]["warnings"]["feature_distance"] is None
+
+
 def test_each_step_is_shown(tmp_path, write):
     shown = []
     write(tmp_path, 0, 2, show=lambda step, metrics: shown.append((step, metrics["proxy"])))
     assert shown == [(0, 3.0), (1, 3.0)]
+
+
+def test_a_new_warning_is_one_line_on_the_terminal():
+    out = io.StringIO()
+    metrics = {"proxy": 1.0, "gold": None, "kl_nats": 2.0, "disagreement": 0.6123, "head_correlation": None}
+    silent = dict.fromkeys(signal.name for signal in SIGNALS)
+    with Progress(console=Console(file=out, width=200)) as progress:
+        show = Bars(progress).run("train", 50)
+        for step in (30, 31, 32):
+            raised = {"disagreement": 31} if step >= 31 else {}
+            show(step, metrics | {"warnings": silent | raised})
+    line = "train: warning at step 31: the heads disagree more than in the first 10 steps (disagreement 0.612)"
+    assert out.getvalue().count("warning") == out.getvalue().count(line) == 1
 
 
 def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, write, monkeypatch):

@@ -20,7 +20,7 @@ from tests.unit.fake_run import write_fake_run, write_fake_study
 KEYS = [
     *("steps", "seconds", "seed", "kl_nats_final", "proxy_start", "proxy_final", "gold_start", "gold_peak"),
     *("gold_peak_step", "kl_nats_at_gold_peak", "gold_final", "tokens_generated", "tokens_per_second"),
-    *("stage_seconds", "peak_rss_mb"),
+    *("warnings", "stage_seconds", "peak_rss_mb"),
 ]
 
 
@@ -83,6 +83,19 @@ def test_a_study_averages_seeds_and_gives_t_intervals(tmp_path):
     expected = stats.t.interval(0.95, 2, loc=np.mean(finals), scale=stats.sem(finals))
     assert single["intervals"]["gold_final"] == pytest.approx(list(expected))
     assert single["peak_rss_mb"]["policy"] == 529.0
+
+
+def test_the_warnings_are_those_that_the_run_logged_last(tmp_path):
+    folder = write_fake_run(tmp_path / "run", steps=3)
+    assert summarise_run(folder)["warnings"] == {}
+    path = folder / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line["warnings"] = {"disagreement": 1 if line["step"] else None, "feature_distance": None}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert summarise_run(folder)["warnings"] == {"disagreement": 1, "feature_distance": None}
+    averaged = summarise_study({"one": {0: folder, 1: folder}})["variants"]["one"]
+    assert averaged["warnings"] == {"disagreement": 1.0, "feature_distance": None}
 
 
 def test_one_seed_has_null_intervals(tmp_path):

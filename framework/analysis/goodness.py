@@ -1,0 +1,116 @@
+"""How well curves of gold against sqrt(KL) predict, and whether a curve that never falls does as well."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from sklearn.isotonic import isotonic_regression
+
+from framework.analysis.comparison import Estimate
+from framework.analysis.frontier import Fit, Points
+
+ISOTONIC = "isotonic"
+CELLS = 400
+"""Of d, between the smallest and the largest seen, for the isotonic curve."""
+
+
+@dataclass(frozen=True)
+class Goodness:
+    """A curve's errors, in gold's units."""
+
+    curve: str
+    """Form of the fit, or `isotonic`: the best curve that never falls."""
+    intercept: bool
+    rmse: float
+    r_squared: float | None
+    cv_rmse: float | None
+    """On the points of a seed left out of the fit, each in turn; None with one seed."""
+
+
+def goodness(fits: Sequence[Fit], points: Points) -> list[Goodness]:
+    """One row per fit, then the isotonic curve through the same points."""
+    rows = [Goodness(fit.form, fit.intercept, fit.rmse, fit.r_squared, fit.cv_rmse) for fit in fits]
+    return [*rows, isotonic_goodness(points)]
+
+
+def isotonic_goodness(points: Points) -> Goodness:
+    """The least-squares curve that never falls with d: level within each cell of d, straight across cells not seen.
+
+    Beyond the cells that it saw it stays level. All points count: of a cell, only their sums are needed.
+    """
+    sums, groups = _CellSums.of(points), len(points.seeds)
+    everyone = np.ones(groups, dtype=bool)
+    error = sums.squared_error(everyone, everyone)
+    left_out = (
+        [sums.squared_error(~held_out, held_out) for held_out in np.eye(groups, dtype=bool)]
+        if groups > 1
+        else []
+    )
+    spread = float(np.square(points.gold - points.gold.mean()).sum())
+    return Goodness(
+        ISOTONIC,
+        intercept=True,
+        rmse=math.sqrt(error / len(points.d)),
+        r_squared=1 - error / spread if spread > 0 else None,
+        cv_rmse=math.sqrt(sum(left_out) / len(points.d)) if left_out else None,
+    )
+
+
+def never_falls_as_well(fit: Fit | Goodness, isotonic: Goodness) -> bool:
+    """Whether a curve that never falls predicts held-out seeds at least as well as the fit; False with one seed."""
+    return fit.cv_rmse is not None and isotonic.cv_rmse is not None and isotonic.cv_rmse <= fit.cv_rmse
+
+
+def verdict(fit: Fit, isotonic: Goodness) -> str:
+    """Whether held-out seeds speak for a fall of gold, in a sentence."""
+    if fit.cv_rmse is None or isotonic.cv_rmse is None:
+        return "With one seed nothing is held out: a fall of gold cannot be told from noise of that seed."
+    errors = f"error {isotonic.cv_rmse:.3g} against {fit.cv_rmse:.3g}"
+    if never_falls_as_well(fit, isotonic):
+        return f"A curve that never falls predicts held-out seeds as well ({errors}): no evidence of over-optimisation."
+    return f"The fit predicts held-out seeds better than the best curve that never falls ({errors})."
+
+
+def slope_past(points: Points, d: float) -> Estimate:
+    """Slope of gold on sqrt(KL) over the points past d, a straight line per seed, then over seeds; gold per sqrt(nats).
+
+    It leans on no form: a fitted hump falls past its peak even where gold only levels off.
+    """
+    slopes: list[float | None] = []
+    for number in range(len(points.seeds)):
+        own = (points.seed == number) & (points.d > d)
+        if own.sum() > 1 and np.ptp(points.d[own]) > 0:
+            centred = points.d[own] - points.d[own].mean()
+            slopes.append(float(centred @ points.gold[own] / (centred @ centred)))
+    return Estimate.of(slopes)
+
+
+@dataclass(frozen=True, eq=False)
+class _CellSums:
+    """Count, sum and sum of squares of gold, by seed and cell of d."""
+
+    counts: Float[np.ndarray, "seeds cells"]
+    golds: Float[np.ndarray, "seeds cells"]
+    squares: Float[np.ndarray, "seeds cells"]
+
+    @classmethod
+    def of(cls, points: Points) -> "_CellSums":
+        low, high = points.d.min(), points.d.max()
+        cell = np.minimum((points.d - low) / max(high - low, 1e-12) * CELLS, CELLS - 1).astype(int)
+        place, shape = points.seed * CELLS + cell, (len(points.seeds), CELLS)
+        sums = (
+            np.bincount(place, weights=weights, minlength=math.prod(shape)).reshape(shape)
+            for weights in (np.ones(len(cell)), points.gold, np.square(points.gold))
+        )
+        return cls(*sums)
+
+    def squared_error(self, fitted: Bool[np.ndarray, "seeds"], judged: Bool[np.ndarray, "seeds"]) -> float:
+        """Of the curve through the fitted seeds' points, summed over the points of the judged ones."""
+        counts, golds = self.counts[fitted].sum(axis=0), self.golds[fitted].sum(axis=0)
+        seen = np.flatnonzero(counts)
+        levels = isotonic_regression(golds[seen] / counts[seen], sample_weight=counts[seen])
+        curve = np.interp(np.arange(CELLS), seen, levels)
+        own = self.squares[judged] - 2 * curve * self.golds[judged] + curve**2 * self.counts[judged]
+        return float(own.sum())
