@@ -55,7 +55,7 @@ class Points:
         )
         owner = np.repeat(
             np.array([curve.seed for curve in curves], dtype=np.int64),
-            [len(curve.sqrt_kl) for curve in curves],
+            np.array([len(curve.sqrt_kl) for curve in curves], dtype=np.int64),
         )
         known = np.isfinite(d) & np.isfinite(gold)
         seeds, seed = np.unique(owner[known], return_inverse=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from framework.analysis.advice import Advice, recommend
+from framework.analysis.alarms import AlarmLead, alarm_leads
 from framework.analysis.comparison import Estimate
 from framework.analysis.forms import FORMS
 from framework.analysis.frontier import Fit, Points, fit_points
@@ -64,6 +65,8 @@ class MethodAnalysis:
     """Trials with rows, by status."""
     advice: Advice | None
     """None where fewer than two budgets have gold."""
+    alarms: list[AlarmLead]
+    """What warnings that need no gold were worth, of signals that the trials logged; the last is the control."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +151,15 @@ def _analyse_method(table: SweepTable, method: str, epsilon: float | None) -> Me
         budgets=budgets,
         statuses=dict(Counter(curve.status for curve in curves["rl"])),
         advice=recommend(gold, start, epsilon),
+        alarms=_alarms(method, curves["rl"]),
     )
+
+
+def _alarms(method: str, curves: Sequence[TrialCurve]) -> list[AlarmLead]:
+    # A table from elsewhere may number no steps.
+    numbered = [curve for curve in curves if np.isfinite(curve.position).all()]
+    leads = alarm_leads({method: numbered})
+    return leads if any(lead.num_turned or lead.num_unturned for lead in leads[:-1]) else []
 
 
 def _with_checked_peak(fit: Fit, points: Points, isotonic: Goodness) -> Fit:

@@ -275,7 +275,8 @@ def _canvas(num_panels: int, height: float = 3.5, rows: int = 1) -> Iterator[tup
 
 def _rendered(canvas: Canvas, name: str, title: str, alt: str, caption: str) -> Figure:
     png, svg = io.BytesIO(), io.BytesIO()
-    canvas.draw_without_rendering()
+    if (engine := canvas.get_layout_engine()) is not None:
+        engine.execute(canvas)
     canvas.set_layout_engine("none")  # laid out once, not again for each format
     canvas.savefig(png, format="png", dpi=130)
     # The resolution is that of what is drawn as pixels: tens of thousands of points would be a huge file.

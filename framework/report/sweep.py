@@ -25,8 +25,9 @@ from framework.report.sample_cards import phase_column
 from framework.report.samples import sample_phases
 from framework.report.sweep_figures import draw_beside_best_of_n, draw_ends, draw_frontier
 from framework.report.sweep_reading import read_sweep
-from framework.report.sweep_tables import budget_table, fit_table, loss_table, recorded, trial_table
+from framework.report.sweep_tables import budget_table, fit_table, loss_table, warning_table
 from framework.report.sweep_traces import draw_reached, draw_traces
+from framework.report.sweep_trials import recorded, trial_table
 
 RESULTS = {
     "results.parquet": "every row: a step of a trial, or an n of best-of-n",
@@ -86,6 +87,7 @@ def _page(
         budgets=budget_table(table, analysis),
         fits=fit_table(analysis),
         losses=loss_table(analysis) or "<p>Nothing was fitted, so no loss can be read off.</p>",
+        warnings=warning_table([lead for method in analysis.methods.values() for lead in method.alarms]),
         trials=trial_table(table, analysis, records),
         samples=_samples(analysis, records),
         provenance=_provenance(folder, records),

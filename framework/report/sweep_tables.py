@@ -1,70 +1,48 @@
-"""The tables of a sweep: budgets, fits, losses past the peak, and trials."""
+"""The tables of a sweep: budgets, fits, losses past the peak, and warnings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from framework.analysis.alarms import CONTROL, SIGNALS, AlarmLead
 from framework.analysis.comparison import Estimate
 from framework.analysis.forms import FORMS
 from framework.analysis.frontier import Fit
 from framework.analysis.goodness import Goodness
 from framework.analysis.reached import TrialEnd, by_seed
 from framework.analysis.sweep_analysis import Frontier, SweepAnalysis
-from framework.analysis.sweep_table import SweepTable, TrialCurve, TrialRecord
+from framework.analysis.sweep_table import SweepTable, TrialCurve
+from framework.report.cells import cell, estimate, head, plain, row, significant
 from framework.report.page import escaped, folded, html_table, plural
 from framework.report.reading import number
 from framework.report.sweep_reading import squared
 
-Bounds = tuple[float, float] | None
 OPTIMISERS = {"rl": "RL", "best_of_n": "best-of-n"}
-TRIAL_COLUMNS = (
-    "Trial", "Budget", "Status", "Steps", "KL reached", "Reached / budget", "Within 10%", "Gold", "Proxy", "Gap"
-)  # fmt: skip
-ANSWERS = {True: "yes", False: "no", None: "–"}
 
 
 def budget_table(table: SweepTable, analysis: SweepAnalysis) -> str:
     """KL, gold, proxy, gap, coefficient and steps at the end, a row for each method and budget."""
     names = (
-        "Method",
-        "Budget",
-        "Seeds",
-        "KL reached",
-        "Within 10%",
-        "Gold",
-        "Proxy",
-        "Gap",
-        "Coefficient",
-        "Steps",
-    )
+        "Method", "Budget", "Seeds", "KL reached", "Within 10%", "Gold", "Proxy", "Gap", "Coefficient", "Steps"
+    )  # fmt: skip
     units = (
-        "",
-        "nats",
-        "",
-        "nats",
-        "trials",
-        "gold units",
-        "reference s.d.",
-        "step-0 s.d.",
-        "reward per nat",
-        "",
-    )
+        "", "nats", "", "nats", "trials", "gold units", "reference s.d.", "step-0 s.d.", "reward per nat", ""
+    )  # fmt: skip
     rows = []
     for name, method in analysis.methods.items():
         curves = table.curves_of(name, "rl")
-        for budget in dict.fromkeys(
-            sorted((end.budget for end in method.trials), key=lambda b: (b is None, b))
-        ):
+        budgets = [*(row.budget for row in method.budgets), None]
+        for budget in budgets:
             ends = [end for end in method.trials if end.budget == budget]
             own = [curve for curve in curves if curve.budget == budget and curve.is_complete]
-            rows.append(_budget_row(name, budget, ends, own))
+            rows += [_budget_row(name, budget, ends, own)] if ends else []
     if not rows:
         return "<p>No trial has come to its end, so there is nothing to compare yet.</p>"
     note = (
         "Each trial by its mean over the last fifth of its steps, then the mean over seeds with its 95% t interval in"
         " brackets; one seed has none. Failed and unfinished trials are left out here."
     )
-    return f'<p class="note">{note}</p>{html_table(_head(names, units), rows, "seeds")}'
+    return f'<p class="note">{note}</p>{html_table(head(names, units), rows, "seeds")}'
 
 
 def fit_table(analysis: SweepAnalysis) -> str:
@@ -79,7 +57,9 @@ def fit_table(analysis: SweepAnalysis) -> str:
                 [f"{name}, {optimiser}, {_formula(fit)}: {fit.peak.reason}"] if not fit.peak.supported else []
             )
         rows += [
-            _isotonic_row(f"{name}, {optimiser}", row) for row in frontier.goodness if row.curve not in FORMS
+            _isotonic_row(f"{name}, {optimiser}", curve)
+            for curve in frontier.goodness
+            if curve.curve not in FORMS
         ]
     if not rows:
         return "<p>Gold could not be fitted: no method has enough rows with both gold and KL.</p>"
@@ -94,75 +74,80 @@ def fit_table(analysis: SweepAnalysis) -> str:
         f"<ul>{listed}</ul>",
     )
     return (
-        f'<p class="note">{note}</p>{html_table(_head(names, units), rows, "seeds")}{why if reasons else ""}'
+        f'<p class="note">{note}</p>{html_table(head(names, units), rows, "seeds")}{why if reasons else ""}'
     )
 
 
 def loss_table(analysis: SweepAnalysis) -> str:
     """How much gold is lost past the peak, a row for each method and optimiser; empty without any fit."""
-    names = ("Curve", "Peak − end", "Area lost", "KL at the peak", "Gold at the peak", "Gap at the end")
-    units = ("", "gold units", "gold units × √nats", "nats", "gold units", "start s.d.")
+    names = (
+        "Curve",
+        "Peak − end",
+        "Area lost",
+        "KL at the peak",
+        "Gold at the peak",
+        "Slope past it",
+        "Gap at the end",
+    )
+    units = ("", "gold units", "gold units × √nats", "nats", "gold units", "gold per √nat", "start s.d.")
     rows = []
     for name, optimiser, frontier in _frontiers(analysis):
         if (loss := frontier.losses) is not None:
             cells = [
-                _cell(loss.index, loss.index_interval),
-                _cell(loss.area_lost, loss.area_lost_interval),
-                _cell(loss.kl_nats_at_peak, loss.kl_nats_at_peak_interval),
-                _cell(loss.gold_at_peak),
-                _estimate(loss.gap_at_end),
+                cell(loss.index, loss.index_interval),
+                cell(loss.area_lost, loss.area_lost_interval),
+                cell(loss.kl_nats_at_peak, loss.kl_nats_at_peak_interval),
+                cell(loss.gold_at_peak),
+                estimate(frontier.slope_past_peak) if frontier.slope_past_peak else plain("–"),
+                estimate(loss.gap_at_end),
             ]
-            rows.append(_row(f"{name}, {optimiser}", "", cells))
+            rows.append(row(f"{name}, {optimiser}", cells))
     if not rows:
         return ""
     note = (
         "Read off the fitted curve between the smallest and the largest √KL seen. An interval that begins at 0 says"
         " that a loss is not established. A peak without brackets is the curve’s own, and the data do not support it."
+        " The slope is that of a line through the points past it."
     )
-    return f'<p class="note">{note}</p>{html_table(_head(names, units), rows, "seeds")}'
+    return f'<p class="note">{note}</p>{html_table(head(names, units), rows, "seeds")}'
 
 
-def trial_table(table: SweepTable, analysis: SweepAnalysis, records: Sequence[TrialRecord]) -> str:
-    """What did not finish, with its error, then every trial, folded."""
-    ends = {(end.trial, end.seed): end for method in analysis.methods.values() for end in method.trials}
-    counts = {(c.trial, c.seed): c.data.num_rows for c in table.curves if c.optimiser == "rl"}
-    known = list(records) or recorded(table)
-    odd = [record for record in known if record.status != "finished"]
-    head = _head(("Trial", "Method", "Status", "Steps", "Error"))
+def warning_table(leads: Sequence[AlarmLead]) -> str:
+    """What each gold-free warning was worth, with the control that needs no signal."""
+    shown = [lead for lead in leads if lead.num_turned + lead.num_unturned]
+    if not shown:
+        return "<p>No trial has both gold and a signal that may warn, so nothing is known of their lead.</p>"
+    meanings = {signal.name: signal.meaning for signal in (*SIGNALS, CONTROL)}
+    names = (
+        "Signal",
+        "Gold turned",
+        "Warned before",
+        "Warned after",
+        "Lead",
+        "Lead",
+        "Gold did not turn",
+        "Warned",
+    )
+    units = ("", "trials", "trials", "trials", "median, steps", "median, nats", "trials", "trials")
     rows = [
-        _row(
-            f"{record.trial}, seed {record.seed}",
-            "",
+        row(
+            f"{lead.method}, {lead.signal}",
             [
-                _plain(record.method),
-                _plain(record.status),
-                _plain(f"{counts.get((record.trial, record.seed), 0):,}"),
-                _plain(record.error or "–"),
+                *(plain(str(count)) for count in (lead.num_turned, lead.num_ahead, lead.num_late)),
+                cell(lead.lead_steps),
+                cell(lead.lead_nats),
+                *(plain(str(count)) for count in (lead.num_unturned, lead.num_false)),
             ],
+            meanings[lead.signal] + (" (control)" if lead.signal == CONTROL.name else ""),
         )
-        for record in odd
+        for lead in shown
     ]
-    unfinished = f"<h3>Not finished</h3>{html_table(head, rows, 'text')}" if odd else ""
-    body = [
-        _trial_row(record, counts.get((record.trial, record.seed), 0), ends.get((record.trial, record.seed)))
-        for record in known
-    ]
-    everything = html_table(_head(TRIAL_COLUMNS), body, "seeds")
-    return unfinished + folded(f"All {plural(len(known), 'trial')}", everything)
-
-
-def recorded(table: SweepTable) -> list[TrialRecord]:
-    """The trials of a table from elsewhere, without run folders."""
-    return [
-        TrialRecord(curve.trial, curve.method, curve.budget, curve.seed, {}, curve.status, None)  # type: ignore[arg-type]
-        for curve in table.curves
-        if curve.optimiser == "rl"
-    ]
-
-
-def significant(value: float | None) -> str:
-    """Three significant digits and a true minus sign; a dash for None."""
-    return "–" if value is None else f"{value:.3g}".replace("-", "−")
+    note = (
+        "The step at which a signal’s alarm was first raised, against the step of gold’s peak, in the trials whose gold"
+        " rose and then fell; a negative lead is late. Every signal moves as KL grows, so one that does no better than the"
+        " control, an alarm on KL itself, says nothing of its own."
+    )
+    return f'<p class="note">{note}</p>{html_table(head(names, units), rows, "seeds")}'
 
 
 def _frontiers(analysis: SweepAnalysis) -> list[tuple[str, str, Frontier]]:
@@ -183,23 +168,23 @@ def _budget_row(
     prices = [_last(curve, "kl_coef") for curve in curves]
     steps = sorted({curve.data.num_rows for curve in curves})
     cells = [
-        _plain("–" if budget is None else f"{budget:g}"),
-        _plain(str(len({end.seed for end in ends}))),
-        _estimate(over_seeds["kl_nats"]),
-        _plain(f"{sum(judged)} of {len(judged)}" if judged else "–"),
-        *(_estimate(over_seeds[key]) for key in ("gold", "proxy", "gap")),
-        _estimate(Estimate.of(prices), significant),
-        _plain("–".join(f"{count:,}" for count in dict.fromkeys((*steps[:1], *steps[-1:])))),
+        plain("–" if budget is None else f"{budget:g}"),
+        plain(str(len({end.seed for end in ends}))),
+        estimate(over_seeds["kl_nats"]),
+        plain(f"{sum(judged)} of {len(judged)}" if judged else "–"),
+        *(estimate(over_seeds[key]) for key in ("gold", "proxy", "gap")),
+        estimate(Estimate.of(prices), significant),
+        plain("–".join(f"{count:,}" for count in dict.fromkeys((*steps[:1], *steps[-1:])))),
     ]
-    return _row(name, "", cells)
+    return row(name, cells)
 
 
 def _fit_row(name: str, fit: Fit) -> str:
     peak = fit.peak
-    top = _cell(peak.kl_nats, squared(peak.d_interval)) if peak.supported else _plain("none")
+    top = cell(peak.kl_nats, squared(peak.d_interval)) if peak.supported else plain("none")
     cells = [
         *(
-            _cell(
+            cell(
                 fit.coefficients[key],
                 fit.intervals[key] if key != "r0" or fit.intercept else None,
                 significant,
@@ -208,14 +193,18 @@ def _fit_row(name: str, fit: Fit) -> str:
         ),
         top,
         *_errors(fit.rmse, fit.r_squared, fit.cv_rmse),
-        _plain(f"{fit.num_points:,}"),
+        plain(f"{fit.num_points:,}"),
     ]
-    return _row(name, _formula(fit), cells)
+    return row(name, cells, _formula(fit))
 
 
-def _isotonic_row(name: str, row: Goodness) -> str:
-    cells = [_plain("–")] * 3 + [_plain("none"), *_errors(row.rmse, row.r_squared, row.cv_rmse), _plain("–")]
-    return _row(name, row.curve, cells)
+def _isotonic_row(name: str, curve: Goodness) -> str:
+    cells = [plain("–")] * 3 + [
+        plain("none"),
+        *_errors(curve.rmse, curve.r_squared, curve.cv_rmse),
+        plain("–"),
+    ]
+    return row(name, cells, curve.curve)
 
 
 def _formula(fit: Fit) -> str:
@@ -223,49 +212,9 @@ def _formula(fit: Fit) -> str:
 
 
 def _errors(rmse: float, r_squared: float | None, left_out: float | None) -> list[str]:
-    return [_plain(significant(rmse)), _plain(number(r_squared)), _plain(significant(left_out))]
-
-
-def _trial_row(record: TrialRecord, steps: int, end: TrialEnd | None) -> str:
-    def value(name: str) -> float | None:
-        return getattr(end, name, None)
-
-    budget = "–" if record.budget is None else f"{record.budget:g}"
-    cells = [budget, record.status, f"{steps:,}", number(value("kl_nats")), number(value("ratio"))]
-    cells += [
-        ANSWERS[end.within if end else None],
-        *(number(value(name)) for name in ("gold", "proxy", "gap")),
-    ]
-    return _row(f"{record.trial}, seed {record.seed}", "", [_plain(cell) for cell in cells])
+    return [plain(significant(rmse)), plain(number(r_squared)), plain(significant(left_out))]
 
 
 def _last(curve: TrialCurve, name: str) -> float | None:
     values = curve.series(name)[curve.last_fifth]
     return float(np.nanmean(values)) if np.isfinite(values).any() else None
-
-
-def _head(names: Sequence[str], units: Sequence[str] = ()) -> str:
-    return "".join(
-        f'<th scope="col">{name}'
-        + (f"<small>{units[place]}</small>" if units and units[place] else "")
-        + "</th>"
-        for place, name in enumerate(names)
-    )
-
-
-def _row(name: str, below: str, cells: Sequence[str]) -> str:
-    small = f"<small>{escaped(below)}</small>" if below else ""
-    return f'<tr><th scope="row">{escaped(name)}{small}</th>{"".join(cells)}</tr>'
-
-
-def _plain(value: str) -> str:
-    return f"<td>{escaped(value)}</td>"
-
-
-def _estimate(estimate: Estimate, show: Callable[[float | None], str] = number) -> str:
-    return _cell(estimate.mean, estimate.interval, show)
-
-
-def _cell(value: float | None, bounds: Bounds = None, show: Callable[[float | None], str] = number) -> str:
-    small = f"<small>[{show(bounds[0])}, {show(bounds[1])}]</small>" if bounds else ""
-    return f"<td>{escaped(show(value))}{small}</td>"

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.csv
@@ -30,6 +32,7 @@ SETTINGS = TINY | {
     "sweep": {"grid": {"kl.budget": [0.5, 2]}, "retries": 1},
 }
 ONE_AT_A_TIME = {"roles": {"policy": {"cpus": 8}}, "local": {"num_cpus": 8, "num_gpus": 0}}
+ROLES = {role: {"cpus": 0.25} for role in ("policy", "reference", "reward", "gold")}
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
@@ -90,7 +93,7 @@ def killed(config, tmp_path_factory):
     return out, times(run_folders(out)[0], *out.glob("seed_0/policy-*"), *out.glob("seed_1/reward-*"))
 
 
-def test_a_killed_sweep_with_trials_that_die_comes_to_the_same_table(calm, killed):
+def test_a_killed_sweep_with_trials_that_die_comes_to_the_same_table(calm, killed, capsys):
     out, before = killed
     again, doomed = "run-budget_2-seed_0", "run-budget_0.5-seed_1"
     seen, retried = [], []
@@ -113,12 +116,31 @@ def test_a_killed_sweep_with_trials_that_die_comes_to_the_same_table(calm, kille
     assert len(beginnings(seen, again)) == 2 and min(beginnings(seen, again)) >= 4
     assert beginnings(seen, doomed) == [0, 8]
 
+    # Interrupted, it saves where it is, and says how to go on.
+    done = interrupted(out, run_folders(out)[2], "step_000010.parquet")
+    assert (run_folders(out)[2] / "checkpoints" / f"step_{done}").is_dir()
+    assert f"next: goldilocks sweep --resume {out}" in capsys.readouterr().out
+    assert statuses(out) == ["finished", "finished", "unfinished", "finished"]
+
     assert cli.main(["sweep", "--resume", str(out)]) == 0
     assert statuses(out) == ["finished"] * 4
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (out / "results.parquet").read_bytes() == (calm / "results.parquet").read_bytes()
     for mine, theirs in zip(run_folders(out), run_folders(calm), strict=True):
         assert contents(mine) == contents(theirs)
+
+
+def interrupted(out: Path, run: Path, rollout: str) -> int:
+    """Go on with a sweep and interrupt it once a rollout is there; gives the steps that its run then has."""
+
+    def watch() -> None:
+        while not (run / "rollouts" / rollout).exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
+    assert cli.main(["sweep", "--resume", str(out)]) == 130
+    return len((run / "metrics.jsonl").read_text().splitlines())
 
 
 def test_tunes_own_logs_go_on_where_they_were(killed):
@@ -140,3 +162,41 @@ def test_a_sweep_done_twice_is_done_once(config, calm):
     before = times(calm / "seed_0", calm / "seed_1", calm / "tune")
     assert cli.main(["sweep", str(config), "--out", str(calm)]) == 0
     assert times(calm / "seed_0", calm / "seed_1", calm / "tune") == before
+
+
+@pytest.mark.slow
+def test_four_trials_of_four_actors_side_by_side(ray_session, calm, tmp_path):
+    """One of them loses its policy once, one whenever it has it back."""
+    config = write(tmp_path, {"local": {"num_cpus": 8}, "roles": ROLES}, backend="ray")
+    out, again, doomed = tmp_path / "sweep", "run-budget_2-seed_0", "run-budget_0.5-seed_1"
+    alive, seen, retried = [], [], []
+
+    def step(trial, metrics):
+        seen.append((trial.id, metrics["step"]))
+        named = ray_session.util.list_named_actors(all_namespaces=True)
+        alive.append(
+            Counter(actor["namespace"] for actor in named if actor["namespace"].startswith("sweep-seed"))
+        )
+        if metrics["step"] > 10 and (trial.id == doomed or (trial.id == again and again not in retried)):
+            space = f"sweep-seed_{trial.seed}-{trial.name}"
+            ray_session.kill(ray_session.get_actor("policy", namespace=space))
+
+    view = SweepView(step=step, retried=lambda trial, error: retried.append(trial.id))
+    result = run_sweep(load_config(config), out, lambda: False, view)
+
+    assert max(len(spaces) for spaces in alive) == 4
+    assert [4] * 4 in [sorted(spaces.values()) for spaces in alive]
+    assert [record.status for record in result.records] == ["finished", "finished", "failed", "finished"]
+    assert sorted(retried) == [doomed, again]
+    assert beginnings(seen, again) == beginnings(seen, doomed) == [0, 8]
+    assert result.failed[0].error.startswith("policy died in ")
+    assert cli.main(["sweep", "--resume", str(out)]) == 0
+    assert (out / "results.parquet").read_bytes() == (calm / "results.parquet").read_bytes()
+
+
+def test_a_trial_that_fits_nowhere_is_refused_before_anything_is_fitted(tmp_path, capsys):
+    config = write(tmp_path, {"roles": ROLES | {"gold": {"cpus": 9}}}, backend="ray")
+    assert cli.main(["sweep", str(config), "--out", str(tmp_path / "sweep")]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "gold asks for 9 CPUs and 0 GPUs" in line and "has 8 CPUs and 4 GPUs" in line
+    assert not list((tmp_path / "sweep").glob("seed_*"))

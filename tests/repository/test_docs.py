@@ -225,7 +225,7 @@ def test_every_column_is_documented_with_its_type():
 def test_every_summary_key_is_documented_in_file_order(tmp_path):
     run = load_run(write_fake_run(tmp_path / "v" / "train", steps=12))
     single = section(ARTIFACTS, "summary.json of a run")
-    assert keys(single) == list(summarise(run))
+    assert keys(single) == [*summarise(run), "ended"]
     study = summarise_runs({"v": {0: run}})["variants"]["v"]
     assert set(keys(section(ARTIFACTS, "summary.json of a study"))) == study.keys() - summarise(run).keys()
 

@@ -58,6 +58,8 @@ def _trial(rng, method, budget, seed, status, steps, shift, gold, missing):
         "gold": golds if gold else np.full(steps, math.nan),
         "kl_nats": kl + rng.normal(0, 0.05 + 0.02 * kl),
         "kl_coef": 0.2 / (budget or 20.0) * np.exp(rng.normal(0, 0.02, steps).cumsum()),
+        "gold_se": np.full(steps, 0.05 if gold else math.nan),
+        "disagreement": 0.1 + 0.05 * d + rng.normal(0, 0.01, steps),
         "gap": proxy - golds if gold else np.full(steps, math.nan),
     }
     name = f"{method}-budget_{budget:g}" if budget else method
@@ -68,7 +70,8 @@ def _pool(method, seed, shift, gold):
     n = 2 ** np.arange(8)
     kl = np.array([best_of_n_kl(int(value)) for value in n])
     golds = 0.6 * gold_at(method, np.sqrt(kl)) + shift if gold else np.full(8, math.nan)
-    columns = {"proxy": np.sqrt(kl), "gold": golds, "kl_nats": kl, "kl_coef": np.full(8, math.nan), "gap": kl}
+    columns = {"proxy": np.sqrt(kl), "gold": golds, "kl_nats": kl, "gap": kl}
+    columns |= {name: np.full(8, math.nan) for name in ("kl_coef", "gold_se", "disagreement")}
     return _rows(method, method, "best_of_n", None, seed, "finished", None, n, columns)
 
 

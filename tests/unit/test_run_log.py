@@ -151,7 +151,9 @@ def test_a_new_warning_is_one_line_on_the_terminal():
         for step in (30, 31, 32):
             raised = {"disagreement": 31} if step >= 31 else {}
             show(step, metrics | {"warnings": silent | raised})
-    line = "train: warning at step 31: the heads disagree more than in the first 10 steps (disagreement 0.612)"
+    line = (
+        "train: warning at step 31: the heads disagree more than in the first 10 steps (disagreement 0.612)"
+    )
     assert out.getvalue().count("warning") == out.getvalue().count(line) == 1
 
 

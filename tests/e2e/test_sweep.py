@@ -1,0 +1,103 @@
+"""`goldilocks sweep` and `check` as a user meets them before anything runs: one line for each mistake."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from framework.config import load_config
+from framework.sweep import trials_of
+from jobs import __main__ as cli
+from jobs.sweep import Ledger
+
+GRID = "sweep={grid: {kl.budget: [1, 2, 4], label.noise: [0, 0.25]}}"
+
+
+def test_check_counts_trials_and_says_how_many_go_at_a_time(config, tmp_path, capsys):
+    layout = tmp_path / "layout.yaml"
+    layout.write_text("roles: {policy: {cpus: 2, gpus: 0.5}}\nlocal: {num_cpus: 12, num_gpus: 1}\n")
+    words = [str(config), "backend=ray", f"cluster={layout}", "kl.kind=budget", GRID, "seeds=[0, 1]"]
+    assert cli.main(["check", *words]) == 0
+    assert (
+        "a sweep: 2 methods x 3 points x 2 seeds = 12 trials; each asks for 5 CPUs and 0.5 GPUs; "
+        "2 at a time on this machine"
+    ) in capsys.readouterr().out
+    assert cli.main(["check", *words, "backend=inline"]) == 0
+    assert "each asks for 2 CPUs and 0.5 GPUs; 2 at a time" in capsys.readouterr().out
+
+
+def test_check_reads_every_trial(config, fails):
+    line = fails("check", config, "kl.kind=budget", "sweep={grid: {update.minibatches: [1, 3]}}", code=2)
+    assert '{"update.minibatches": 3}' in line and "do not divide into update.minibatches=3" in line
+
+
+def test_more_trials_than_the_limit_want_an_agreement(config, tmp_path, fails):
+    grid = "sweep={limit: 5, grid: {kl.budget: [1, 2, 4], label.noise: [0, 0.25]}}"
+    line = fails("sweep", config, "kl.kind=budget", grid, "--out", tmp_path / "out", code=2)
+    assert "the sweep has 6 trials and sweep.limit=5: add --yes" in line
+    assert not (tmp_path / "out").exists()
+    # A grid that no machine could spell out is counted, not made.
+    huge = f"sweep={{grid: {{kl.budget: {list(range(1, 2000))}, kl.gain: {list(range(1, 2000))}}}}}"
+    assert "3996001 trials" in fails(
+        "sweep", config, "kl.kind=budget", huge, "--out", tmp_path / "out", code=2
+    )
+
+
+def test_a_folder_of_something_else_is_left_alone(config, tmp_path, fails):
+    out = tmp_path / "out"
+    out.mkdir()
+    words = (config, "kl.kind=budget", GRID, "--out", out)
+    (out / "study.yaml").write_text(config.read_text())
+    assert f"{out} is not empty and holds no sweep" in fails("sweep", *words, code=2)
+    (out / "study.yaml").unlink()
+    tree = yaml.safe_load(config.read_text()) | {
+        "kl": {"kind": "budget"},
+        "sweep": {"points": [{"kl.budget": 3}]},
+    }
+    (out / "sweep.yaml").write_text(yaml.safe_dump(tree))
+    before = (out / "sweep.yaml").read_bytes()
+    assert f"{out} holds a sweep of another configuration" in fails("sweep", *words, code=2)
+    assert (out / "sweep.yaml").read_bytes() == before and len(list(out.iterdir())) == 1
+
+
+def test_resuming_takes_a_sweep_and_nothing_else(config, tmp_path, fails):
+    assert f"{tmp_path} holds no sweep to resume" in fails("sweep", "--resume", tmp_path, code=2)
+    assert "give nothing else" in fails("sweep", config, "--resume", tmp_path, code=2)
+
+
+def test_a_sweep_without_a_step_has_nothing_to_report(config, tmp_path, fails):
+    tree = yaml.safe_load(config.read_text()) | {"kl": {"kind": "budget"}}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(tree))
+    line = fails("report", tmp_path, code=2)
+    assert f"go on with `goldilocks sweep --resume {tmp_path}`" in line
+
+
+@pytest.fixture
+def swept(config: Path, finished: Path, tmp_path: Path) -> Path:
+    """The folder of a sweep of one method at two budgets: one trial has a run, the other failed before it began."""
+    tree = yaml.safe_load(config.read_text()) | {
+        "kl": {"kind": "budget"}, "sweep": {"grid": {"kl.budget": [1, 2]}}
+    }  # fmt: skip
+    out = tmp_path / "swept"
+    out.mkdir()
+    (out / "sweep.yaml").write_text(yaml.safe_dump(tree))
+    ledger = Ledger(out, trials_of(load_config(out / "sweep.yaml")))
+    first, second = ledger.waiting
+    shutil.copytree(finished / "train", ledger.run(first))
+    ledger.note(second, "failed", "the reward model at here is not to be read")
+    return out
+
+
+def test_a_sweep_is_reported_again_from_its_table_alone(swept, capsys):
+    assert cli.main(["report", str(swept)]) == 0
+    shown = capsys.readouterr().out
+    assert "failed: run-budget_2, seed 0: the reward model at here is not to be read" in shown
+    assert "budget asked" in shown and str(swept / "report.html") in shown
+    files = {name: (swept / name).read_bytes() for name in ("results.parquet", "analysis.json")}
+    assert json.loads(files["analysis.json"])["methods"]["run"]
+    shutil.rmtree(swept / "seed_0")
+    (swept / "analysis.json").unlink()
+    assert cli.main(["report", str(swept)]) == 0
+    assert {name: (swept / name).read_bytes() for name in files} == files
