@@ -102,7 +102,8 @@ def _quiet() -> None:
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # the first signal saves; see HALT_FILE
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # they are in each trial's `error.txt`
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def _group(one: ReadyTrial) -> Any:

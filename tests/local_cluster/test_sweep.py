@@ -21,7 +21,7 @@ from jobs.sweep import SweepView, run_sweep
 from tests.tiny import TINY, contents
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 16
+STEPS = 24
 NAMES = ["run-budget_0.5", "run-budget_2"]
 SETTINGS = TINY | {
     "steps": STEPS,
@@ -117,7 +117,7 @@ def test_a_killed_sweep_with_trials_that_die_comes_to_the_same_table(calm, kille
     assert beginnings(seen, doomed) == [0, 8]
 
     # Interrupted, it saves where it is, and says how to go on.
-    done = interrupted(out, run_folders(out)[2], "step_000010.parquet")
+    done = interrupted(out, run_folders(out)[2], "step_000012.parquet")
     assert (run_folders(out)[2] / "checkpoints" / f"step_{done}").is_dir()
     assert f"next: goldilocks sweep --resume {out}" in capsys.readouterr().out
     assert statuses(out) == ["finished", "finished", "unfinished", "finished"]
