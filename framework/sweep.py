@@ -75,15 +75,14 @@ class Sweep(Component):
         for key, values in self.grid.items():
             if not values:
                 raise ValueError(f"grid.{key} is empty: give it at least one value, or leave it out")
+            _refuse_repeated(f"grid.{key}", values)
+        _refuse_repeated("points", self.points)
         if not all(self.points):
             raise ValueError("points: one of them sets no key")
         for key in self.keys:
             if key.partition(".")[0] in NOT_SWEPT:
                 instead = "; give the seeds as seeds=[...]" if key in ("seed", "seeds") else ""
                 raise ValueError(f"{key} cannot be swept{instead}")
-        repeated = [text for text, count in Counter(map(_canonical, self.all_points())).items() if count > 1]
-        if repeated:
-            raise ValueError(f"the point {repeated[0]} is there twice")
         return self
 
     @property
@@ -165,6 +164,18 @@ def trials_of(cfg: "Config") -> list[Trial]:
         )
     order = {seed: index for index, seed in enumerate(cfg.seeds)}
     return sorted(trials, key=lambda trial: order[trial.seed])
+
+
+def _refuse_repeated(name: str, values: Sequence[Any]) -> None:
+    """Refuse a list with two equal values: their trials would be the same.
+
+    Raises:
+        ValueError: the first such value.
+    """
+    counts = Counter(_canonical(value) for value in values)
+    repeated = next((text for text, count in counts.items() if count > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{name} holds {repeated} twice")
 
 
 def _parse_point(

@@ -1,6 +1,6 @@
 """What the driver remembers between steps: enough, with the policy's folder, to go on as if never stopped."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jaxtyping import Float
@@ -25,7 +25,7 @@ class RunState:
     """Updates the policy has seen."""
     kl: KlState
     """Memory of the KL controller."""
-    gold: GoldState = GoldState()
+    gold: GoldState = field(default_factory=GoldState)
     """Memory of the test whether gold has turned; it decides when a run ends, and nothing else."""
 
     @classmethod
@@ -76,7 +76,7 @@ class RunState:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "RunState":
-        gold = {
+        gold: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in record["gold"].items()
         }
         return cls(record["step"], record["policy_version"], KlState(**record["kl"]), GoldState(**gold))

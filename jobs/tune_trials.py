@@ -7,6 +7,10 @@ folders: nothing that Tune pickled is ever read.
 import contextlib
 import logging
 import os
+import queue
+import shutil
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +28,8 @@ from jobs.train import RunContext, start_run
 
 HALT_FILE = "stopping"
 """In the folder of Tune's logs while the sweep stops; trials look for it between steps."""
+MOST_AHEAD = 4
+"""Steps that a trial may be ahead of what Tune has been told."""
 
 
 @dataclass(frozen=True)
@@ -128,19 +134,50 @@ def _run_trial(config: dict[str, Any], by_id: Mapping[str, ReadyTrial], halt: Pa
     one = by_id[config["trial"]]
     if halt.exists():
         return
-    inputs = one.inputs
-    context = RunContext(halt.exists, _report, seated=inputs.cfg.backend == "ray")
-    with _in_folder(current):
-        try:
+    inputs, reporter = one.inputs, _Reporter()
+    context = RunContext(
+        lambda: reporter.stopped or halt.exists(), reporter.show, seated=inputs.cfg.backend == "ray"
+    )
+    try:
+        with _in_folder(current), contextlib.closing(reporter):
             start_run(inputs.cfg, inputs.run, inputs.policy, inputs.reward, context)
-        except GoldilocksError as error:
-            # Without the notes and causes, the last line of what Tune writes down is the message.
-            raise type(error)(" ".join(str(error).split())) from None
+    except GoldilocksError as error:
+        # Without the notes and causes, the last line of what Tune writes down is the message.
+        raise type(error)(" ".join(str(error).split())) from None
+    if reporter.stopped:
+        sys.exit(0)  # as Tune would have done where it is told the numbers
 
 
-def _report(step: int, metrics: dict[str, Any]) -> None:
-    """Give Tune the numbers of a step: the same keys every time, for a table has one head."""
-    tune.report({name: value for name, value in metrics.items() if not isinstance(value, list | dict)})
+class _Reporter:
+    """Gives Tune the numbers of a step while the next steps run: Tune takes 20 ms for its logs, and waits for a disk."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        """Whether the scheduler has ended this trial."""
+        self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(MOST_AHEAD)
+        self._thread = threading.Thread(target=self._report, daemon=True)
+        self._thread.start()
+
+    def show(self, step: int, metrics: dict[str, Any]) -> None:
+        """Take the numbers of a step: the same keys every time, for a table has one head."""
+        self._put({name: value for name, value in metrics.items() if not isinstance(value, list | dict)})
+
+    def close(self) -> None:
+        """Wait until Tune has been told everything."""
+        self._put(None)
+        self._thread.join()
+
+    def _put(self, metrics: dict[str, Any] | None) -> None:
+        while not self.stopped:
+            with contextlib.suppress(queue.Full):
+                return self._waiting.put(metrics, timeout=0.1)
+
+    def _report(self) -> None:
+        try:
+            while (metrics := self._waiting.get()) is not None:
+                tune.report(metrics)
+        except SystemExit:  # Tune's word for an end
+            self.stopped = True
 
 
 @contextlib.contextmanager
@@ -190,9 +227,11 @@ class _Teller(tune.Callback):
         self.watch.retried(self.by_id[_id_of(trial)].trial, _error_line(trial))
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._keep_logs(trial)
         self._ended(_id_of(trial), _error_line(trial))
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._keep_logs(trial)
         self._ended(_id_of(trial), None)
 
     def is_over(self) -> bool:
@@ -204,6 +243,11 @@ class _Teller(tune.Callback):
         for id in self.by_id:
             if id not in self.told:
                 self._ended(id, None)
+
+    def _keep_logs(self, trial: Any) -> None:
+        """Put Tune's logs of a trial where they belong: Tune itself does so every ten seconds, and a kill may be first."""
+        if trial.local_path and Path(trial.local_path).is_dir():
+            shutil.copytree(trial.local_path, self.halt.parent / _id_of(trial), dirs_exist_ok=True)
 
     def _ended(self, id: str, error: str | None) -> None:
         self.active.discard(id)

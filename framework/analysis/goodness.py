@@ -67,7 +67,7 @@ def verdict(fit: Fit, isotonic: Goodness) -> str:
     """Whether held-out seeds speak for a fall of gold, in a sentence."""
     if fit.cv_rmse is None or isotonic.cv_rmse is None:
         return "With one seed nothing is held out: a fall of gold cannot be told from noise of that seed."
-    errors = f"error {isotonic.cv_rmse:.3g} against {fit.cv_rmse:.3g}"
+    errors = f"error {isotonic.cv_rmse:.4g} against {fit.cv_rmse:.4g}"
     if never_falls_as_well(fit, isotonic):
         return f"A curve that never falls predicts held-out seeds as well ({errors}): no evidence of over-optimisation."
     return f"The fit predicts held-out seeds better than the best curve that never falls ({errors})."
@@ -76,12 +76,14 @@ def verdict(fit: Fit, isotonic: Goodness) -> str:
 def slope_past(points: Points, d: float) -> Estimate:
     """Slope of gold on sqrt(KL) over the points past d, a straight line per seed, then over seeds; gold per sqrt(nats).
 
-    It leans on no form: a fitted hump falls past its peak even where gold only levels off.
+    It leans on no form: a fitted hump falls past its peak even where gold only levels off. A seed that went less than
+    half of the way from d to the largest d seen has no say: a line through so short a piece is mostly noise.
     """
+    halfway = (d + points.d.max()) / 2
     slopes: list[float | None] = []
     for number in range(len(points.seeds)):
         own = (points.seed == number) & (points.d > d)
-        if own.sum() > 1 and np.ptp(points.d[own]) > 0:
+        if own.sum() > 1 and points.d[own].max() >= halfway and np.ptp(points.d[own]) > 0:
             centred = points.d[own] - points.d[own].mean()
             slopes.append(float(centred @ points.gold[own] / (centred @ centred)))
     return Estimate.of(slopes)

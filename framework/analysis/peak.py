@@ -68,8 +68,12 @@ def find_peak(
     interval = _fieller(form, coefficients[1:], covariance[1:, 1:], quantile)
     if interval is None or interval[1] > largest or interval[0] < smallest:
         is_early = interval is not None and interval[0] < smallest
-        unsure = "rises at all" if is_early else f"falls before the largest √KL seen ({largest:.1f})"
-        reason = f"no peak in this range: with {num_seeds} seeds it cannot be told whether gold {unsure}"
+        unsure = (
+            f"gold falls in the end, but with {num_seeds} seeds the fitted slope is nowhere clearly positive"
+            if is_early
+            else f"with {num_seeds} seeds it cannot be told whether gold falls before the largest √KL seen ({largest:.1f})"
+        )
+        reason = f"no peak in this range: {unsure}"
         return Peak(False, reason, top, top**2, gold, None)
     reason = f"gold peaks at √KL {top:.2f}, 95% interval {interval[0]:.2f} to {interval[1]:.2f}"
     return Peak(True, reason, top, top**2, gold, interval)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from framework.component import Component
 from framework.kl.state import KlState
 
-INITIAL_COST, LEAST_COST, LARGEST_COST = 0.1, 0.05, 10.0
+INITIAL_COST, LEAST_COST, LARGEST_COST = 0.1, 0.01, 10.0
 """Reward units that a whole budget costs at the default start and bounds of the coefficient."""
 LARGEST_ERROR = 1.5
 """sqrt(nats): from further away the budget is approached at the same price."""
@@ -47,7 +47,7 @@ class Budget(Component):
     max_step: float = Field(default=0.5, gt=0)
     """Nepers per step: the largest change of log coef."""
     min_coef: float | None = Field(default=None, gt=0)
-    """Reward units per nat: the coefficient never goes below. None: 0.05 / budget."""
+    """Reward units per nat: the coefficient never goes below. None: 0.01 / budget."""
     max_coef: float | None = Field(default=None, gt=0)
     """Reward units per nat: the coefficient never goes above. None: 10 / budget."""
 

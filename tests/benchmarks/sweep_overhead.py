@@ -53,17 +53,18 @@ def configuration(folder: Path, trials: int, steps: int) -> Config:
     return parse_config(SETTINGS | {"cluster": str(layout), "steps": steps, "sweep": sweep})
 
 
-def own_times(cfg: Config, folder: Path) -> list[float]:
-    """Seconds of each trial's run on its own, in a process that has run one before."""
+def own_times(cfg: Config, folder: Path) -> list[tuple[float, float]]:
+    """Seconds of each trial's run on its own, and to its first step, in a process that has run one before."""
     trials = trials_of(cfg)
     seconds = []
     for number, trial in enumerate([trials[0], *trials]):  # the first warms up
-        inputs = make_inputs(
-            trial.cfg, trial.name, folder / f"{number}" / trial.name / "train", lambda _: None, None
-        )
+        run = folder / f"{number}" / trial.name / "train"
+        inputs = make_inputs(trial.cfg, trial.name, run, lambda _: None, None)
+        steps: list[float] = []
         began = time.perf_counter()
-        start_run(trial.cfg, inputs.run, inputs.policy, inputs.reward, RunContext())
-        seconds.append(time.perf_counter() - began)
+        show = RunContext(show=lambda step, metrics, steps=steps: steps.append(time.perf_counter()))
+        start_run(trial.cfg, inputs.run, inputs.policy, inputs.reward, show)
+        seconds.append((time.perf_counter() - began, steps[0] - began))
     return seconds[1:]
 
 
@@ -86,7 +87,7 @@ def sweep_times(cfg: Config, out: Path) -> dict[str, float]:
     return {
         "total": total,
         "start": stamps["step"][0] - began,
-        "trials": stamps["ended"][-1] - stamps["step"][0],
+        "between": stamps["ended"][-1] - stamps["step"][0],
         "end": began + total - stamps["ended"][-1],
     }
 
@@ -102,11 +103,12 @@ def main() -> None:
         before = own_times(cfg, folder / "own")
         swept = sweep_times(cfg, folder / "sweep")
         after = own_times(cfg, folder / "own_again")  # the machine may have changed its pace meanwhile
-    own = statistics.median(before + after)
-    # The first trial's first step, its role building included, stands in the start: it is given back.
-    fixed = swept["start"] + swept["end"] - own / options.steps
+    whole, first = zip(*before, *after, strict=True)
+    own = statistics.median(whole)
+    # What a run needs to its first step is a trial's own, and stands in the start.
+    fixed = swept["start"] + swept["end"] - statistics.median(first)
     ratio = (swept["total"] - fixed) / (options.trials * own)
-    print(f"one trial on its own: {own:.2f} s ({min(before + after):.2f} to {max(before + after):.2f})")
+    print(f"one trial on its own: {own:.2f} s ({min(whole):.2f} to {max(whole):.2f})")
     print(f"a sweep of {options.trials}: {swept['total']:.1f} s, of which {fixed:.1f} s once")
     print(f"the rest is {ratio:.3f} of {options.trials} trials' own time; the limit is {LIMIT}")
     record = {

@@ -57,7 +57,7 @@ def test_a_run_is_not_resumed_against_another_reference(tiny, tmp_path):
     spoilt = bytearray(weights.read_bytes())
     spoilt[-1] ^= 1
     weights.write_bytes(spoilt)
-    with pytest.raises(UserError, match="the policy at .* is not the one this run began with"):
+    with pytest.raises(UserError, match=r"the policy at .* is not the one this run began with"):
         resume_run(tmp_path / "train", RunContext())
 
 

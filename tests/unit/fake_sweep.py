@@ -36,7 +36,7 @@ def fake_table(
                 parts.append(_trial(rng, method, budget, seed, status, steps, shift, gold, missing))
             if best_of_n:
                 parts.append(_pool(method, seed, shift, gold))
-    table = pa.concat_tables(parts)
+    table = pa.concat_tables(parts, promote_options="default")
     return SweepTable(table.drop_columns([name for name in drop if name in table.column_names]))
 
 
@@ -71,7 +71,6 @@ def _pool(method, seed, shift, gold):
     kl = np.array([best_of_n_kl(int(value)) for value in n])
     golds = 0.6 * gold_at(method, np.sqrt(kl)) + shift if gold else np.full(8, math.nan)
     columns = {"proxy": np.sqrt(kl), "gold": golds, "kl_nats": kl, "gap": kl}
-    columns |= {name: np.full(8, math.nan) for name in ("kl_coef", "gold_se", "disagreement")}
     return _rows(method, method, "best_of_n", None, seed, "finished", None, n, columns)
 
 

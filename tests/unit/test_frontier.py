@@ -91,7 +91,6 @@ def test_recovers_the_coefficients_within_five_percent(size, form, intercept):
     assert fit.coefficients["beta"] == pytest.approx(TRUTH["beta"], rel=0.05)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("intercept", [True, False])
 @pytest.mark.parametrize("form", ["bon", "rl"])
 def test_intervals_cover_the_truth(form, intercept):
@@ -275,6 +274,14 @@ def test_isotonic_never_falls_and_is_as_good_on_a_rise():
     assert not never_falls_as_well(fit_points(hump, FORMS["rl"], True), isotonic_goodness(hump))
     assert slope_past(points, 2.0).sign > 0 and slope_past(hump, 4.0).sign < 0
     assert slope_past(hump, 1e6).mean is None
+
+
+def test_a_seed_that_hardly_passed_the_peak_has_no_say_in_its_fall():
+    points = noisy_points(rng_of("short"), seeds=3, budgets=(2, 8, 128), spread=0, size=0.2)
+    kept = (points.seed != 2) | (points.d < 4.3)
+    short = Points(points.d[kept], points.gold[kept], points.seed[kept], points.seeds, points.starts, 0)
+    slope = slope_past(short, 4.0)
+    assert slope.num_seeds == 2 and slope.sign < 0
 
 
 def test_too_few_points():

@@ -21,9 +21,7 @@ def test_adaptive_by_hand():
 
 
 def test_budget_by_hand():
-    controller = Budget(
-        budget=9.0, initial_coef=1.0, max_coef=5.0, gain=0.2, lead_steps=3.0, smoothing=0.5
-    )
+    controller = Budget(budget=9.0, initial_coef=1.0, max_coef=5.0, gain=0.2, lead_steps=3.0, smoothing=0.5)
     first = controller.next(controller.start(), 12.25, 64)
     # sqrt(12.25) - sqrt(9) = 0.5, and no slope yet.
     assert first.last_error == pytest.approx(0.5)
@@ -65,7 +63,7 @@ def test_default_bounds_are_costs_of_the_whole_budget():
     for budget in (0.5, 8.0, 100.0):
         controller = Budget(budget=budget)
         assert controller.start().coef * budget == pytest.approx(0.1)
-        assert [bound * budget for bound in controller.bounds] == pytest.approx([0.05, 10.0])
+        assert [bound * budget for bound in controller.bounds] == pytest.approx([0.01, 10.0])
 
 
 @pytest.mark.parametrize("kl_nats", [math.nan, math.inf])
