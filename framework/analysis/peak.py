@@ -67,7 +67,7 @@ def find_peak(
         return Peak(False, reason, top, top**2, gold, None)
     interval = _fieller(form, coefficients[1:], covariance[1:, 1:], quantile)
     if interval is None or interval[1] > largest or interval[0] < smallest:
-        is_early = interval is not None and interval[0] < smallest
+        is_early = interval is not None and interval[0] < smallest and interval[1] <= largest
         unsure = (
             f"gold falls in the end, but with {num_seeds} seeds the fitted slope is nowhere clearly positive"
             if is_early
