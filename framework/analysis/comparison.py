@@ -203,7 +203,7 @@ def measure_run(run: Run) -> Measured:
         "accuracy": _accuracy(run.manifest),
     }
     judged = {key: samples for step in scored for key, samples in _by_prompt(step, tables[step])}
-    return Measured(figures, judged, _read_pool(run))
+    return Measured(figures, judged, read_pool(run))
 
 
 def _win_rate(own: Measured, rival: Measured) -> float | None:
@@ -257,7 +257,7 @@ def _pool_summary(pool: Pool) -> Figures:
     }
 
 
-def _read_pool(run: Run) -> Pool | None:
+def read_pool(run: Run) -> Pool | None:
     """The pool that the file beside the run names; None where there is none."""
     link = run.folder.parent / POOL_LINK
     if not link.is_file():

@@ -165,11 +165,12 @@ def moving_mean(values: Float[np.ndarray, "steps"]) -> Float[np.ndarray, "steps"
     little late and a steep end a little early.
     """
     measured = np.flatnonzero(np.isfinite(values))
-    half = window_for(len(measured)) // 2
+    count, half = len(measured), window_for(len(measured)) // 2
+    padded, inside = np.pad(values[measured], half), np.pad(np.ones(count), half)
     smooth = np.full(len(values), math.nan)
-    for position, index in enumerate(measured):
-        near = measured[max(0, position - half) : position + half + 1]
-        smooth[index] = values[near].mean()
+    # Added in order, so that a sum is that of the window's own values to the last bit.
+    windows = [slice(shift, shift + count) for shift in range(2 * half + 1)]
+    smooth[measured] = sum(padded[w] for w in windows) / sum(inside[w] for w in windows)
     return smooth
 
 

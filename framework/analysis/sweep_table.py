@@ -17,8 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from framework.analysis.comparison import Pool
-from framework.analysis.comparison import _read_pool as read_pool
+from framework.analysis.comparison import Pool, read_pool
 from framework.analysis.curves import Run, load_run, moving_mean
 from framework.errors import UserError
 
