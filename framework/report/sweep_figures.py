@@ -107,7 +107,7 @@ def draw_ends(analysis: SweepAnalysis) -> Figure | None:
             not_measured(axes, is_empty=not any(drawn))
         method_legend(canvas, names)
         caption = (
-            "Means over the last fifth of each trial: faint dots are seeds, dots their mean, bars its 95% t interval. The"
+            "Means over the last fifth of each trial: small dots are seeds, large ones their mean, bars its 95% t interval. The"
             " ring is the recommended budget: the largest whose gold is, seed by seed and with confidence, no further below"
             " that of the best budget than the horizontal line. Methods are drawn side by side for legibility."
         )
@@ -260,8 +260,8 @@ def _gold_points(axes: Axes, curves: Sequence[TrialCurve], colour: str) -> bool:
 def _ends(axes: Axes, method: MethodAnalysis, metric: str, place: int, shift: float) -> bool:
     """The seeds of one method and their means, by budget, the recommended one ringed; False without any."""
     (colour, dashes), ends = _look(place), [end for end in method.trials if end.budget is not None]
-    seeds = [(end.budget * shift, getattr(end, metric)) for end in ends if end.budget is not None]
-    axes.plot(*_columns(seeds), "o", ms=3, color=colour, alpha=0.35, mew=0)
+    seeds = [(end.budget * shift * 1.06, getattr(end, metric)) for end in ends if end.budget is not None]
+    axes.plot(*_columns(seeds), "o", ms=3, color=colour, alpha=0.45, mew=0)
     means = {row.budget: getattr(row, metric).mean for row in method.budgets}
     known = {budget: mean for budget, mean in means.items() if mean is not None}
     x, y = _columns([(budget * shift, mean) for budget, mean in known.items()])

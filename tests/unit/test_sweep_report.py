@@ -76,7 +76,7 @@ def test_the_report_needs_nothing_from_elsewhere(whole):
     ("options", "phrases"),
     [
         ({"methods": ("single",), "seeds": 1}, ["with one seed", "One seed says nothing"]),
-        ({"budgets": (8.0,)}, ["No budget is recommended", "3 of 3 held"]),
+        ({"budgets": (8.0,)}, ["No budget is recommended", "6 of 6 held"]),
         (
             {"budgets": (None,), "methods": ("a, kl.coef=0.1", "a, kl.coef=0.2")},
             ["No trial was given a KL budget", "kl.coef=0.2, RL"],
@@ -88,7 +88,7 @@ def test_the_report_needs_nothing_from_elsewhere(whole):
             ["m11, RL", "12 methods"],
         ),
         ({"drop": ("kl_coef", "proxy", "gap", "disagreement", "step")}, ["Gold peaks at"]),
-        ({"steps": 1, "budgets": (4.0, 8.0)}, ["42 trials", "All"][1:]),
+        ({"steps": 1, "budgets": (4.0, 8.0)}, ["All 12 trials"]),
     ],
 )
 def test_the_report_copes_with_little(tmp_path, quick_plots, options, phrases):
