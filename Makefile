@@ -34,6 +34,8 @@ benchmark: setup
 	$(BIN)/python tests/benchmarks/online_step.py
 	$(BIN)/python tests/benchmarks/ensemble_cost.py
 	$(BIN)/python tests/benchmarks/best_of_n.py
+	$(BIN)/python tests/benchmarks/sweep_report.py
+	$(BIN)/python tests/benchmarks/sweep_overhead.py
 
 clean:
 	rm -rf .venv runs build dist *.egg-info

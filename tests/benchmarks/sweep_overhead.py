@@ -1,11 +1,12 @@
-"""What a sweep costs beside its trials: N inline trials one at a time, against the same run without a sweep.
+"""What a sweep costs beside its trials: N inline trials one at a time, against the same runs without a sweep.
 
-`python tests/benchmarks/sweep_overhead.py [--trials N] [--steps S]`
+    python tests/benchmarks/sweep_overhead.py [--trials N] [--steps S]
 
-A process of its own fits the stages, runs the run once to warm up, then N times through `start_run`: that is N times one
-trial's own time. A sweep of the same N trials then runs on a Ray with room for one. Its fixed start is everything up to
-the first trial's first step, and everything after the last trial's end: Ray, Tune, a worker's imports, the table and
-the report.
+The runs are done one after the other in this process, then as a sweep on a Ray with room for one trial, then here
+again. The fixed start is what a sweep costs once: everything up to its first trial, its stages included, and everything
+after its last. A trial's own time and its time in the sweep (from the end of the one before it to its own) are each the
+least of several, for other work on the machine only ever adds to them; the medians are printed as well.
+The last line is `RESULT {json}`.
 """
 
 import os
@@ -13,6 +14,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -26,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import yaml
 
 from framework.config import Config, parse_config
-from framework.sweep import Trial, trials_of
+from framework.sweep import trials_of
 from jobs.run_inputs import make_inputs
 from jobs.sweep import SweepView, run_sweep
 from jobs.train import RunContext, start_run
@@ -45,43 +47,28 @@ def configuration(folder: Path, trials: int, steps: int) -> Config:
     return parse_config(SETTINGS | {"cluster": str(layout), "steps": steps, "sweep": sweep})
 
 
-def own_times(cfg: Config, folder: Path) -> list[tuple[float, float]]:
-    """Seconds of each trial's run on its own, and to its first step, in a process that has run one before."""
+def own_times(cfg: Config, folder: Path) -> list[float]:
+    """Seconds of each trial's run on its own, in a process that has run one before."""
     trials = trials_of(cfg)
     seconds = []
     for number, trial in enumerate([trials[0], *trials]):  # the first warms up
         run = folder / f"{number}" / trial.name / "train"
         inputs = make_inputs(trial.cfg, trial.name, run, lambda _: None, None)
-        steps: list[float] = []
         began = time.perf_counter()
-        show = RunContext(show=lambda step, metrics, steps=steps: steps.append(time.perf_counter()))
-        start_run(trial.cfg, inputs.run, inputs.policy, inputs.reward, show)
-        seconds.append((time.perf_counter() - began, steps[0] - began))
+        start_run(trial.cfg, inputs.run, inputs.policy, inputs.reward, RunContext())
+        seconds.append(time.perf_counter() - began)
     return seconds[1:]
 
 
-def sweep_times(cfg: Config, out: Path) -> dict[str, float]:
-    """Seconds of the whole sweep, and of its parts."""
-    stamps: dict[str, list[float]] = {"step": [], "ended": []}
-
-    def note(name: str) -> None:
-        stamps[name].append(time.perf_counter())
-
-    def step(trial: Trial, metrics: dict[str, Any]) -> None:
-        note("step")
-
+def sweep_times(cfg: Config, out: Path) -> tuple[float, list[float]]:
+    """Seconds of the whole sweep, and of each trial but the first, whose worker is still to be started."""
+    ends: list[float] = []
+    view = SweepView(ended=lambda record: ends.append(time.perf_counter()))
     began = time.perf_counter()
-    result = run_sweep(
-        cfg, out, lambda: False, SweepView(step=step, ended=lambda record: note("ended")), "local"
-    )
+    result = run_sweep(cfg, out, lambda: False, view, "local")
     total = time.perf_counter() - began
     assert [record.status for record in result.records] == ["finished"] * len(result.records), result.records
-    return {
-        "total": total,
-        "start": stamps["step"][0] - began,
-        "between": stamps["ended"][-1] - stamps["step"][0],
-        "end": began + total - stamps["ended"][-1],
-    }
+    return total, [after - before for before, after in itertools.pairwise(ends)]
 
 
 def main() -> None:
@@ -92,26 +79,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cfg = configuration(folder, options.trials, options.steps)
-        before = own_times(cfg, folder / "own")
-        swept = sweep_times(cfg, folder / "sweep")
-        after = own_times(cfg, folder / "own_again")  # the machine may have changed its pace meanwhile
-    whole, first = zip(*before, *after, strict=True)
-    own = statistics.median(whole)
-    # What a run needs to its first step is a trial's own, and stands in the start.
-    fixed = swept["start"] + swept["end"] - statistics.median(first)
-    ratio = (swept["total"] - fixed) / (options.trials * own)
-    print(f"one trial on its own: {own:.2f} s ({min(whole):.2f} to {max(whole):.2f})")
-    print(f"a sweep of {options.trials}: {swept['total']:.1f} s, of which {fixed:.1f} s once")
-    print(f"the rest is {ratio:.3f} of {options.trials} trials' own time; the limit is {LIMIT}")
-    record = {
-        "trials": options.trials,
-        "steps": options.steps,
-        "own": own,
-        "fixed": fixed,
-        "ratio": ratio,
-        **swept,
-    }
-    print("RESULT", json.dumps(record))
+        own = own_times(cfg, folder / "own")
+        total, swept = sweep_times(cfg, folder / "sweep")
+        own += own_times(cfg, folder / "own_again")  # the machine may have changed its pace meanwhile
+    fixed = total - options.trials * statistics.median(swept)
+    ratio, typical = min(swept) / min(own), statistics.median(swept) / statistics.median(own)
+    print(f"one trial on its own: least {min(own):.2f} s, median {statistics.median(own):.2f} s")
+    print(f"one trial in a sweep: least {min(swept):.2f} s, median {statistics.median(swept):.2f} s")
+    print(f"a sweep of {options.trials}: {total:.1f} s, of which {fixed:.1f} s once")
+    print(
+        f"in a sweep a trial takes {ratio:.3f} times its own time (medians: {typical:.3f}); the limit is {LIMIT}"
+    )
+    figures = {"own": own, "swept": swept, "total": total, "fixed": fixed, "ratio": ratio, "typical": typical}
+    print("RESULT", json.dumps({"trials": options.trials, "steps": options.steps, **figures}))
     assert ratio <= LIMIT, f"{ratio:.3f} > {LIMIT}"
 
 
