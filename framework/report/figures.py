@@ -33,7 +33,7 @@ STAGE_COLOURS = {
     "log": "#999999",
     "checkpoint": "#CC79A7",
 }
-PIXELS_PER_INCH = 180
+PIXELS_PER_INCH = 130
 STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -278,7 +278,7 @@ def _rendered(canvas: Canvas, name: str, title: str, alt: str, caption: str) -> 
     if (engine := canvas.get_layout_engine()) is not None:
         engine.execute(canvas)
     canvas.set_layout_engine("none")  # laid out once, not again for each format
-    canvas.savefig(png, format="png", dpi=130)
+    canvas.savefig(png, format="png", dpi=PIXELS_PER_INCH)
     # The resolution is that of what is drawn as pixels: tens of thousands of points would be a huge file.
     canvas.savefig(svg, format="svg", metadata={"Date": None}, dpi=PIXELS_PER_INCH)
     return Figure(name, title, alt, caption, png.getvalue(), svg.getvalue())

@@ -34,7 +34,7 @@ from jobs.sweep import SweepView, run_sweep
 from jobs.train import RunContext, start_run
 
 SETTINGS: dict[str, Any] = {"backend": "inline", "kl": {"kind": "budget"}, "label": {"pairs": 500}}
-"""A run of the default size; fewer pairs, since their reward model is made before either clock starts to count."""
+"""A run of the default size, from a reward model of few pairs: its fit is part of the fixed start."""
 LIMIT = 1.15
 
 
