@@ -1,7 +1,9 @@
 """Which budget to spend, from the gold that runs with different budgets ended with.
 
-The rule. The best budget is the one with the highest mean gold over seeds. Every other is compared with it seed by
-seed, because runs of one seed share their start policy and their reward data, and what these add to gold cancels.
+The rule. The best budget is the one with the highest mean gold over seeds; where some runs are missing, means are
+those of an additive model of budgets and seeds, lest a budget be best because its seeds are. Every other is compared
+with it seed by seed, because runs of one seed share their start policy and their reward data, and what these add to
+gold cancels.
 Recommended is the largest budget whose gold is, by the lower end of the 95% t interval of that difference, at most
 epsilon below the best. The best budget differs from itself by nothing, so there always is one.
 
@@ -22,6 +24,8 @@ DRAWS = 2000
 """Bootstrap samples of the seeds."""
 TOLERATED_SHARE = 0.1
 """Of the gain that the best budget brought over the start policy: how much of it may be given up by default."""
+SEED_RIDGE = 1e-6
+"""Weight that draws effects of seeds towards 0: it decides only between budgets that no seed links."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +64,29 @@ def recommend(
     """The advice from gold at the end of runs, by budget and seed; None where fewer than two budgets have any.
 
     Args:
-        gold: mean gold at the end of the run, in gold's units, by nats asked for and seed.
+        gold: mean gold at the end of the run, in gold's units, by nats asked for and seed; NaN is a run without.
         start: mean gold of the start policy; None where it was not measured.
         epsilon: gold units that may be given up; by default `TOLERATED_SHARE` of what the best budget gained over
             the start, and nothing where it gained nothing or the start is not known. A fixed share of the gain, rather
             than a standard error, keeps the tolerance from growing with the noise.
     """
     assert epsilon is None or epsilon >= 0, epsilon
-    budgets = sorted(budget for budget, seeds in gold.items() if seeds)
+    known = {
+        budget: {seed: value for seed, value in runs.items() if np.isfinite(value)}
+        for budget, runs in gold.items()
+    }
+    budgets = sorted(budget for budget, runs in known.items() if runs)
     if len(budgets) < 2:
         return None
-    seeds = sorted({seed for budget in budgets for seed in gold[budget]})
-    values = np.array([[gold[budget].get(seed, np.nan) for seed in seeds] for budget in budgets])
-    best = int(np.nanmean(values, axis=1).argmax())
+    seeds = sorted({seed for budget in budgets for seed in known[budget]})
+    values = np.array(
+        [[known[budget].get(seed, np.nan) for seed in seeds] for budget in budgets], dtype=float
+    )
+    means = budget_means(values[None])[0]
+    best = int(means.argmax())
+    is_given = epsilon is not None
     if epsilon is None:
-        gain = 0.0 if start is None else float(np.nanmean(values[best])) - start
+        gain = 0.0 if start is None else float(means[best]) - start
         epsilon = TOLERATED_SHARE * max(gain, 0.0)
     close = close_to_best(values[None], epsilon)[0]
     chosen = int(np.flatnonzero(close)[-1])
@@ -89,16 +101,33 @@ def recommend(
     ]
     interval = _interval(budgets, values, epsilon)
     sentence = _sentence(budgets, chosen, best, interval, epsilon, len(seeds))
+    sentence += _reservations(values, rows[best], start, is_given)
     return Advice(budgets[chosen], interval, budgets[best], epsilon, len(seeds), rows, sentence)
+
+
+def budget_means(values: Float[np.ndarray, "draws budgets seeds"]) -> Float[np.ndarray, "draws budgets"]:
+    """Mean gold of each budget over all seeds, as far as runs that are missing (NaN) let it be told.
+
+    Least squares on gold = budget + seed: the plain mean where no run is missing. Minus infinity without any run.
+    """
+    known = np.isfinite(values).astype(float)
+    gold = np.where(known > 0, values, 0.0)
+    # Effects of seeds eliminated: what is left are the normal equations of the budgets.
+    share = known / (known.sum(axis=1) + SEED_RIDGE)[:, None, :]
+    counts = known.sum(axis=2)
+    matrix = -share @ known.transpose(0, 2, 1)
+    diagonal = np.arange(values.shape[1])
+    matrix[:, diagonal, diagonal] += np.where(counts > 0, counts, 1.0)
+    target = gold.sum(axis=2) - (share * gold.sum(axis=1)[:, None, :]).sum(axis=2)
+    means = np.linalg.solve(matrix, target[:, :, None])[:, :, 0]
+    return np.where(counts > 0, means, -np.inf)
 
 
 def close_to_best(
     values: Float[np.ndarray, "draws budgets seeds"], epsilon: float
 ) -> Bool[np.ndarray, "draws budgets"]:
     """Which budgets are, with confidence, at most epsilon below the best one of each draw; NaN is a run not there."""
-    known = np.isfinite(values)
-    means = np.where(known, values, 0.0).sum(axis=2) / np.maximum(known.sum(axis=2), 1)
-    best = np.where(known.any(axis=2), means, -np.inf).argmax(axis=1)
+    best = budget_means(values).argmax(axis=1)
     loss = np.take_along_axis(values, best[:, None, None], axis=1) - values
     paired = np.isfinite(loss)
     count = paired.sum(axis=2)
@@ -146,3 +175,17 @@ def _sentence(
     else:
         why = f"the largest budget sure to lose at most {epsilon:.3g} gold against the best, {budgets[best]:g} nats"
     return f"{ask}: {why}. {spread}"
+
+
+def _reservations(
+    values: Float[np.ndarray, "budgets seeds"], best: BudgetGold, start: float | None, is_given: bool
+) -> str:
+    """What a reader must know before they follow the advice."""
+    text = ""
+    if start is not None and best.gold.mean is not None and best.gold.mean <= start:
+        text += f" No budget brought more gold than the initial policy has, {start:.3g}: it may be best to spend none."
+    if start is None and not is_given:
+        text += " Gold of the initial policy is not known, so no share of a gain may be given up."
+    if missing := int(np.isnan(values).sum()):
+        text += f" {missing} of {values.size} runs have no gold at their end; budgets are compared on seeds that both have."
+    return text

@@ -96,7 +96,11 @@ class HasSeries(Protocol):
 
 @dataclass(frozen=True)
 class AlarmLead:
-    """What one signal's alarm was worth in the runs of one method. Runs without gold or the signal are left out."""
+    """What one signal's alarm was worth in the runs of one method.
+
+    Runs without the signal, without gold or without gold's standard error are left out: whether gold turned is a
+    question of its noise.
+    """
 
     method: str
     signal: str
@@ -144,7 +148,8 @@ class _Outcome:
 
 def _outcome(run: HasSeries, signal: Signal) -> _Outcome | None:
     steps, kl, values = run.series("step"), run.series("kl_nats"), run.series(signal.name)
-    arc = arc_of(steps, run.series("gold"), run.series("gold_se"), kl)
+    gold, error = run.series("gold"), run.series("gold_se")
+    arc = arc_of(steps, gold, error, kl) if np.isfinite(error[np.isfinite(gold)]).all() else None
     finite = values[np.isfinite(values)]
     # The disagreement of a single head is 0 throughout.
     if arc is None or not len(finite) or np.ptp(finite) == 0:

@@ -25,10 +25,6 @@ class Form(Protocol):
         """What alpha and beta are multiplied with in gold."""
         ...
 
-    def slope_basis(self, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 2"]:
-        """What they are multiplied with in gold's slope, for d > 0."""
-        ...
-
     def ratio_at(self, d: float) -> float:
         """The alpha / beta with which gold's slope is zero at d: the x of the slope's sign, alpha - beta * x."""
         ...
@@ -47,10 +43,6 @@ class BestOfN:
     def basis(self, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 2"]:
         """d and -d²."""
         return np.stack([d, -(d**2)], axis=1)
-
-    def slope_basis(self, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 2"]:
-        """1 and -2 d."""
-        return np.stack([np.ones_like(d), -2 * d], axis=1)
 
     def ratio_at(self, d: float) -> float:
         """2 d."""
@@ -74,10 +66,6 @@ class Rl:
         """d and -d log d, which is 0 at 0."""
         return np.stack([d, -d * np.log(np.where(d > 0, d, 1.0))], axis=1)
 
-    def slope_basis(self, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 2"]:
-        """1 and -(1 + log d)."""
-        return np.stack([np.ones_like(d), -1 - np.log(d)], axis=1)
-
     def ratio_at(self, d: float) -> float:
         """1 + log d."""
         return 1 + math.log(d) if d > 0 else -math.inf
@@ -96,10 +84,6 @@ class Quadratic:
     def basis(self, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 2"]:
         """d² and -d⁴."""
         return np.stack([d**2, -(d**4)], axis=1)
-
-    def slope_basis(self, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 2"]:
-        """2 d and -4 d³."""
-        return np.stack([2 * d, -4 * d**3], axis=1)
 
     def ratio_at(self, d: float) -> float:
         """2 d²."""

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from scipy.special import stdtrit
 
 from framework.analysis.forms import FORMS, Form
-from framework.analysis.peak import Peak, find_peak
+from framework.analysis.peak import Peak, find_peak, unsupported
 from framework.analysis.sweep_table import TrialCurve
 from framework.seeding import numpy_generator
 
@@ -22,7 +22,9 @@ DRAWS = 2000
 """Bootstrap samples of the seeds."""
 COEFFICIENTS = ("r0", "alpha", "beta")
 RELATIVE_RANK = 1e-10
-"""Of a sample's normal equations, columns scaled: directions this much weaker than the strongest are left at zero."""
+"""Of a sample's normal equations: directions this much weaker than the strongest are left at zero."""
+ROUNDING = 1e-12
+"""Of the largest gold in size: differences below this are those of floating point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,7 @@ class Points:
     """What a curve is fitted to: every step (every n) of every trial and seed that has gold and KL."""
 
     d: Float[np.ndarray, "points"]
-    """sqrt(KL), the KL smoothed."""
+    """sqrt(KL) as estimated at that step; smoothed, early steps would lie too far right of their gold."""
     gold: Float[np.ndarray, "points"]
     """As measured, not smoothed."""
     seed: Int[np.ndarray, "points"]
@@ -74,6 +76,16 @@ class Points:
     def start(self) -> float | None:
         """Mean over seeds of gold at the start; None where no seed has it."""
         return float(np.nanmean(self.starts)) if np.isfinite(self.starts).any() else None
+
+    @cached_property
+    def spread(self) -> float:
+        """Sum of squares of gold about its mean; 0 where gold does not vary."""
+        return self.beyond_rounding(float(np.square(self.gold - self.gold.mean()).sum()))
+
+    def beyond_rounding(self, squares: float) -> float:
+        """A sum of squares over the points, in gold's units squared; 0 where it is but the rounding of gold."""
+        tolerance = len(self.gold) * (ROUNDING * float(np.abs(self.gold).max())) ** 2
+        return squares if squares > tolerance else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,23 +152,25 @@ def fit_points(points: Points, form: Form, intercept: bool) -> Fit | None:
     reaches t(G - 1) standard errors to either side, G being the number of seeds. Percentiles of so few seeds would be
     far too narrow; where the seeds' points lie alike, this is Student's interval of the mean over seeds.
     """
-    start = None if intercept else points.start
-    coefficients = None if start is None and not intercept else _least_squares(points, form, start)
-    if coefficients is None:
+    sums = SeedSums.of(points, form, intercept)
+    if sums is None:
         return None
-    sums, groups = SeedSums.of(points, form), len(points.seeds)
+    groups = len(points.seeds)
+    coefficients = sums.solve(np.ones((1, groups)))[0]
     draws = covariance = cv_rmse = None
     if groups > 1:
         counts = numpy_generator("seeds of a fit").multinomial(groups, np.full(groups, 1 / groups), DRAWS)
         # Few seeds make few samples that differ.
         distinct, which = np.unique(counts, axis=0, return_inverse=True)
-        draws = sums.solve(distinct.astype(float), intercept)[which]
+        draws = sums.solve(distinct.astype(float))[which]
         covariance = np.cov(draws, rowvar=False, ddof=0) * groups / (groups - 1)
-        cv_rmse = _left_out_rmse(points, form, sums.solve(1.0 - np.eye(groups), intercept))
-    residuals = points.gold - _design(form, points.d) @ coefficients
-    spread = float(np.square(points.gold - points.gold.mean()).sum())
+        cv_rmse = _left_out_rmse(points, form, sums.solve(1.0 - np.eye(groups)))
+    error = points.beyond_rounding(
+        float(np.square(points.gold - _design(form, points.d) @ coefficients).sum())
+    )
     d_range = float(points.d.min()), float(points.d.max())
     quantile = t_quantile(groups) if groups > 1 else math.nan
+    is_flat = points.spread == 0
     return Fit(
         form=form.name,
         intercept=intercept,
@@ -166,10 +180,12 @@ def fit_points(points: Points, form: Form, intercept: bool) -> Fit | None:
         num_dropped=points.num_dropped,
         num_seeds=groups,
         d_range=d_range,
-        rmse=math.sqrt(np.square(residuals).mean()),
-        r_squared=1 - float(np.square(residuals).sum()) / spread if spread > 0 else None,
+        rmse=math.sqrt(error / len(points.d)),
+        r_squared=None if is_flat else 1 - error / points.spread,
         cv_rmse=cv_rmse,
-        peak=find_peak(form, coefficients, covariance, quantile, d_range, groups),
+        peak=unsupported("no peak in this range: gold does not vary")
+        if is_flat
+        else find_peak(form, coefficients, covariance, quantile, d_range, groups),
         covariance=covariance,
         draws=draws,
     )
@@ -177,70 +193,66 @@ def fit_points(points: Points, form: Form, intercept: bool) -> Fit | None:
 
 @dataclass(frozen=True, eq=False)
 class SeedSums:
-    """The normal equations of each seed by itself: any sample of the seeds is a weighted sum of them."""
+    """The normal equations of each seed by itself: any sample of the seeds is a weighted sum of them.
 
-    gram: Float[np.ndarray, "seeds 3 3"]
-    moments: Float[np.ndarray, "seeds 3"]
+    They are those of orthonormal columns, made of the form's by a QR decomposition over all points: squaring the
+    form's own, which are nearly dependent where d spans little, would lose half of the digits.
+    Of the three coefficients, `free` are fitted: all of them, or alpha and beta.
+    """
+
+    gram: Float[np.ndarray, "seeds free free"]
+    moments: Float[np.ndarray, "seeds free"]
+    """Columns times gold."""
+    ones: Float[np.ndarray, "seeds free"]
+    """Sums of the columns."""
     starts: Float[np.ndarray, "seeds"]
     """Gold at each seed's start; of a seed without it, the mean of the others."""
-    scale: Float[np.ndarray, "3"]
-    """What the columns were divided by: their root mean square."""
+    back: Float[np.ndarray, "free free"]
+    """From coefficients of the orthonormal columns to those of the form."""
 
     @classmethod
-    def of(cls, points: Points, form: Form) -> "SeedSums":
-        """The sums of these points."""
-        design = _design(form, points.d)
-        scale = _column_scale(design)
-        design = design / scale
+    def of(cls, points: Points, form: Form, intercept: bool) -> "SeedSums | None":
+        """The sums of these points; None where they do not determine the coefficients, or the start is not known."""
+        design = _design(form, points.d)[:, 0 if intercept else 1 :]
+        free = design.shape[1]
+        if len(design) < free or (points.start is None and not intercept):
+            return None
+        scale = np.sqrt(np.square(design).mean(axis=0))
+        columns, triangle = np.linalg.qr(design / np.where(scale > 0, scale, 1.0))
+        if np.linalg.matrix_rank(triangle) < free:
+            return None
         parts = [points.seed == number for number in range(len(points.seeds))]
         start = math.nan if points.start is None else points.start
         return cls(
-            np.stack([design[own].T @ design[own] for own in parts]),
-            np.stack([design[own].T @ points.gold[own] for own in parts]),
+            np.stack([columns[own].T @ columns[own] for own in parts]),
+            np.stack([columns[own].T @ points.gold[own] for own in parts]),
+            np.stack([columns[own].sum(axis=0) for own in parts]),
             np.where(np.isfinite(points.starts), points.starts, start),
-            scale,
+            np.linalg.inv(triangle) / scale[:, None],
         )
 
-    def solve(
-        self, counts: Float[np.ndarray, "draws seeds"], intercept: bool
-    ) -> Float[np.ndarray, "draws 3"]:
-        """The coefficients of each sample, given how often it holds each seed.
+    def solve(self, counts: Float[np.ndarray, "draws seeds"]) -> Float[np.ndarray, "draws 3"]:
+        """R0, alpha and beta of each sample, given how often it holds each seed.
 
         Where a sample does not determine them, the smallest that fit are taken.
         """
         gram, moments = np.einsum("bs,sij->bij", counts, self.gram), counts @ self.moments
-        if intercept:
-            return self._smallest(gram, moments) / self.scale
+        if len(self.back) == len(COEFFICIENTS):
+            return self._smallest(gram, moments)
         r0 = counts @ self.starts / counts.sum(axis=1)
-        moments = moments[:, 1:] - (r0 / self.scale[0])[:, None] * gram[:, 1:, 0]
-        return np.concatenate(
-            [r0[:, None], self._smallest(gram[:, 1:, 1:], moments) / self.scale[1:]], axis=1
-        )
+        rest = self._smallest(gram, moments - r0[:, None] * (counts @ self.ones))
+        return np.concatenate([r0[:, None], rest], axis=1)
 
-    @staticmethod
-    def _smallest(gram: np.ndarray, moments: np.ndarray) -> np.ndarray:
-        return np.asarray(np.linalg.pinv(gram, rcond=RELATIVE_RANK, hermitian=True) @ moments[:, :, None])[
-            ..., 0
-        ]
-
-
-def _least_squares(points: Points, form: Form, start: float | None) -> Float[np.ndarray, "3"] | None:
-    """R0, alpha and beta; None where the points do not determine them. R0 is `start` where that is given."""
-    if not len(points.d):
-        return None
-    design = _design(form, points.d)
-    scale = _column_scale(design)
-    if start is None:
-        solution, _, rank, _ = np.linalg.lstsq(design / scale, points.gold)
-        return None if rank < 3 else np.asarray(solution / scale)
-    solution, _, rank, _ = np.linalg.lstsq(design[:, 1:] / scale[1:], points.gold - start)
-    return None if rank < 2 else np.concatenate([[start], solution / scale[1:]])
+    def _smallest(self, gram: np.ndarray, moments: np.ndarray) -> np.ndarray:
+        inverse = np.linalg.pinv(gram, rcond=RELATIVE_RANK, hermitian=True)
+        return np.asarray((inverse @ moments[:, :, None])[..., 0] @ self.back.T)
 
 
 def _left_out_rmse(points: Points, form: Form, without: Float[np.ndarray, "seeds 3"]) -> float:
     """Error on each point of the curve that its seed had no part in."""
     fitted = np.einsum("pi,pi->p", _design(form, points.d), without[points.seed])
-    return math.sqrt(np.square(points.gold - fitted).mean())
+    error = points.beyond_rounding(float(np.square(points.gold - fitted).sum()))
+    return math.sqrt(error / len(points.d))
 
 
 def _intervals(
@@ -255,8 +267,3 @@ def _intervals(
 
 def _design(form: Form, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 3"]:
     return np.concatenate([np.ones((len(d), 1)), form.basis(d)], axis=1)
-
-
-def _column_scale(design: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, "3"]:
-    scale = np.sqrt(np.square(design).mean(axis=0))
-    return np.where(scale > 0, scale, 1.0)

@@ -48,13 +48,13 @@ def isotonic_goodness(points: Points) -> Goodness:
         if groups > 1
         else []
     )
-    spread = float(np.square(points.gold - points.gold.mean()).sum())
+    error, held = points.beyond_rounding(error), points.beyond_rounding(sum(left_out))
     return Goodness(
         ISOTONIC,
         intercept=True,
         rmse=math.sqrt(error / len(points.d)),
-        r_squared=1 - error / spread if spread > 0 else None,
-        cv_rmse=math.sqrt(sum(left_out) / len(points.d)) if left_out else None,
+        r_squared=1 - error / points.spread if points.spread > 0 else None,
+        cv_rmse=math.sqrt(held / len(points.d)) if left_out else None,
     )
 
 
@@ -67,10 +67,19 @@ def verdict(fit: Fit, isotonic: Goodness) -> str:
     """Whether held-out seeds speak for a fall of gold, in a sentence."""
     if fit.cv_rmse is None or isotonic.cv_rmse is None:
         return "With one seed nothing is held out: a fall of gold cannot be told from noise of that seed."
-    errors = f"error {isotonic.cv_rmse:.4g} against {fit.cv_rmse:.4g}"
+    errors = f"error {fit.cv_rmse:.4g} of the fit, {isotonic.cv_rmse:.4g} of the best that never falls"
+    if not never_falls_as_well(fit, isotonic) and _falls(fit):
+        return f"The fit predicts held-out seeds better than any curve that never falls ({errors})."
+    what = "The fit itself never falls in this range"
     if never_falls_as_well(fit, isotonic):
-        return f"A curve that never falls predicts held-out seeds as well ({errors}): no evidence of over-optimisation."
-    return f"The fit predicts held-out seeds better than the best curve that never falls ({errors})."
+        what = "A curve that never falls predicts held-out seeds as well as the fit does"
+    return f"{what} ({errors}): no evidence of over-optimisation."
+
+
+def _falls(fit: Fit) -> bool:
+    """Whether the fitted curve ends below its highest point within the d seen."""
+    gold = fit.curve(np.linspace(*fit.d_range, CELLS))
+    return bool(gold[-1] < gold.max())
 
 
 def slope_past(points: Points, d: float) -> Estimate:
@@ -91,7 +100,10 @@ def slope_past(points: Points, d: float) -> Estimate:
 
 @dataclass(frozen=True, eq=False)
 class _CellSums:
-    """Count, sum and sum of squares of gold, by seed and cell of d."""
+    """Count, sum and sum of squares of gold less its mean, by seed and cell of d.
+
+    Less its mean, since squares of a gold that is large and hardly varies would cancel to rounding.
+    """
 
     counts: Float[np.ndarray, "seeds cells"]
     golds: Float[np.ndarray, "seeds cells"]
@@ -99,12 +111,12 @@ class _CellSums:
 
     @classmethod
     def of(cls, points: Points) -> "_CellSums":
-        low, high = points.d.min(), points.d.max()
+        low, high, gold = points.d.min(), points.d.max(), points.gold - points.gold.mean()
         cell = np.minimum((points.d - low) / max(high - low, 1e-12) * CELLS, CELLS - 1).astype(int)
         place, shape = points.seed * CELLS + cell, (len(points.seeds), CELLS)
         sums = (
             np.bincount(place, weights=weights, minlength=math.prod(shape)).reshape(shape)
-            for weights in (np.ones(len(cell)), points.gold, np.square(points.gold))
+            for weights in (np.ones(len(cell)), gold, np.square(gold))
         )
         return cls(*sums)
 
@@ -115,4 +127,4 @@ class _CellSums:
         levels = isotonic_regression(golds[seen] / counts[seen], sample_weight=counts[seen])
         curve = np.interp(np.arange(CELLS), seen, levels)
         own = self.squares[judged] - 2 * curve * self.golds[judged] + curve**2 * self.counts[judged]
-        return float(own.sum())
+        return max(float(own.sum()), 0.0)

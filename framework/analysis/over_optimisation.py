@@ -54,7 +54,7 @@ def over_optimisation(fit: Fit, curves: Sequence[TrialCurve]) -> OverOptimisatio
         area_lost=float(area),
         area_lost_interval=spreads[1],
         kl_nats_at_peak=peak.kl_nats,
-        kl_nats_at_peak_interval=peak.d_interval and (peak.d_interval[0] ** 2, peak.d_interval[1] ** 2),
+        kl_nats_at_peak_interval=peak.kl_interval,
         gold_at_peak=peak.gold,
         gap_at_end=gap_at_end(curves),
     )
@@ -77,7 +77,7 @@ def gap_at_end(curves: Sequence[TrialCurve]) -> Estimate:
         gap, d = curve.series("gap")[curve.last_fifth], curve.sqrt_kl[curve.last_fifth]
         known = np.isfinite(gap) & np.isfinite(d)
         if known.any():
-            here = float(d[known].max()), float(gap[known].mean())
+            here = float(d[known].mean()), float(gap[known].mean())
             furthest[curve.seed] = max(here, furthest.get(curve.seed, here))
     return Estimate.of([gap for _, gap in furthest.values()])
 

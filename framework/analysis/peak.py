@@ -28,6 +28,11 @@ class Peak:
     d_interval: tuple[float, float] | None
     """95%: every d at which a slope of zero cannot be ruled out (Fieller); None where unsupported."""
 
+    @property
+    def kl_interval(self) -> tuple[float, float] | None:
+        """The same in nats per sequence."""
+        return self.d_interval and (self.d_interval[0] ** 2, self.d_interval[1] ** 2)
+
 
 def unsupported(reason: str) -> Peak:
     """No peak at all, for this reason."""
@@ -56,12 +61,18 @@ def find_peak(
         d_range: smallest and largest d seen.
     """
     alpha, beta = float(coefficients[1]), float(coefficients[2])
-    smallest, largest = max(d_range[0], TRUSTED_FROM * d_range[1]), d_range[1]
-    rises, falls = alpha > beta * form.ratio_at(smallest), alpha < beta * form.ratio_at(largest)
+    largest = d_range[1]
+    rises, falls = (_slope(form, alpha, beta, d) * sign > 0 for d, sign in zip(d_range, (1, -1), strict=True))
     if not (rises and falls):
-        return unsupported(_why_flat(rises, falls, smallest, largest))
-    top = form.flat_at(alpha / beta)
+        return unsupported(_why_flat(rises, falls, *d_range))
+    top, smallest = form.flat_at(alpha / beta), max(d_range[0], TRUSTED_FROM * largest)
     gold = float(coefficients @ np.concatenate([[1.0], form.basis(np.array([top]))[0]]))
+    if top < smallest:
+        reason = (
+            f"no peak in this range: gold falls from √KL {smallest:.2g} on, and the slope below that,"
+            f" {TRUSTED_FROM:.0%} of the largest seen, is not read"
+        )
+        return Peak(False, reason, top, top**2, gold, None)
     if covariance is None:
         reason = f"the fitted curve peaks at √KL {top:.2f}, but with one seed it cannot be told whether gold would fall again"
         return Peak(False, reason, top, top**2, gold, None)
@@ -77,6 +88,11 @@ def find_peak(
         return Peak(False, reason, top, top**2, gold, None)
     reason = f"gold peaks at √KL {top:.2f}, 95% interval {interval[0]:.2f} to {interval[1]:.2f}"
     return Peak(True, reason, top, top**2, gold, interval)
+
+
+def _slope(form: Form, alpha: float, beta: float, d: float) -> float:
+    """A number with the sign of the slope at d."""
+    return alpha - beta * form.ratio_at(d) if beta else alpha
 
 
 def _why_flat(rises: bool, falls: bool, smallest: float, largest: float) -> str:

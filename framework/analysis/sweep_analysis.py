@@ -60,13 +60,18 @@ class MethodAnalysis:
     trials: list[TrialEnd]
     """How each complete trial ended."""
     budgets: list[BudgetEnd]
-    """The same over seeds, by budget: asked against reached."""
+    """The same over seeds, by budget: asked against reached; last, the trials without one."""
     statuses: dict[str, int]
     """Trials with rows, by status."""
     advice: Advice | None
     """None where fewer than two budgets have gold."""
     alarms: list[AlarmLead]
     """What warnings that need no gold were worth, of signals that the trials logged; the last is the control."""
+
+    @property
+    def by_budget(self) -> dict[float, BudgetEnd]:
+        """Those of `budgets` that were asked for one."""
+        return {row.budget: row for row in self.budgets if row.budget is not None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +147,8 @@ def _analyse_method(table: SweepTable, method: str, epsilon: float | None) -> Me
     }
     ends = [trial_end(curve) for curve in curves["rl"] if curve.is_complete]
     budgets = budget_ends(ends)
-    gold = {row.budget: by_seed([end for end in ends if end.budget == row.budget], "gold") for row in budgets}
+    asked = [row.budget for row in budgets if row.budget is not None]
+    gold = {budget: by_seed([end for end in ends if end.budget == budget], "gold") for budget in asked}
     start = frontiers["rl"].points.start if "rl" in frontiers else None
     return MethodAnalysis(
         method=method,

@@ -92,12 +92,17 @@ class TrialCurve:
 
     @cached_property
     def sqrt_kl(self) -> Float[np.ndarray, "steps"]:
-        """Square root of KL to the initial policy, in sqrt(nats per sequence); as of `Run.sqrt_kl`.
+        """Square root of KL to the initial policy, in sqrt(nats per sequence), each step by itself.
 
-        A trial's KL is an estimate and is smoothed first; that of best-of-n is a formula (arXiv 2210.10760).
+        Not smoothed, unlike `Run.sqrt_kl`: gold belongs to the KL of its own step, and while KL climbs a moving mean
+        is another step's. An estimate below zero counts as zero.
         """
-        kl = self.series("kl_nats")
-        return np.sqrt(np.maximum(moving_mean(kl) if self.optimiser == "rl" else kl, 0.0))
+        return np.sqrt(np.maximum(self.series("kl_nats"), 0.0))
+
+    @cached_property
+    def smooth_kl(self) -> Float[np.ndarray, "steps"]:
+        """Moving mean of KL, nats per sequence: for traces."""
+        return np.maximum(moving_mean(self.series("kl_nats")), 0.0)
 
     @property
     def last_fifth(self) -> slice:
@@ -183,7 +188,8 @@ def read_table(path: Path) -> SweepTable:
     The user's own needs `REQUIRED` and may leave out `DEFAULTS`; all its other number columns are metrics.
 
     Raises:
-        UserError: not Parquet, no rows, a column missing or of the wrong kind, or a label missing in a row.
+        UserError: not Parquet, no rows, a column missing or of the wrong kind, a label missing in a row, a budget that
+            is none, or two rows that are the same step of the same trial.
     """
     try:
         data = pq.read_table(path)
@@ -204,7 +210,9 @@ def read_table(path: Path) -> SweepTable:
     }
     labels, position = [*LABELS, *settings], [*POSITION]
     rest = [name for name in columns if name not in {*labels, *position}]
-    return SweepTable(pa.table({name: columns[name] for name in [*labels, *position, *rest]}), settings)
+    table = SweepTable(pa.table({name: columns[name] for name in [*labels, *position, *rest]}), settings)
+    _assert_distinct(table, path)
+    return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,6 +294,8 @@ def _checked(data: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
     if name not in data.column_names:
         return pa.chunked_array([pa.array([DEFAULTS[name]] * data.num_rows, kind)])
     column = _cast(data[name], kind, place)
+    if name == "budget":
+        return _budgets(column, place)
     if name in ("trial", "method", "optimiser", "seed", "status") and column.null_count:
         raise UserError(
             f"{place}: {column.null_count} rows have no value; each row must say which trial it is of"
@@ -294,6 +304,33 @@ def _checked(data: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
     if allowed and (odd := set(column.to_pylist()) - set(allowed)):
         raise UserError(f"{place}: {sorted(odd)[0]!r} is none of {', '.join(allowed)}")
     return column
+
+
+def _budgets(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
+    """Budgets that are numbers, or nothing: NaN stands for nothing where a table comes from pandas."""
+    values = [None if value is None or math.isnan(value) else value for value in column.to_pylist()]
+    if odd := [value for value in values if value is not None and not 0 < value < math.inf]:
+        raise UserError(
+            f"{place}: {odd[0]:g} is no budget; give nats per sequence above 0, or leave it empty"
+        )
+    return pa.chunked_array([pa.array(values, column.type)])
+
+
+def _assert_distinct(table: SweepTable, path: Path) -> None:
+    """Refuse rows that cannot all belong to the trial that they name: they would be merged or counted twice."""
+    for curve in table.curves:
+        name = f"{path}: {curve.method}, trial {curve.trial}, seed {curve.seed} ({curve.optimiser})"
+        for label in ("budget", "status"):
+            if len(values := curve.data[label].unique().to_pylist()) > 1:
+                raise UserError(
+                    f"{name} has {label} {values[0]} and {values[1]}: give each trial a name of its own"
+                )
+        known = curve.position[np.isfinite(curve.position)]
+        if len(known) > len(np.unique(known)):
+            what = "step" if curve.optimiser == "rl" else "n"
+            raise UserError(
+                f"{name} has more than one row for the same {what}: each row must be a {what} of its own"
+            )
 
 
 def _cast(column: pa.ChunkedArray, kind: Any, place: str) -> pa.ChunkedArray:

@@ -8,7 +8,7 @@ from typing import Any
 
 from framework.analysis.curves import load_run
 from framework.analysis.sweep_analysis import MethodAnalysis, SweepAnalysis
-from framework.analysis.sweep_table import SweepTable, TrialRecord
+from framework.analysis.sweep_table import COMPLETE, SweepTable, TrialRecord
 from framework.errors import UserError
 from framework.report.figures import Figure
 from framework.report.page import (
@@ -35,7 +35,6 @@ RESULTS = {
     "trials.json": "what became of each trial",
 }
 CONFIG = "sweep.yaml"
-FINISHED = ("finished", "stopped")
 
 
 def write_sweep_report(
@@ -84,7 +83,7 @@ def _page(
         kicker=" · ".join(("Goldilocks report", *kicker)),
         reading="\n".join(html_paragraph(paragraph) for paragraph in paragraphs),
         figures=shown,
-        budgets=budget_table(table, analysis),
+        budgets=budget_table(analysis),
         fits=fit_table(analysis),
         losses=loss_table(analysis) or "<p>Nothing was fitted, so no loss can be read off.</p>",
         warnings=warning_table([lead for method in analysis.methods.values() for lead in method.alarms]),
@@ -117,7 +116,7 @@ def _samples(analysis: SweepAnalysis, records: Sequence[TrialRecord]) -> str:
 
 def _to_read(method: MethodAnalysis, records: Sequence[TrialRecord]) -> list[tuple[TrialRecord, str]]:
     """The first seed's runs at the largest budget and at the recommended one; without budgets, the first run."""
-    own = [r for r in records if r.method == method.method and r.run is not None and r.status in FINISHED]
+    own = [r for r in records if r.method == method.method and r.run is not None and r.status in COMPLETE]
     if not own:
         return []
     largest = max(own, key=lambda record: (record.budget or 0.0, -record.seed))

@@ -12,10 +12,12 @@ from matplotlib.ticker import NullLocator
 
 from framework.analysis.curves import band_by_axis
 from framework.analysis.frontier import Fit
+from framework.analysis.reached import mean_at_end
 from framework.analysis.sweep_analysis import MethodAnalysis, SweepAnalysis
 from framework.analysis.sweep_table import Optimiser, SweepTable, TrialCurve
 from framework.report.figures import Figure, _canvas, _look, _rendered
 from framework.report.reading import number
+from framework.report.sweep_reading import main_fit
 
 SQRT_KL = "√KL to the initial policy (√nats per sequence)"
 GOLD = "Gold (gold scorer's units)"
@@ -38,7 +40,7 @@ def draw_frontier(table: SweepTable, analysis: SweepAnalysis) -> Figure:
             with same_height(axes):
                 for place, method in enumerate(analysis.methods.values()):
                     if metric == "gold":
-                        draw_fit(axes, _fit(method, "rl"), _look(place))
+                        draw_fit(axes, main_fit(method), _look(place))
                     else:
                         _mean_over_seeds(axes, curves[place], metric, _look(place))
             finish_sqrt_kl(axes, is_empty=not any(drawn))
@@ -47,17 +49,15 @@ def draw_frontier(table: SweepTable, analysis: SweepAnalysis) -> Figure:
             "Small dots are single steps of all trials and seeds, rings their means over the last fifth of a trial. Gold: the"
             " line is the fit R0 + d (α − β log d) with d = √KL, the band its pointwise 95% interval over seeds; a"
             " diamond is a peak that the data support, the bar through it where the peak may be (95%). Proxy and gap: the"
-            " mean over seeds and its pointwise 95% t interval. KL is the k1 estimate, smoothed."
+            " mean over seeds and its pointwise 95% t interval. KL is the k1 estimate of the step."
         )
         alt = f"Gold, proxy and their gap against the square root of KL. {_peaks_in_words(analysis, 'rl')}"
         return _rendered(canvas, "frontier", "Gold, proxy and their gap against √KL", alt, caption)
 
 
 def draw_beside_best_of_n(table: SweepTable, analysis: SweepAnalysis) -> Figure | None:
-    """Gold against sqrt(KL) by RL and by best-of-n, a panel a method; None where no method has both."""
-    names = [
-        name for name, method in analysis.methods.items() if {"rl", "best_of_n"} <= set(method.frontiers)
-    ]
+    """Gold against sqrt(KL) by RL and by best-of-n, a panel a method; None where no method has best-of-n."""
+    names = [name for name, method in analysis.methods.items() if "best_of_n" in method.frontiers]
     if not names:
         return None
     columns = min(3, len(names))
@@ -74,7 +74,7 @@ def draw_beside_best_of_n(table: SweepTable, analysis: SweepAnalysis) -> Figure 
             drawn = [_gold_points(axes, table.curves_of(name, own), look[0]) for own, look in looks.items()]
             with same_height(axes):
                 for optimiser, look in looks.items():
-                    draw_fit(axes, _fit(analysis.methods[name], optimiser), look)
+                    draw_fit(axes, main_fit(analysis.methods[name], optimiser), look)
             finish_sqrt_kl(axes, is_empty=not any(drawn))
         for axes in panels[::columns]:
             axes.set_ylabel(GOLD)
@@ -91,7 +91,7 @@ def draw_beside_best_of_n(table: SweepTable, analysis: SweepAnalysis) -> Figure 
 
 def draw_ends(analysis: SweepAnalysis) -> Figure | None:
     """Gold and proxy at the end of the trials, by budget; None where no trial has a budget."""
-    asked = sorted({row.budget for method in analysis.methods.values() for row in method.budgets})
+    asked = sorted({budget for method in analysis.methods.values() for budget in method.by_budget})
     if not asked:
         return None
     names = list(analysis.methods)
@@ -112,7 +112,10 @@ def draw_ends(analysis: SweepAnalysis) -> Figure | None:
             " that of the best budget than the horizontal line. Methods are drawn side by side for legibility."
         )
         parts = [
-            f"{name}: " + ", ".join(f"{row.budget:g} nats {number(row.gold.mean)}" for row in method.budgets)
+            f"{name}: "
+            + ", ".join(
+                f"{budget:g} nats {number(row.gold.mean)}" for budget, row in method.by_budget.items()
+            )
             for name, method in list(analysis.methods.items())[:MOST_BY_NAME]
         ]
         alt = f"Gold and proxy at the end against the budget. Gold: {'; '.join(parts)}."
@@ -215,12 +218,12 @@ def _points(axes: Axes, curves: Sequence[TrialCurve], metric: str, colour: str) 
     alpha = float(np.clip(60 / np.sqrt(len(x)), 0.06, 0.35))
     axes.plot(x, y, "o", ms=1.8, color=colour, alpha=alpha, mew=0, rasterized=True)
     ends = [
-        (_mean(curve.sqrt_kl[curve.last_fifth]), _mean(curve.series(metric)[curve.last_fifth]))
+        (mean_at_end(curve, curve.sqrt_kl), mean_at_end(curve, curve.series(metric)))
         for curve in shown
         if curve.is_complete
     ]
     ring: Any = {"ms": 4.5, "mfc": "white", "mec": colour, "mew": 1, "alpha": 0.85}
-    axes.plot([d for d, _ in ends], [value for _, value in ends], "o", zorder=3.5, **ring)
+    axes.plot(*_columns(ends), "o", zorder=3.5, **ring)
     return True
 
 
@@ -262,7 +265,7 @@ def _ends(axes: Axes, method: MethodAnalysis, metric: str, place: int, shift: fl
     (colour, dashes), ends = _look(place), [end for end in method.trials if end.budget is not None]
     seeds = [(end.budget * shift * 1.06, getattr(end, metric)) for end in ends if end.budget is not None]
     axes.plot(*_columns(seeds), "o", ms=3, color=colour, alpha=0.45, mew=0)
-    means = {row.budget: getattr(row, metric).mean for row in method.budgets}
+    means = {budget: getattr(row, metric).mean for budget, row in method.by_budget.items()}
     known = {budget: mean for budget, mean in means.items() if mean is not None}
     x, y = _columns([(budget * shift, mean) for budget, mean in known.items()])
     axes.plot(x, y, color=colour, ls=dashes, lw=1, alpha=0.6)
@@ -275,26 +278,17 @@ def _ends(axes: Axes, method: MethodAnalysis, metric: str, place: int, shift: fl
 
 
 def _bars(axes: Axes, method: MethodAnalysis, metric: str, place: int, shift: float) -> None:
-    for row in method.budgets:
+    for budget, row in method.by_budget.items():
         if (bounds := getattr(row, metric).interval) is not None:
-            axes.plot([row.budget * shift] * 2, bounds, color=_look(place)[0], lw=1.8)
+            axes.plot([budget * shift] * 2, bounds, color=_look(place)[0], lw=1.8)
 
 
-def _columns(pairs: Sequence[tuple[float, float | None]]) -> tuple[list[float], list[float]]:
-    known = [(x, y) for x, y in pairs if y is not None]
+def _columns(pairs: Sequence[tuple[float | None, float | None]]) -> tuple[list[float], list[float]]:
+    known = [(x, y) for x, y in pairs if x is not None and y is not None]
     return [x for x, _ in known], [y for _, y in known]
 
 
-def _fit(method: MethodAnalysis, optimiser: Optimiser) -> Fit | None:
-    frontier = method.frontiers.get(optimiser)
-    return frontier.main if frontier else None
-
-
 def _peaks_in_words(analysis: SweepAnalysis, optimiser: Optimiser) -> str:
-    fits = [(name, _fit(method, optimiser)) for name, method in analysis.methods.items()]
+    fits = [(name, main_fit(method, optimiser)) for name, method in analysis.methods.items()]
     parts = [f"{name}: {fit.peak.reason}" for name, fit in fits if fit is not None]
     return "; ".join(parts[:MOST_BY_NAME]) + "." if parts else "Nothing could be fitted."
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

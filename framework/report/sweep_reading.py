@@ -41,20 +41,17 @@ def interval(bounds: tuple[float, float] | None) -> str:
     return f"95% interval {number(bounds[0])} to {number(bounds[1])}" if bounds else ""
 
 
-def squared(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
-    """An interval of sqrt(KL) as one of KL, in nats."""
-    return (bounds[0] ** 2, bounds[1] ** 2) if bounds else None
-
-
 def _headline(analysis: SweepAnalysis) -> str:
     fits = {name: fit for name, method in analysis.methods.items() if (fit := main_fit(method)) is not None}
     if not fits:
-        return "Gold could not be fitted for any method, so this sweep cannot say what a budget is worth."
+        others = [main_fit(method, "best_of_n") for method in analysis.methods.values()]
+        whose = " of RL" if any(others) else ""
+        return f"Gold{whose} could not be fitted for any method, so this sweep cannot say what a budget is worth."
     peaks = {name: fit for name, fit in fits.items() if fit.peak.supported}
     if not peaks:
         return "No method has a peak of gold that the data support in the range of KL that was seen."
     parts = [
-        f"at {number(fit.peak.kl_nats)} nats under {name} ({interval(squared(fit.peak.d_interval))})"
+        f"at {number(fit.peak.kl_nats)} nats under {name} ({interval(fit.peak.kl_interval)})"
         for name, fit in peaks.items()
     ]
     without = [name for name in analysis.methods if name not in peaks]
@@ -115,14 +112,14 @@ def _peak(fit: Fit | None, is_inner: bool = False) -> str:
     peak = fit.peak
     if not peak.supported:
         return f"{peak.reason if is_inner else peak.reason[:1].upper() + peak.reason[1:]}."
-    bounds = interval(squared(peak.d_interval))
+    bounds = interval(peak.kl_interval)
     start = "the fitted gold" if is_inner else "The fitted gold"
     return f"{start} peaks at {number(peak.kl_nats)} nats ({bounds}), where it is {number(peak.gold)}."
 
 
 def _trials(analysis: SweepAnalysis, statuses: Mapping[str, int]) -> str:
     counts = [f"{statuses[status]} {words}" for status, words in STATUSES.items() if statuses.get(status)]
-    text = f"Of {sum(statuses.values())}: {', '.join(counts)}."
+    text = f"Of {sum(statuses.values())}: {', '.join(counts)}." if counts else "There are none."
     judged = [end for method in analysis.methods.values() for end in method.trials if end.within is not None]
     if judged:
         held = sum(bool(end.within) for end in judged)

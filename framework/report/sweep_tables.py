@@ -2,25 +2,20 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from framework.analysis.alarms import CONTROL, SIGNALS, AlarmLead
-from framework.analysis.comparison import Estimate
 from framework.analysis.forms import FORMS
 from framework.analysis.frontier import Fit
 from framework.analysis.goodness import Goodness
-from framework.analysis.reached import TrialEnd, by_seed
+from framework.analysis.reached import BudgetEnd
 from framework.analysis.sweep_analysis import Frontier, SweepAnalysis
-from framework.analysis.sweep_table import SweepTable, TrialCurve
 from framework.report.cells import cell, estimate, head, plain, row, significant
 from framework.report.page import escaped, folded, html_table, plural
 from framework.report.reading import number
-from framework.report.sweep_reading import squared
 
 OPTIMISERS = {"rl": "RL", "best_of_n": "best-of-n"}
 
 
-def budget_table(table: SweepTable, analysis: SweepAnalysis) -> str:
+def budget_table(analysis: SweepAnalysis) -> str:
     """KL, gold, proxy, gap, coefficient and steps at the end, a row for each method and budget."""
     names = (
         "Method", "Budget", "Seeds", "KL reached", "Within 10%", "Gold", "Proxy", "Gap", "Coefficient", "Steps"
@@ -28,14 +23,7 @@ def budget_table(table: SweepTable, analysis: SweepAnalysis) -> str:
     units = (
         "", "nats", "", "nats", "trials", "gold units", "reference s.d.", "step-0 s.d.", "reward per nat", ""
     )  # fmt: skip
-    rows = []
-    for name, method in analysis.methods.items():
-        curves = table.curves_of(name, "rl")
-        budgets = [*(row.budget for row in method.budgets), None]
-        for budget in budgets:
-            ends = [end for end in method.trials if end.budget == budget]
-            own = [curve for curve in curves if curve.budget == budget and curve.is_complete]
-            rows += [_budget_row(name, budget, ends, own)] if ends else []
+    rows = [_budget_row(name, end) for name, method in analysis.methods.items() for end in method.budgets]
     if not rows:
         return "<p>No trial has come to its end, so there is nothing to compare yet.</p>"
     note = (
@@ -68,6 +56,10 @@ def fit_table(analysis: SweepAnalysis) -> str:
         " Fieller’s. R0 without brackets is fixed at the gold of the initial policy. The last error is on the points of a"
         " seed that the curve was not fitted to. The isotonic curve is the best that never falls."
     )
+    if unknown := [
+        f"{name}, {optimiser}" for name, optimiser, each in _frontiers(analysis) if each.points.start is None
+    ]:
+        note += f" Without gold at the start there is no fit with R0 fixed: {', '.join(unknown)}."
     listed = "".join(f"<li>{escaped(reason)}</li>" for reason in reasons)
     why = folded(
         f"Why {plural(len(reasons), 'fit')} {'has' if len(reasons) == 1 else 'have'} no peak",
@@ -144,7 +136,8 @@ def warning_table(leads: Sequence[AlarmLead]) -> str:
     ]
     note = (
         "The step at which a signal’s alarm was first raised, against the step of gold’s peak, in the trials whose gold"
-        " rose and then fell; a negative lead is late. Every signal moves as KL grows, so one that does no better than the"
+        " rose and then fell by more than its noise; a negative lead is late."
+        " Every signal moves as KL grows, so one that does no better than the"
         " control, an alarm on KL itself, says nothing of its own."
     )
     return f'<p class="note">{note}</p>{html_table(head(names, units), rows, "seeds")}'
@@ -158,30 +151,22 @@ def _frontiers(analysis: SweepAnalysis) -> list[tuple[str, str, Frontier]]:
     ]
 
 
-def _budget_row(
-    name: str, budget: float | None, ends: Sequence[TrialEnd], curves: Sequence[TrialCurve]
-) -> str:
-    judged = [end.within for end in ends if end.within is not None]
-    over_seeds = {
-        key: Estimate.of(list(by_seed(ends, key).values())) for key in ("kl_nats", "gold", "proxy", "gap")
-    }
-    prices = [_last(curve, "kl_coef") for curve in curves]
-    steps = sorted({curve.data.num_rows for curve in curves})
+def _budget_row(name: str, end: BudgetEnd) -> str:
     cells = [
-        plain("–" if budget is None else f"{budget:g}"),
-        plain(str(len({end.seed for end in ends}))),
-        estimate(over_seeds["kl_nats"]),
-        plain(f"{sum(judged)} of {len(judged)}" if judged else "–"),
-        *(estimate(over_seeds[key]) for key in ("gold", "proxy", "gap")),
-        estimate(Estimate.of(prices), significant),
-        plain("–".join(f"{count:,}" for count in dict.fromkeys((*steps[:1], *steps[-1:])))),
+        plain("–" if end.budget is None else f"{end.budget:g}"),
+        plain(str(end.num_seeds)),
+        estimate(end.kl_nats),
+        plain(f"{end.num_within} of {end.num_judged}" if end.num_judged else "–"),
+        *(estimate(value) for value in (end.gold, end.proxy, end.gap)),
+        estimate(end.coef, significant),
+        plain("–".join(f"{count:,}" for count in dict.fromkeys(end.num_steps))),
     ]
     return row(name, cells)
 
 
 def _fit_row(name: str, fit: Fit) -> str:
     peak = fit.peak
-    top = cell(peak.kl_nats, squared(peak.d_interval)) if peak.supported else plain("none")
+    top = cell(peak.kl_nats, peak.kl_interval) if peak.supported else plain("none")
     cells = [
         *(
             cell(
@@ -213,8 +198,3 @@ def _formula(fit: Fit) -> str:
 
 def _errors(rmse: float, r_squared: float | None, left_out: float | None) -> list[str]:
     return [plain(significant(rmse)), plain(number(r_squared)), plain(significant(left_out))]
-
-
-def _last(curve: TrialCurve, name: str) -> float | None:
-    values = curve.series(name)[curve.last_fifth]
-    return float(np.nanmean(values)) if np.isfinite(values).any() else None

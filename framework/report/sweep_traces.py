@@ -159,7 +159,7 @@ def _row(panels: Sequence[Axes], name: str, bundles: Sequence[Bundle], has_budge
         price.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         price.yaxis.set_minor_formatter(NullFormatter())
     if not has_budgets:
-        _traces(spent, KL.title, bundles, lambda curve: curve.sqrt_kl**2)
+        _traces(spent, KL.title, bundles, lambda curve: curve.smooth_kl)
         return
     _traces(spent, f"{before}KL / budget", bundles, _ratio)
     if spent.lines:
@@ -202,7 +202,7 @@ def _coefficient(curve: TrialCurve) -> np.ndarray:
 
 
 def _ratio(curve: TrialCurve) -> np.ndarray:
-    return curve.sqrt_kl**2 / (curve.budget or np.nan)
+    return curve.smooth_kl / (curve.budget or np.nan)
 
 
 def _held(ends: Sequence[TrialEnd]) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from framework.analysis.advice import TOLERATED_SHARE, close_to_best, recommend
+from framework.analysis.advice import TOLERATED_SHARE, budget_means, close_to_best, recommend
 from framework.analysis.curves import t_interval
 from framework.analysis.reached import budget_ends, by_seed, trial_end
 from framework.analysis.sweep_analysis import analyse_sweep
@@ -33,9 +33,10 @@ def test_end_is_the_last_fifth():
 
 
 def test_gold_of_a_trial_that_measured_it_seldom():
-    """Nothing in the last fifth: the last that there is. Where some is there, it alone counts."""
+    """Nothing in the last fifth: the last of the second half. Where some is there, it alone counts."""
     kl = [4.0] * 10
-    assert trial_end(curve(kl=kl, gold=[0.0, None, None, 7.0, *[None] * 6])).gold == 7.0
+    assert trial_end(curve(kl=kl, gold=[0.0, None, None, 3.0, None, 7.0, *[None] * 4])).gold == 7.0
+    assert trial_end(curve(kl=kl, gold=[0.0, None, None, None, 7.0, *[None] * 5])).gold is None
     assert trial_end(curve(kl=kl, gold=[0.0, *[None] * 7, 2.0, None])).gold == 2.0
     assert trial_end(curve(kl=kl, gold=pa.nulls(10, pa.float64()))).gold is None
 
@@ -43,14 +44,16 @@ def test_gold_of_a_trial_that_measured_it_seldom():
 def test_without_a_budget_nothing_is_asked():
     end = trial_end(curve(kl=[1.0], gold=[1.0], budget=None))
     assert end.ratio is None and end.within is None
-    assert budget_ends([end]) == []
+    (row,) = budget_ends([end])
+    assert (row.budget, row.num_judged, row.gold.mean) == (None, 0, 1.0)
 
 
 def test_asked_and_reached_over_seeds():
     kls = (3.9, 4.1, 4.6)
     ends = [trial_end(curve(kl=[kl] * 5, gold=[kl] * 5, seed=seed)) for seed, kl in enumerate(kls)]
     (row,) = budget_ends(ends)
-    assert (row.budget, row.num_seeds, row.share_within) == (4.0, 3, pytest.approx(2 / 3))
+    assert (row.budget, row.num_seeds, row.num_within, row.num_judged) == (4.0, 3, 2, 3)
+    assert row.num_steps == (5, 5)
     assert row.kl_nats.mean == pytest.approx(4.2) and row.kl_nats.interval == pytest.approx(t_interval(kls))
     assert row.proxy.mean is None
 
@@ -123,13 +126,55 @@ def test_runs_that_are_not_there():
     assert [row.below_best.num_seeds for row in advice.rows] == [3, 2, 1]
 
 
+def additive_means(values):
+    """Mean of each budget over all seeds by least squares on gold = budget + seed, the effects of seeds summing to 0."""
+    budget, seed = np.nonzero(np.isfinite(values))
+    design = np.concatenate([np.eye(values.shape[0])[budget], np.eye(values.shape[1])[seed]], axis=1)
+    effects = np.linalg.lstsq(design, values[budget, seed])[0]
+    return effects[: values.shape[0]] + effects[values.shape[0] :].mean()
+
+
+def test_means_where_runs_are_missing():
+    rng = numpy_generator("tests", "missing")
+    values = rng.normal(size=(7, 5)) + 3 * rng.normal(size=5)
+    np.testing.assert_allclose(budget_means(values[None])[0], values.mean(axis=1), rtol=1e-6)
+    values[[0, 2, 6, 6], [1, 4, 0, 3]] = np.nan
+    np.testing.assert_allclose(budget_means(values[None])[0], additive_means(values), rtol=1e-6)
+
+
+def test_a_budget_is_not_best_because_its_seeds_are():
+    """Only seed 0, which has much gold with every budget, went as far as 64 nats, and lost by it."""
+    gold = {1.0: {0: 2.4, 1: 0.4, 2: 0.5, 3: 0.5}, 2.0: {0: 2.5, 1: 0.4, 2: 0.5, 3: 0.5}, 64.0: {0: 1.0}}
+    advice = recommend(gold, 0.0)
+    assert (advice.best_budget, advice.budget) == (2.0, 2.0)
+    assert "3 of 12 runs have no gold at their end" in advice.sentence
+    assert recommend({1.0: {0: 2.0, 1: 0.0, 2: 0.1}, 2.0: {0: 1.9}}, 0.0).best_budget == 1.0
+    assert (
+        recommend({1.0: {0: 1.0, 1: 1.2}, 2.0: {2: 2.0, 3: 1.9}}, 0.0).best_budget == 2.0
+    )  # nothing links them
+    assert "no gold at their end" not in recommend({1.0: seeds(1, 2), 2.0: seeds(2, 1)}, 0.0).sentence
+
+
+def test_gold_that_is_nan_is_a_run_without():
+    assert recommend({1.0: {0: float("nan")}, 2.0: seeds(1.0, 2.0)}, 0.0) is None
+    with_nan = {1.0: {0: 1.0, 1: float("nan")}, 2.0: seeds(1.5, 2.0)}
+    assert recommend(with_nan, 0.0) == recommend({1.0: {0: 1.0}, 2.0: seeds(1.5, 2.0)}, 0.0)
+
+
+def test_what_the_advice_cannot_say_is_said():
+    falling = {1.0: seeds(1.5, 1.6), 2.0: seeds(0.9, 1.0)}
+    assert "No budget brought more gold than the initial policy has, 2:" in recommend(falling, 2.0).sentence
+    assert "initial policy" not in recommend(falling, 1.0).sentence
+    assert "Gold of the initial policy is not known" in recommend(falling, None).sentence
+    assert "not known" not in recommend(falling, None, epsilon=0.1).sentence
+
+
 def test_rule_on_many_draws_is_the_rule_on_each():
     rng = numpy_generator("tests", "rule")
     values = rng.normal(size=(20, 4, 5)) + np.array([1.0, 1.2, 1.1, 0.2])[:, None]
     values[rng.random(values.shape) < 0.1] = np.nan
     for draw, close in zip(values, close_to_best(values, 0.3), strict=True):
-        means = np.nanmean(draw, axis=1)
-        best = means.argmax()
+        best = additive_means(draw).argmax()
         for budget in range(4):
             loss = draw[best] - draw[budget]
             interval = t_interval(loss[np.isfinite(loss)].tolist())

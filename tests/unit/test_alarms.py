@@ -165,6 +165,9 @@ def test_runs_without_the_signal_or_without_gold_are_left_out():
     record = lead([blind, single, Trace(30, 60, signal="feature_distance")])
     assert (record.num_turned, record.num_unturned, record.lead_steps) == (0, 0, None)
     assert lead([single]).num_turned == 0 and lead([single], "kl_nats").num_turned == 1
+    unsure = Trace(30, 60)
+    del unsure.columns["gold_se"]  # whether it turned cannot be told from noise
+    assert lead([unsure], "kl_nats").num_turned == 0
 
 
 def test_the_control_is_alarmed_by_kl_alone():

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.optimize import curve_fit
 from sklearn.isotonic import IsotonicRegression
@@ -16,7 +17,7 @@ from framework.analysis.frontier import DRAWS, Points, SeedSums, fit_points
 from framework.analysis.goodness import isotonic_goodness, never_falls_as_well, slope_past
 from framework.analysis.over_optimisation import losses
 from framework.analysis.sweep_analysis import analyse_sweep, fit_frontier
-from framework.analysis.sweep_table import SweepTable
+from framework.analysis.sweep_table import SweepTable, read_table
 from framework.seeding import numpy_generator
 from tests.unit.known_curves import TRUTH, known_table, noisy_points
 
@@ -31,11 +32,11 @@ def with_gold(points, gold):
     return Points(points.d, gold, points.seed, points.seeds, points.starts, points.num_dropped)
 
 
-@pytest.mark.parametrize("name", ALL_FORMS)
-def test_slope_is_the_derivative(name):
-    form, d, step = FORMS[name], np.array([0.1, 0.7, 2.0, 6.0]), 1e-6
-    numeric = (form.basis(d + step) - form.basis(d - step)) / (2 * step)
-    np.testing.assert_allclose(form.slope_basis(d), numeric, rtol=1e-6, atol=1e-8)
+def slope(form, d, alpha, beta, step=1e-6):
+    """Of the curve, by a central difference."""
+    return ((form.basis(np.array([d + step])) - form.basis(np.array([d - step]))) @ [alpha, beta])[0] / (
+        2 * step
+    )
 
 
 @pytest.mark.parametrize("name", ALL_FORMS)
@@ -43,8 +44,8 @@ def test_zero_at_zero_and_flat_where_it_says(name):
     form = FORMS[name]
     np.testing.assert_array_equal(form.basis(np.zeros(1)), np.zeros((1, 2)))
     for d in (0.3, 1.0, 4.0):
-        slope = form.slope_basis(np.array([d]))[0] @ np.array([form.ratio_at(d), 1.0])
-        assert slope == pytest.approx(0, abs=1e-12)
+        assert slope(form, d, form.ratio_at(d), 1.0) == pytest.approx(0, abs=1e-6)
+        assert slope(form, d, form.ratio_at(d) + 0.1, 1.0) > 0 > slope(form, d, form.ratio_at(d) - 0.1, 1.0)
         assert form.flat_at(form.ratio_at(d)) == pytest.approx(d)
     assert FORMS["rl"].flat_at(1e6) == math.inf
 
@@ -150,7 +151,7 @@ def test_samples_of_seeds_are_those_of_their_points():
         points.d[keep], points.gold[keep], points.seed[keep], points.seeds, points.starts[[0, 0, 2]], 0
     )
     for intercept in (True, False):
-        fast = SeedSums.of(points, FORMS["rl"]).solve(np.array([[2.0, 0.0, 1.0]]), intercept)[0]
+        fast = SeedSums.of(points, FORMS["rl"], intercept).solve(np.array([[2.0, 0.0, 1.0]]))[0]
         start = drawn.starts.mean()
         design = FORMS["rl"].basis(drawn.d)
         if intercept:
@@ -203,16 +204,98 @@ def test_one_seed_has_no_intervals():
     "truth, reason",
     [
         ({"r0": 0.0, "alpha": 1.0, "beta": 0.2}, r"gold is still rising at the largest √KL seen \(3\.\d\)"),
-        ({"r0": 0.0, "alpha": -1.0, "beta": 0.3}, r"gold falls from the smallest √KL seen"),
+        (
+            {"r0": 0.0, "alpha": -1.0, "beta": 0.3},
+            r"gold falls from √KL 0.1\d on, and the slope below that, 5%",
+        ),
         ({"r0": 0.0, "alpha": -1.0, "beta": -1.0}, r"gold falls first and rises"),
     ],
 )
 def test_no_peak_in_this_range(truth, reason):
     points = noisy_points(rng_of("no peak"), truth=truth, budgets=(2, 8), size=0.02, spread=0)
     peak = fit_points(points, FORMS["rl"], True).peak
-    assert not peak.supported and peak.d is None and peak.d_interval is None
+    assert not peak.supported and peak.d_interval is None
+    assert peak.d is None or peak.d < 0.05  # the form's own, so near to 0 that slopes are not read there
     assert peak.reason.startswith("no peak in this range: ")
     assert re.search(reason, peak.reason)
+
+
+def test_gold_that_falls_from_the_smallest_d_on():
+    points = noisy_points(rng_of("falls"), truth={"r0": 0.0, "alpha": -1.0, "beta": 0.3}, size=0.02, spread=0)
+    far = points.d > 1
+    points = Points(points.d[far], points.gold[far], points.seed[far], points.seeds, points.starts, 0)
+    peak = fit_points(points, FORMS["rl"], True).peak
+    assert peak.d is None and "gold falls from the smallest √KL seen (1.0) on" in peak.reason
+
+
+@pytest.mark.parametrize(
+    ("form", "alpha", "beta", "low", "high"),
+    [
+        ("rl", 0.1, 1.0, 0.1, 10.0),
+        ("rl", 0.5, 2.0, 0.05, 12.0),
+        ("rl", 1.0, 0.5, 0.0, 4.0),
+        ("bon", 0.2, 0.5, 0.0, 6.0),
+        ("bon", 3.0, 0.4, 1.0, 8.0),
+    ],
+)
+@pytest.mark.parametrize("intercept", [True, False])
+def test_peaks_of_exact_data(form, alpha, beta, low, high, intercept):
+    """To 1e-6 wherever they lie in the d seen, read or not."""
+    d = np.tile(np.linspace(low, high, 50), 3)
+    gold = 0.7 + FORMS[form].basis(d) @ np.array([alpha, beta])
+    points = Points(d, gold, np.repeat(np.arange(3), 50), (0, 1, 2), np.full(3, 0.7), 0)
+    fit = fit_points(points, FORMS[form], intercept)
+    truth = alpha / (2 * beta) if form == "bon" else math.exp(alpha / beta - 1)
+    assert fit.peak.d == pytest.approx(truth, abs=1e-6)
+    assert fit.coefficients == pytest.approx({"r0": 0.7, "alpha": alpha, "beta": beta}, abs=1e-8)
+    assert fit.peak.supported == (truth > 0.05 * high)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, 0.3, 0.7, 1.3, -7.3, 1e4])
+def test_gold_that_does_not_vary(level):
+    """Rounding is no fall, no gain and no error."""
+    points = noisy_points(rng_of("constant"), seeds=3)
+    gold = np.full(len(points.d), level)
+    points = Points(points.d, gold, points.seed, points.seeds, np.full(3, level), 0)
+    frontier = fit_frontier(points, "rl", [])
+    for fit in frontier.fits:
+        assert fit.peak.reason == "no peak in this range: gold does not vary"
+        assert fit.r_squared is None and fit.rmse == 0 and fit.cv_rmse == 0
+    assert frontier.goodness[-1].r_squared is None and frontier.goodness[-1].rmse == 0
+    assert "no evidence of over-optimisation" in frontier.verdict
+
+
+def test_gold_that_hardly_varies_for_its_size():
+    points = noisy_points(rng_of("offset"), seeds=3, size=0.1)
+    shifted = fit_frontier(with_gold(points, 1e4 + 1e-4 * points.gold), "rl", [])
+    plain = fit_frontier(points, "rl", [])
+    assert shifted.main.peak.d == pytest.approx(plain.main.peak.d, rel=1e-4)
+    assert shifted.goodness[-1].cv_rmse == pytest.approx(1e-4 * plain.goodness[-1].cv_rmse, rel=1e-4)
+
+
+def test_a_rising_fit_is_no_evidence_of_a_fall():
+    d = np.tile(np.linspace(0, 3, 60), 3)
+    rng = rng_of("rising")
+    gold = FORMS["rl"].basis(d) @ np.array([1.0, 0.2]) + rng.normal(0, 0.001, len(d))
+    frontier = fit_frontier(Points(d, gold, np.repeat(np.arange(3), 60), (0, 1, 2), np.zeros(3), 0), "rl", [])
+    assert frontier.main.cv_rmse < frontier.goodness[-1].cv_rmse
+    assert frontier.verdict.startswith("The fit itself never falls in this range")
+
+
+@pytest.mark.parametrize("width", [0.03, 0.06, 0.1])
+def test_intervals_of_a_narrow_range_of_d(width):
+    """d hardly varies, so the coefficients are all but free: intervals must say so."""
+    covered = []
+    for number in range(40):
+        rng = rng_of("slit", number)
+        d = 8 + rng.normal(0, width, 300)
+        gold = FORMS["rl"].basis(d) @ np.array([2.0, 0.8]) + rng.normal(0, 0.05, 300)
+        fit = fit_points(
+            Points(d, gold, np.arange(300) % 5, tuple(range(5)), np.zeros(5), 0), FORMS["rl"], True
+        )
+        low, high = fit.intervals["alpha"]
+        covered.append(low <= 2.0 <= high)
+    assert np.mean(covered) >= 0.85, covered
 
 
 def test_seeds_that_disagree_support_no_peak():
@@ -305,6 +388,25 @@ def test_a_seed_without_the_spread_of_d_breaks_no_sample():
 @pytest.fixture(scope="module")
 def table():
     return known_table(rng_of("table"))
+
+
+@pytest.mark.parametrize(("steps", "climb"), [(30, 5), (100, 20)])
+def test_exact_tables_give_the_truth(steps, climb):
+    """Gold belongs to the KL of its own step: smoothed, the climb would bend the curve."""
+    parts = []
+    for seed in range(3):
+        for budget in (4.0, 16.0, 64.0):
+            kl = budget * (1 - np.exp(-np.arange(steps) / climb))
+            gold = TRUTH["r0"] + FORMS["rl"].basis(np.sqrt(kl)) @ np.array([TRUTH["alpha"], TRUTH["beta"]])
+            names = {"trial": f"b{budget:g}", "method": "m", "budget": budget, "seed": seed}
+            rows = {name: [value] * steps for name, value in names.items()}
+            parts.append(pa.table(rows | {"step": np.arange(steps), "kl_nats": kl, "gold": gold}))
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.concat_tables(parts), buffer)
+    fits = analyse_sweep(read_table(pa.BufferReader(buffer.getvalue()))).methods["m"].frontiers["rl"].fits
+    for fit in fits[:2]:
+        assert fit.coefficients == pytest.approx(TRUTH, abs=1e-8)
+        assert fit.peak.supported and fit.peak.d == pytest.approx(math.e, abs=1e-6)
 
 
 def test_analysis_of_a_table(table):

@@ -53,7 +53,9 @@ def test_columns_and_rows(records, runs):
     assert table.data["budget"].to_pylist() == [2.0] * 20 + [8.0] * 20
     assert table.data["gold"].null_count == 20
     np.testing.assert_array_equal(table.curves[1].series("gold"), load_run(runs[1]).series("gold"))
-    np.testing.assert_array_equal(table.curves[1].sqrt_kl, load_run(runs[1]).sqrt_kl)
+    kl = table.curves[1].series("kl_nats")
+    np.testing.assert_array_equal(table.curves[1].sqrt_kl, np.sqrt(np.maximum(kl, 0)))  # each step by itself
+    np.testing.assert_array_equal(np.sqrt(table.curves[1].smooth_kl), load_run(runs[1]).sqrt_kl)
 
 
 def test_gap_is_the_runs(tmp_path):
@@ -143,13 +145,22 @@ def test_a_table_of_ones_own(tmp_path):
         ({"seed": pa.array([1, None])}, "column seed: 1 rows have no value"),
         ({"optimiser": ["rl", "sgd"]}, "'sgd' is none of rl, best_of_n"),
         ({"status": ["finished", "done"]}, "'done' is none of finished"),
+        ({"budget": [1.0, 0.0]}, "column budget: 0 is no budget; give nats per sequence above 0"),
+        ({"budget": [1.0, float("inf")]}, "column budget: inf is no budget"),
+        ({"trial": ["a", "a"], "budget": [1.0, 2.0]}, "m, trial a, seed 0 .rl. has budget 1.0 and 2.0"),
+        ({"trial": ["a", "a"], "status": ["failed", "finished"]}, "has status failed and finished"),
+        ({"trial": ["a", "a"], "step": [3, 3]}, "more than one row for the same step"),
+        (
+            {"trial": ["a", "a"], "n": [2, 2], "optimiser": ["best_of_n"] * 2},
+            "more than one row for the same n",
+        ),
     ],
 )
 def test_refused(tmp_path, change, message):
     columns = {
         "trial": ["a", "b"],
         "method": ["m", "m"],
-        "seed": [0, 1],
+        "seed": [0, 0],
         "kl_nats": [1.0, 2.0],
         "gold": [1.0, 2.0],
     }
@@ -157,6 +168,18 @@ def test_refused(tmp_path, change, message):
     pq.write_table(pa.table(columns), tmp_path / "own.parquet")
     with pytest.raises(UserError, match=message):
         read_table(tmp_path / "own.parquet")
+
+
+def test_a_budget_that_is_nan_is_none(tmp_path):
+    columns = {
+        "trial": ["a", "b"],
+        "method": ["m"] * 2,
+        "seed": [0, 0],
+        "kl_nats": [1.0, 2.0],
+        "gold": [1.0, 2.0],
+    }
+    pq.write_table(pa.table(columns | {"budget": [4.0, float("nan")]}), tmp_path / "own.parquet")
+    assert [curve.budget for curve in read_table(tmp_path / "own.parquet").curves] == [4.0, None]
 
 
 def test_not_a_table(tmp_path):
