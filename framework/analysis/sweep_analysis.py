@@ -20,7 +20,7 @@ from framework.analysis.sweep_table import OPTIMISERS, Optimiser, SweepTable, Tr
 
 OWN_FORM: dict[Optimiser, str] = {"rl": "rl", "best_of_n": "bon"}
 """What arXiv 2210.10760 found for each optimiser; a quadratic in KL is fitted beside it."""
-NOT_WRITTEN = ("points", "covariance", "draws")
+NOT_WRITTEN = ("points", "draws")
 """Fields that hold no figures of their own, but what figures are made from."""
 
 
@@ -190,6 +190,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
