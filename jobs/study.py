@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from framework.analysis.alarms import alarm_leads
 from framework.analysis.comparison import Comparison, compare_runs
 from framework.analysis.curves import load_run
 from framework.analysis.summary import summarise_runs
@@ -113,7 +114,8 @@ def finish_study(result: StudyResult) -> None:
         for name, seeds in result.runs.items()
         if seeds
     }
-    result.summary = summarise_runs(runs)
+    leads = alarm_leads({name: list(seeds.values()) for name, seeds in runs.items()})
+    result.summary = summarise_runs(runs) | {"warning_leads": [lead.to_json() for lead in leads]}
     if cfg.baseline is not None:
         result.comparison = compare_runs(runs, cfg.study_layout(), cfg.baseline)
         result.summary["comparison"] = result.comparison.to_json()

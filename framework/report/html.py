@@ -5,6 +5,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from framework.analysis.alarms import alarm_leads
 from framework.analysis.comparison import Comparison
 from framework.analysis.curves import Run, load_run
 from framework.analysis.summary import summarise_runs
@@ -24,6 +25,7 @@ from framework.report.page import (
 from framework.report.reading import Paragraph, number, read_run, read_study, share_lost
 from framework.report.sample_cards import phase_column
 from framework.report.samples import Phase, sample_phases
+from framework.report.sweep_tables import warning_table
 
 Runs = Mapping[str, Mapping[int, Run]]
 
@@ -111,6 +113,7 @@ def _page(
         comparison=_comparison(tables),
         numbers=_numbers(runs),
         figures="\n".join(html_figure(drawn) for drawn in figures),
+        warnings=warning_table(alarm_leads({name: list(seeds.values()) for name, seeds in runs.items()})),
         samples=_samples(runs if len(runs) <= MOST_LINES else _first_seeds(runs)),
         provenance=_provenance(runs),
     )

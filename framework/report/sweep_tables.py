@@ -107,8 +107,8 @@ def loss_table(analysis: SweepAnalysis) -> str:
 def warning_table(leads: Sequence[AlarmLead]) -> str:
     """What each gold-free warning was worth, with the control that needs no signal."""
     shown = [lead for lead in leads if lead.num_turned + lead.num_unturned]
-    if not shown:
-        return "<p>No trial has both gold and a signal that may warn, so nothing is known of their lead.</p>"
+    if all(lead.signal == CONTROL.name for lead in shown):
+        return "<p>No run has both gold and a signal that may warn, so nothing is known of their lead.</p>"
     meanings = {signal.name: signal.meaning for signal in (*SIGNALS, CONTROL)}
     names = (
         "Signal",
@@ -120,7 +120,7 @@ def warning_table(leads: Sequence[AlarmLead]) -> str:
         "Gold did not turn",
         "Warned",
     )
-    units = ("", "trials", "trials", "trials", "median, steps", "median, nats", "trials", "trials")
+    units = ("", "runs", "runs", "runs", "median, steps", "median, nats", "runs", "runs")
     rows = [
         row(
             f"{lead.method}, {lead.signal}",
@@ -135,7 +135,7 @@ def warning_table(leads: Sequence[AlarmLead]) -> str:
         for lead in shown
     ]
     note = (
-        "The step at which a signal’s alarm was first raised, against the step of gold’s peak, in the trials whose gold"
+        "The step at which a signal’s alarm was first raised, against the step of gold’s peak, in the runs whose gold"
         " rose and then fell by more than its noise; a negative lead is late."
         " Every signal moves as KL grows, so one that does no better than the"
         " control, an alarm on KL itself, says nothing of its own."

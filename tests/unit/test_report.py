@@ -68,6 +68,9 @@ def test_a_study_report_holds_everything_it_promises(study):
         "It turned over in 3 of 3 seeds",
         "95% interval",
         "At the gold peak",
+        "Warnings that need no gold",
+        "worst_case, disagreement",
+        "worst_case, kl_nats",
     ):
         assert phrase in text
     assert "pppppppppppppppp" in text and "00ab34cd56" in text
