@@ -18,6 +18,7 @@ from framework.advantages import Advantage, Gae
 from framework.aggregation import Aggregation, Mean
 from framework.analysis.pair_sets import ScorePairs
 from framework.best_of_n import BestOfN
+from framework.can_act import assert_can_act
 from framework.component import Component
 from framework.config_errors import explain
 from framework.data.preferences import Label
@@ -25,7 +26,7 @@ from framework.errors import UserError
 from framework.gold import Gold, Rule
 from framework.gold.ngram import FitNgram
 from framework.gold_turn import GoldTurn
-from framework.kl import Adaptive, Fixed, KlController
+from framework.kl import Fixed, KlController
 from framework.models.causal import PolicyModel, TinyLlama
 from framework.objectives import Objective, PpoClip
 from framework.overrides import apply_overrides
@@ -47,8 +48,6 @@ _AROUND = (
 )  # fmt: skip
 BESIDE_A_FIT = {"save_every", "compare_on"}
 """Settings of a reward fit that change nothing of the model."""
-CAN_ACT = 1e-4
-"""Share by which an adaptive coefficient must be able to move within a run."""
 AROUND: dict[str, Any] = {**dict.fromkeys(_AROUND, True), "fit_reward": BESIDE_A_FIT}
 """The machines, the study around a run, and what is measured beside it: they change no number of it."""
 
@@ -214,13 +213,7 @@ class Config(Component):
             raise ValueError(
                 f"gold_at must name steps from 0 to {self.steps - 1} in ascending order, got {list(asked)}"
             )
-        if isinstance(self.kl, Adaptive):
-            most = self.kl.most_change(self.steps * self.rollouts)
-            if most < CAN_ACT:
-                raise ValueError(
-                    f"kl.horizon={self.kl.horizon:g}: over the {self.steps * self.rollouts} sequences of this run the "
-                    f"coefficient can move by {most:.3%} at most, which steers nothing: lower kl.horizon"
-                )
+        assert_can_act(self)
         return self
 
     @model_validator(mode="after")
