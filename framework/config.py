@@ -5,6 +5,7 @@ The root holds the online loop, which is the main job; each stage before it has 
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -218,6 +219,11 @@ class Config(Component):
 
     @model_validator(mode="after")
     def _study(self) -> "Config":
+        repeated = next((seed for seed, count in Counter(self.seeds).items() if count > 1), None)
+        if repeated is not None:
+            raise ValueError(f"seeds holds {repeated} twice: a run is made once, so leave one of them out")
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds holds {min(self.seeds)}: a seed must be 0 or more")
         for section, names in (("variants", self.variants), ("conditions", self.conditions)):
             for name in names:
                 if not name.replace("_", "").replace("-", "").isalnum():
