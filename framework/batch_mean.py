@@ -1,6 +1,7 @@
 """The mean of a batch and its error, where rows of one prompt depend on each other."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int
@@ -41,3 +42,17 @@ def batch_mean(values: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> BatchMean
         return BatchMean(float(mean), math.inf, prompts)
     variance = prompts / (prompts - 1) * float(sums.square().sum()) / len(rows) ** 2
     return BatchMean(float(mean), variance, prompts)
+
+
+def rows_across_prompts(group: Int[Tensor, "B"], count: int) -> list[int]:
+    """`count` rows (all where there are fewer) of as many prompts as can be: each one's first row, then each one's second.
+
+    Args:
+        group: rows of one prompt share a number.
+    """
+    seen: Counter[int] = Counter()
+    turns = []
+    for row, prompt in enumerate(group.tolist()):
+        turns.append((seen[prompt], row))
+        seen[prompt] += 1
+    return [row for _, row in sorted(turns)[:count]]

@@ -114,7 +114,7 @@ class Config(Component):
     exact_kl_every: int = Field(default=10, ge=0)
     """Steps between exact full-vocabulary KL measurements on a few rows; 0 never."""
     exact_kl_rows: int = Field(default=16, ge=1)
-    """Rollouts that exact KL is measured on: each needs tokens x vocabulary numbers twice."""
+    """Rollouts that exact KL is measured on, of as many prompts as can be: each needs tokens x vocabulary numbers twice."""
     save_every: int = Field(default=25, ge=1)
     """Steps between checkpoints; the last step is always saved."""
     keep_checkpoints: int = Field(default=2, ge=1)

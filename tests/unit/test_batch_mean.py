@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from framework.batch_mean import batch_mean
+from framework.batch_mean import batch_mean, rows_across_prompts
 from framework.seeding import numpy_generator
 
 
@@ -40,3 +40,10 @@ def test_the_error_is_that_of_many_batches_where_rows_of_a_prompt_are_alike():
     spread = torch.tensor([batch.mean for batch in batches]).std()
     stated = torch.tensor([batch.variance for batch in batches]).mean().sqrt()
     assert float(stated) == pytest.approx(float(spread), rel=0.1)
+
+
+def test_a_few_rows_are_of_as_many_prompts_as_can_be():
+    group = torch.tensor([5, 5, 5, 2, 2, 9])
+    assert rows_across_prompts(group, 2) == [0, 3]
+    assert rows_across_prompts(group, 4) == [0, 3, 5, 1]
+    assert rows_across_prompts(group, 100) == [0, 3, 5, 1, 4, 2]
