@@ -34,9 +34,11 @@ def _assert_steers(kl: Adaptive | Budget, steps: int, rollouts: int) -> None:
     most = kl.most_change(steps, rollouts)
     if most < CAN_ACT:
         if isinstance(kl, Adaptive):
-            slow, mend = f"kl.horizon={kl.horizon:g}", "lower kl.horizon"
+            slow, mend = f"kl.horizon={kl.horizon:g}", "lower it"
+        elif steps * kl.max_step <= most:
+            slow, mend = f"kl.max_step={kl.max_step:g}", "raise it"
         else:
-            slow, mend = f"kl.gain={kl.gain:g}, kl.max_step={kl.max_step:g}", "raise the smaller of them"
+            slow, mend = f"kl.gain={kl.gain:g}", "raise it"
         raise ValueError(
             f"{slow}: over the {steps * rollouts} sequences of this run the coefficient can move by "
             f"{most:.3%} at most, which steers nothing: {mend}"

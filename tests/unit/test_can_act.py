@@ -16,7 +16,7 @@ from jobs.run_state import RunState
     [
         (
             {"kl": {"kind": "budget", "gain": 1e-15}},
-            "kl.gain=1e-15, kl.max_step=0.5: over the 10240 sequences",
+            "kl.gain=1e-15: over the 10240 sequences",
         ),
         ({"kl": {"kind": "budget", "max_step": 1e-15}}, "kl.max_step=1e-15"),
         ({"kl": {"kind": "budget", "max_step": 1e5}}, "kl.max_step=100000.0: input should be less than"),
