@@ -5,6 +5,7 @@ The root holds the online loop, which is the main job; each stage before it has 
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from framework.advantages import Advantage, Gae
 from framework.aggregation import Aggregation, Mean
 from framework.analysis.pair_sets import ScorePairs
 from framework.best_of_n import BestOfN
+from framework.can_act import assert_can_act
 from framework.component import Component
 from framework.config_errors import explain
 from framework.data.preferences import Label
@@ -25,7 +27,7 @@ from framework.errors import UserError
 from framework.gold import Gold, Rule
 from framework.gold.ngram import FitNgram
 from framework.gold_turn import GoldTurn
-from framework.kl import Adaptive, Fixed, KlController
+from framework.kl import Fixed, KlController
 from framework.models.causal import PolicyModel, TinyLlama
 from framework.objectives import Objective, PpoClip
 from framework.overrides import apply_overrides
@@ -47,8 +49,6 @@ _AROUND = (
 )  # fmt: skip
 BESIDE_A_FIT = {"save_every", "compare_on"}
 """Settings of a reward fit that change nothing of the model."""
-CAN_ACT = 1e-4
-"""Share by which an adaptive coefficient must be able to move within a run."""
 AROUND: dict[str, Any] = {**dict.fromkeys(_AROUND, True), "fit_reward": BESIDE_A_FIT}
 """The machines, the study around a run, and what is measured beside it: they change no number of it."""
 
@@ -114,7 +114,7 @@ class Config(Component):
     exact_kl_every: int = Field(default=10, ge=0)
     """Steps between exact full-vocabulary KL measurements on a few rows; 0 never."""
     exact_kl_rows: int = Field(default=16, ge=1)
-    """Rollouts that exact KL is measured on: each needs tokens x vocabulary numbers twice."""
+    """Rollouts that exact KL is measured on, of as many prompts as can be: each needs tokens x vocabulary numbers twice."""
     save_every: int = Field(default=25, ge=1)
     """Steps between checkpoints; the last step is always saved."""
     keep_checkpoints: int = Field(default=2, ge=1)
@@ -214,17 +214,16 @@ class Config(Component):
             raise ValueError(
                 f"gold_at must name steps from 0 to {self.steps - 1} in ascending order, got {list(asked)}"
             )
-        if isinstance(self.kl, Adaptive):
-            most = self.kl.most_change(self.steps * self.rollouts)
-            if most < CAN_ACT:
-                raise ValueError(
-                    f"kl.horizon={self.kl.horizon:g}: over the {self.steps * self.rollouts} sequences of this run the "
-                    f"coefficient can move by {most:.3%} at most, which steers nothing: lower kl.horizon"
-                )
+        assert_can_act(self)
         return self
 
     @model_validator(mode="after")
     def _study(self) -> "Config":
+        repeated = next((seed for seed, count in Counter(self.seeds).items() if count > 1), None)
+        if repeated is not None:
+            raise ValueError(f"seeds holds {repeated} twice: a run is made once, so leave one of them out")
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds holds {min(self.seeds)}: a seed must be 0 or more")
         for section, names in (("variants", self.variants), ("conditions", self.conditions)):
             for name in names:
                 if not name.replace("_", "").replace("-", "").isalnum():

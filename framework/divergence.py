@@ -75,13 +75,3 @@ def exact_kl(policy: Float[Tensor, "B T V"], reference: Float[Tensor, "B T V"]) 
     # Filled before the product: 0 * -inf is NaN, and so would its gradient be.
     log_ratio = torch.where(possible, policy, 0.0) - torch.where(possible, reference, 0.0)
     return (policy.exp() * log_ratio).sum(dim=-1)
-
-
-def standard_error(kl_nats: Float[Tensor, "B"]) -> Float[Tensor, ""]:
-    """Standard error of the mean over sequences, in nats; NaN for fewer than two, as it is not known.
-
-    Rows must be independent draws. Sequences, not tokens, are: tokens of one response depend on each other.
-    """
-    if kl_nats.shape[0] < 2:
-        return kl_nats.new_full((), torch.nan)
-    return kl_nats.std(correction=1) / kl_nats.shape[0] ** 0.5

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 from jaxtyping import Float, Int
 from pydantic import Field
-from scipy.special import ndtri
+from scipy.special import stdtrit
 from torch import Tensor
 
+from framework.batch_mean import batch_mean
 from framework.component import Component
 
 
@@ -23,10 +24,13 @@ class GoldState:
     means: tuple[float, ...] = ()
     """Of each look so far, gold scorer's units."""
     variances: tuple[float, ...] = ()
-    """Of each look's mean."""
+    """Of each look's mean, squared gold units; infinite where not known."""
+    degrees: tuple[int, ...] = ()
+    """Degrees of freedom of each of these variances: prompts less one, summed over measurements."""
     open_means: tuple[float, ...] = ()
     """Of the measurements since the last look."""
     open_variances: tuple[float, ...] = ()
+    open_degrees: tuple[int, ...] = ()
     turned: bool = False
     """Whether gold has turned: the run is to end here."""
 
@@ -35,9 +39,14 @@ class GoldTurn(Component):
     """Ends a run once gold is lower than it was, by a test that is repeated at every look.
 
     A look is the mean of `measurements` gold measurements. Look n is compared with each of the n - 1 before
-    it by a one-sided z test at level `(1 - confidence) * 6 / (pi (n - 1))^2 / (n - 1)`. The levels sum to
+    it by a one-sided t test at level `(1 - confidence) * 6 / (pi (n - 1))^2 / (n - 1)`. The levels sum to
     `1 - confidence` over any number of looks, so (Bonferroni) a run whose gold never falls is stopped with
-    at most that probability.
+    at most that probability, where prompts' gold is near enough to normal.
+
+    Variances are estimated, from few prompts badly, and so far in the tails that decides. All looks of a run
+    estimate much the same variance: it is pooled over them, with the degrees of freedom of all. A look whose
+    own variance is larger keeps its own, as gold may spread while a policy learns. A pooled variance of
+    nothing, as of whole-numbered gold that has not differed yet, is no knowledge: nothing stops then.
     """
 
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
@@ -49,38 +58,39 @@ class GoldTurn(Component):
         """The state after gold was measured on one step's rows.
 
         Args:
-            group: rows of one prompt share a number. They are not independent, so the error of the mean is
-                that of prompts: `s / sqrt(P)` with s the sample deviation of the P prompts' means.
+            group: rows of one prompt share a number. They are not independent: see `batch_mean`.
         """
-        mean, variance = _mean_of_prompts(gold, group)
-        means, variances = (*state.open_means, mean), (*state.open_variances, variance)
+        measured = batch_mean(gold, group)
+        means = (*state.open_means, measured.mean)
+        variances = (*state.open_variances, measured.variance)
+        degrees = (*state.open_degrees, measured.prompts - 1)
         if len(means) < self.measurements:
-            return replace(state, open_means=means, open_variances=variances)
+            return replace(state, open_means=means, open_variances=variances, open_degrees=degrees)
         looks = GoldState(
             (*state.means, math.fsum(means) / len(means)),
             (*state.variances, math.fsum(variances) / len(means) ** 2),
+            (*state.degrees, sum(degrees)),
         )
         return replace(looks, turned=self._has_turned(looks))
 
     def _has_turned(self, state: GoldState) -> bool:
         """Whether an earlier look is clearly above the last one."""
         earlier = len(state.means) - 1
-        if earlier == 0:
+        pooled, degrees = _pooled(state)
+        if earlier == 0 or degrees == 0 or pooled == 0:
             return False
         level = (1 - self.confidence) * 6 / (math.pi * earlier) ** 2 / earlier
-        threshold = -float(ndtri(level))
-        now, variance_now = state.means[-1], state.variances[-1]
+        threshold = -float(stdtrit(degrees, level))
+        variances = [max(variance, pooled) for variance in state.variances]
         return any(
-            mean - now > threshold * math.sqrt(variance + variance_now)
-            for mean, variance in zip(state.means[:-1], state.variances[:-1], strict=True)
+            mean - state.means[-1] > threshold * math.sqrt(variance + variances[-1])
+            for mean, variance in zip(state.means[:-1], variances[:-1], strict=True)
         )
 
 
-def _mean_of_prompts(gold: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> tuple[float, float]:
-    """Mean over prompts of their mean gold, and its variance; infinite for one prompt, as it is not known."""
-    _, prompt = group.unique(return_inverse=True)
-    counts = prompt.bincount().double()
-    means = prompt.bincount(weights=gold.double()) / counts
-    if len(means) < 2:
-        return float(means.mean()), math.inf
-    return float(means.mean()), float(means.var(correction=1)) / len(means)
+def _pooled(state: GoldState) -> tuple[float, int]:
+    """Variance of a look's mean and its degrees of freedom, from all looks whose own is known."""
+    known = [pair for pair in zip(state.variances, state.degrees, strict=True) if math.isfinite(pair[0])]
+    degrees = sum(freedom for _, freedom in known)
+    total = math.fsum(variance * freedom for variance, freedom in known)
+    return total / max(degrees, 1), degrees

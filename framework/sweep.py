@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from framework.can_act import gold_steps
 from framework.component import Component
 from framework.errors import UserError
 from framework.overrides import apply_overrides
@@ -156,7 +157,9 @@ def trials_of(cfg: "Config") -> list[Trial]:
                 Trial(name, method, first.kl.set_point, seed, point, first.model_copy(update={"seed": seed}))
                 for seed in cfg.seeds
             ]
-    _assert_comparable(cfg.sweep.scheduler, trials)
+    if cfg.sweep.scheduler.kind == "asha":
+        _assert_comparable(trials)
+        _assert_halves(cfg.sweep.scheduler, trials)
     repeated = [id for id, count in Counter(trial.id for trial in trials).items() if count > 1]
     if repeated:
         raise UserError(
@@ -226,18 +229,38 @@ def _kinds_with(cfg: BaseModel, section: str, leaf: str) -> list[str]:
     ]
 
 
-def _assert_comparable(scheduler: Scheduler, trials: Sequence[Trial]) -> None:
-    """Refuse a scheduler that compares trials where each budget has only one method.
+def _assert_comparable(trials: Sequence[Trial]) -> None:
+    """Refuse to compare trials where a budget has only one method: its seeds would be stopped against each other.
 
     Raises:
-        UserError: there is nothing to choose among.
+        UserError: a budget with nothing to choose among.
     """
     methods = Counter(budget for budget, _ in {(trial.budget, trial.method) for trial in trials})
-    if scheduler.kind == "asha" and max(methods.values()) < 2:
+    budget, fewest = min(methods.items(), key=lambda item: (item[1], item[0] or 0.0))
+    if fewest < 2:
+        alone = "trials without a budget have one" if budget is None else f"budget {budget:g} has one"
         raise UserError(
-            "sweep.scheduler.kind=asha compares trials of one KL budget, and here each budget has one method: "
+            f"sweep.scheduler.kind=asha compares the methods of each KL budget, and here {alone}: "
             "sweep another key as well, or set sweep.scheduler.kind=fifo"
         )
+
+
+def _assert_halves(scheduler: Asha, trials: Sequence[Trial]) -> None:
+    """Refuse a scheduler that never sees what it compares while there is something left to stop.
+
+    Raises:
+        UserError: a trial whose metric is not measured from the grace time on, before its last step.
+    """
+    for trial in trials:
+        cfg = trial.cfg
+        measured = gold_steps(cfg) if scheduler.metric == "gold" else range(cfg.steps)
+        if not any(scheduler.grace_steps - 1 <= step < cfg.steps - 1 for step in measured):
+            raise UserError(
+                f"sweep.scheduler.kind=asha: {trial.name} measures no {scheduler.metric} from step "
+                f"{scheduler.grace_steps - 1}, where the grace time ends, to before its last step {cfg.steps - 1}, so "
+                "nothing is ever stopped: lower sweep.scheduler.grace_steps, measure gold in between, or set "
+                "sweep.scheduler.kind=fifo"
+            )
 
 
 def _varies(key: str, points: Sequence[Mapping[str, Any]]) -> bool:

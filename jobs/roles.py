@@ -20,6 +20,7 @@ from cluster.placement import Placement, inherited, place
 from cluster.plan import bundles
 from cluster.session import connect
 from cluster.spec import ClusterSpec, load_spec
+from framework.batch_mean import rows_across_prompts
 from framework.config import Config
 from framework.transforms.references import AnswerScores, answers_per_row
 from framework.types import Answers, ReferenceScores, Rollout
@@ -57,13 +58,13 @@ class Roles:
     exact_kl_rows: int
 
     def exact_kl(self, rollout: Rollout, when: bool) -> Pending[Float[Tensor, "n"] | None]:
-        """Exact KL in nats of the first few rows under the policy that sampled them, where it is due.
+        """Exact KL in nats of a few rows (see `rows_across_prompts`) under the policy that sampled them, where it is due.
 
         Asked for before the update is, and a worker handles its calls in order: the weights are the sampling ones.
         """
         if not when:
             return Done(None)
-        few = rollout.rows(0, self.exact_kl_rows)
+        few = rollout.select(rows_across_prompts(rollout.group, self.exact_kl_rows))
         return self.policy.exact_kl(few, self.reference.full_logprobs(few).get())
 
     def answers(self, rollout: Rollout, count: int) -> Pending[AnswerScores | None]:

@@ -14,14 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tensorboardX import SummaryWriter
 from torch import Tensor
 
 from actors.group import Pending
 from framework.analysis.alarms import SIGNALS, warnings_of
 from framework.analysis.reward_quality import head_correlation
-from framework.divergence import standard_error
+from framework.batch_mean import batch_mean, rows_across_prompts
 from framework.errors import RunError
 from framework.training.policy_update import UpdateReport
 from framework.types import Scores, Shaped
@@ -162,12 +162,12 @@ def step_metrics(
         "length_correlation": head_correlation(torch.stack([proxy, lengths.to(proxy)]).numpy()),
         "feature_distance": None if distance is None else float(distance.mean()),
         "gold": None if gold is None else float(gold.mean()),
-        "gold_se": None if gold is None else _standard_error(gold),
+        "gold_se": None if gold is None else _standard_error(gold, rollout.group),
         "kl_nats": float(shaped.kl_nats.mean()),
-        "kl_nats_se": _standard_error(shaped.kl_nats),
+        "kl_nats_se": _standard_error(shaped.kl_nats, rollout.group),
         "kl_per_token": float(shaped.kl_nats.sum() / tokens),
         "kl_exact_nats": None if exact_kl is None else float(exact_kl.mean()),
-        "kl_exact_nats_se": None if exact_kl is None else _standard_error(exact_kl),
+        "kl_exact_nats_se": None if exact_kl is None else _exact_kl_error(exact_kl, rollout.group),
         "kl_coef": shaped.kl_coef,
         "response_tokens": float(tokens / len(rollout)),
         "ended": float(rollout.ended.float().mean()),
@@ -177,9 +177,15 @@ def step_metrics(
     }
 
 
-def _standard_error(values: Float[Tensor, "B"]) -> float | None:
-    error = float(standard_error(values.float()))
+def _standard_error(values: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> float | None:
+    """None where all rows are of one prompt: it is not known."""
+    error = batch_mean(values, group).standard_error
     return error if math.isfinite(error) else None
+
+
+def _exact_kl_error(exact_kl: Float[Tensor, "n"], group: Int[Tensor, "B"]) -> float | None:
+    """Of the n rows that it was measured on."""
+    return _standard_error(exact_kl, group[rows_across_prompts(group, len(exact_kl))])
 
 
 def _signals(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,9 +27,9 @@ class Adaptive(Component):
     horizon: float = Field(default=10_000, gt=0)
     """Sequences over which the coefficient may change by a fifth."""
 
-    def most_change(self, episodes: int) -> float:
-        """The largest relative rise of the coefficient over that many sequences, taken a few at a time."""
-        return math.expm1(ERROR_CLIP * episodes / self.horizon)
+    def most_change(self, steps: int, episodes: int) -> float:
+        """Nepers: the most that log coef can rise over that many steps of `episodes` sequences each."""
+        return steps * math.log1p(ERROR_CLIP * min(episodes / self.horizon, 1.0))
 
     @property
     def set_point(self) -> float | None:

@@ -10,6 +10,8 @@ from framework.kl.state import KlState
 
 INITIAL_COST, LEAST_COST, LARGEST_COST = 0.1, 0.01, 10.0
 """Reward units that a whole budget costs at the default start and bounds of the coefficient."""
+NARROWEST = 1e-3
+"""Share by which the largest coefficient must exceed the least."""
 LARGEST_ERROR = 1.5
 """sqrt(nats): from further away the budget is approached at the same price."""
 
@@ -44,7 +46,7 @@ class Budget(Component):
     """Steps to look ahead along the present slope of KL; more damps, and amplifies noise."""
     smoothing: float = Field(default=0.3, ge=0, lt=1)
     """Ratio: how much of the past error is kept at each step; raise it for small batches."""
-    max_step: float = Field(default=0.5, gt=0)
+    max_step: float = Field(default=0.5, gt=0, le=10)
     """Nepers per step: the largest change of log coef."""
     min_coef: float | None = Field(default=None, gt=0)
     """Reward units per nat: the coefficient never goes below. None: 0.01 / budget."""
@@ -65,11 +67,19 @@ class Budget(Component):
             raise ValueError(
                 f"initial_coef={self.start().coef:g} must lie between min_coef={low:g} and max_coef={high:g}"
             )
-        if low == high:
+        if high < low * (1 + NARROWEST):
             raise ValueError(
-                "min_coef equals max_coef, so the coefficient cannot move: use kind=fixed, or widen them"
+                f"min_coef={low:g} and max_coef={high:g} lie too close for the coefficient to move: use "
+                "kind=fixed, or widen them"
             )
         return self
+
+    def most_change(self, steps: int, episodes: int) -> float:
+        """Nepers: the most that log coef can move over that many steps; the number of sequences does not matter.
+
+        The slopes add up to the way from one largest error to the other, however many steps it takes.
+        """
+        return min(steps * self.max_step, self.gain * LARGEST_ERROR * (steps + 2 * self.lead_steps))
 
     @property
     def set_point(self) -> float | None:

@@ -45,6 +45,9 @@ def _parse(*words: str) -> Config:
         (["fit_reward.ensemble.heads=3"], "unknown key 'fit_reward.ensemble.heads'"),
         (["fit_reward.ensemble.kind=lora", "fit_reward.odin={}"], "fit_reward: odin needs heads"),
         (["label.held_out=1"], "label.held_out=1: input should be less than 1"),
+        (["seeds=[0, -1]"], "seeds holds -1: a seed must be 0 or more"),
+        (["seeds=[3, 0, 3]"], "seeds holds 3 twice"),
+        (["seeds=[]"], "seeds=[]: tuple should have at least 1 item"),
         (["instruction=hello"], "instruction must contain {prompt}"),
     ],
 )

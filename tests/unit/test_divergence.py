@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from framework.divergence import exact_kl, k1, k2, k3, sequence_k2, sequence_log_ratio, standard_error
+from framework.divergence import exact_kl, k1, k2, k3, sequence_k2, sequence_log_ratio
 
 
 def test_estimators_by_hand():
@@ -44,9 +44,3 @@ def test_exact_kl_where_the_policy_cannot_say_a_word():
     kl.sum().backward()
     assert policy.grad.isfinite().all()
     assert exact_kl(reference, policy.detach()).item() == math.inf
-
-
-def test_standard_error_by_hand():
-    # Sample variance of 1, 3, 5 is 4; 2 / sqrt(3).
-    assert standard_error(torch.tensor([1.0, 3.0, 5.0])).item() == pytest.approx(2 / math.sqrt(3))
-    assert math.isnan(standard_error(torch.tensor([1.0])).item())

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 
 from framework.gold_turn import GoldState, GoldTurn
 from framework.seeding import numpy_generator
@@ -29,17 +30,67 @@ def stopped_at(rule, means, seed, prompt_spread=0.5, row_spread=1.0):
     return None
 
 
+def _stops(rule, gold):
+    """Whether the rule stops a run with this gold: one row per measurement, one column per prompt."""
+    state, group = GoldState(), torch.arange(gold.shape[1])
+    for row in torch.as_tensor(gold):
+        state = rule.next(state, row, group)
+        if state.turned:
+            return True
+    return False
+
+
 def test_by_hand():
     rule = GoldTurn(confidence=0.95, measurements=1)
-    # Prompt means 1 and 3: mean 2, sample variance 2, variance of the mean 1.
-    gold, group = torch.tensor([0.0, 2.0, 3.0]), torch.tensor([7, 7, 9])
+    # Prompt means 1 and 3: mean 2, sample variance 2, variance of the mean 1, one degree of freedom.
+    gold, group = torch.tensor([0.0, 2.0, 2.0, 4.0]), torch.tensor([7, 7, 9, 9])
     state = rule.next(GoldState(), gold, group)
-    assert state.means == (2.0,)
+    assert (state.means, state.degrees) == ((2.0,), (1,))
     assert state.variances == pytest.approx((1.0,))
-    # Second look, one comparison: level 0.05 x 6 / pi^2 = 0.0304, z = 1.875; the error of the difference is sqrt(2).
-    edge = 1.8746 * math.sqrt(2)
+    # Second look, one comparison: level 0.05 x 6 / pi^2 = 0.03040. With two degrees of freedom the quantile is
+    # t = (1 - 2a) / sqrt(2a (1 - a)) = 3.8685; the error of the difference is sqrt(2).
+    edge = 3.8685 * math.sqrt(2)
     assert not rule.next(state, gold - edge + 0.01, group).turned
     assert rule.next(state, gold - edge - 0.01, group).turned
+
+
+def test_a_look_that_varies_more_than_the_others_keeps_its_own_variance():
+    rule, group = GoldTurn(measurements=1), torch.arange(2)
+    state = GoldState()
+    for _ in range(5):
+        state = rule.next(state, torch.tensor([9.0, 11.0]), group)
+    # Six looks, five comparisons at level 0.05 x 6 / (5 pi)^2 / 5 = 2.43e-4: t with six degrees of freedom is 6.823.
+    # The last look's variance is 25 and the pooled one 5: the error of the difference is sqrt(25 + 5): the edge is 37.373.
+    assert not rule.next(state, torch.tensor([-5.0, 5.0]) + 10 - 37.36, group).turned
+    assert rule.next(state, torch.tensor([-5.0, 5.0]) + 10 - 37.39, group).turned
+
+
+@pytest.mark.parametrize("kind", ["normal", "whole numbers"])
+@pytest.mark.parametrize(("measurements", "runs"), [(1, 40), (10, 20)])
+@pytest.mark.parametrize("prompts", [2, 4, 8, 16])
+def test_flat_gold_of_few_prompts_is_seldom_stopped(kind, measurements, runs, prompts):
+    rule, wrong = GoldTurn(measurements=measurements), 0
+    for seed in range(runs):
+        draw = numpy_generator(seed, f"flat gold, {kind}")
+        shape = (80, prompts)
+        gold = draw.normal(size=shape) if kind == "normal" else draw.integers(0, 4, shape).astype(float)
+        wrong += _stops(rule, gold)
+    # 5% may be stopped; more than the 99% quantile of that would be strange.
+    assert wrong <= binom.ppf(0.99, runs, 0.05)
+
+
+def test_gold_that_has_not_varied_yet_stops_nothing():
+    assert not _stops(GoldTurn(measurements=1), np.array([[3.0, 3.0], [2.0, 2.0], [1.0, 1.0]]))
+
+
+@pytest.mark.parametrize(("measurements", "prompts"), [(1, 8), (1, 16), (3, 4), (10, 2), (10, 4)])
+def test_a_clear_fall_is_seen_with_few_prompts(measurements, prompts):
+    hump = np.concatenate([np.linspace(0, 1.5, 60), np.linspace(1.5, -1.5, 100)])
+    for seed in range(10):
+        draw = numpy_generator(seed, "a fall seen by few prompts")
+        assert _stops(
+            GoldTurn(measurements=measurements), hump[:, None] + draw.normal(size=(160, prompts)) * 0.7
+        )
 
 
 def test_gold_that_never_falls_is_seldom_stopped():

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,7 @@ from framework.errors import RunError
 from framework.training.policy_update import UpdateReport
 from framework.types import Scores
 from jobs import run_log
+from jobs.roles import Roles
 from jobs.run_log import RunLog
 from jobs.run_state import RunState
 from jobs.verbs.show import Bars
@@ -32,12 +34,17 @@ class _Roles:
 def write(make_shaped):
     """Write the steps `start:stop` of a run."""
 
-    def steps(run, start, stop, gold_every=1, show=None, spread=0.0, encodings=2):
+    def steps(run, start, stop, gold_every=1, show=None, spread=0.0, encodings=2, group=(0, 1)):
         mask = torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
         log = RunLog(run, _Roles(), start, show)
         for step in range(start, stop):
             shaped = make_shaped(mask, torch.full((2, 3), float(step)))
-            rollout = replace(shaped.rollout, step=step, logprobs=torch.full((2, 3), -1.0) * mask)
+            rollout = replace(
+                shaped.rollout,
+                step=step,
+                logprobs=torch.full((2, 3), -1.0) * mask,
+                group=torch.tensor(group),
+            )
             shaped = replace(
                 shaped, rollout=rollout, kl_nats=torch.tensor([1.0, 3.0]), reward=torch.tensor([0.5, 0.75])
             )
@@ -74,11 +81,32 @@ def test_a_step_is_one_line_with_hand_worked_figures(tmp_path, write):
     assert first["kl_exact_nats_se"] == pytest.approx(0.5)
     assert second["kl_exact_nats"] is second["kl_exact_nats_se"] is None
     assert first["kl_nats"] == 2.0
+    assert first["kl_nats_se"] == pytest.approx(1.0)  # sqrt(2) / sqrt(2)
     assert first["kl_per_token"] == 1.0  # 4 nats over 4 tokens
     assert first["entropy"] == 1.0
     assert first["response_tokens"] == 2.0
     assert first["loss"] == 0.1
     assert second["gold"] is second["gold_se"] is None
+
+
+def test_rows_of_one_prompt_tell_no_standard_error(tmp_path, write):
+    write(tmp_path, 0, 1, group=(4, 4))
+    (record,) = _lines(tmp_path / "metrics.jsonl")
+    assert record["gold"] is not None
+    assert [record[key] for key in ("gold_se", "kl_nats_se", "kl_exact_nats_se")] == [None] * 3
+
+
+def test_exact_kl_is_asked_of_different_prompts_first(make_rollout):
+    asked = []
+    roles = Roles(
+        SimpleNamespace(exact_kl=lambda few, reference: asked.append(few)),
+        SimpleNamespace(full_logprobs=lambda few: Done(None)),
+        None,
+        None,
+        exact_kl_rows=3,
+    )
+    roles.exact_kl(make_rollout(torch.ones(6, 2).bool(), group=[0, 0, 1, 1, 2, 2]), when=True)
+    assert asked[0].group.tolist() == [0, 1, 2]
 
 
 def test_metrics_hold_nothing_of_the_clock(tmp_path, write):

@@ -117,13 +117,42 @@ def test_names_are_folder_safe_unique_and_short(values):
         ({"grid": {"sweep.limit": [1, 2]}}, "sweep.limit cannot be swept"),
         ({"grid": {"kl.budget": [2, 4]}, "limit": 0}, "sweep.limit=0"),
         ({"scheduler": {"kind": "hyper"}}, "sweep.scheduler.kind='hyper' is not known"),
-        ({"grid": {"kl.budget": [2, 4]}, "scheduler": {"kind": "asha"}}, "each budget has one method"),
+        ({"grid": {"kl.budget": [2, 4]}, "scheduler": {"kind": "asha"}}, "here budget 2 has one"),
+        (
+            {
+                "points": [{"kl.budget": 2, "kl.gain": 0.1}, {"kl.budget": 2, "kl.gain": 0.2}, {"kl.budget": 4, "kl.gain": 0.1}],
+                "scheduler": {"kind": "asha"},
+            },
+            "here budget 4 has one",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_swept_is_refused_in_a_line(sweep, said):
     with pytest.raises(UserError) as raised:
         trials_of(config(sweep))
     assert said in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scheduler", "accepted"),
+    [
+        ({"gold_at": [0, 159]}, {}, False),
+        ({"gold_at": [0, 18, 159]}, {}, False),
+        ({"gold_at": [0, 19, 159]}, {}, True),
+        ({"gold_at": [0, 159]}, {"metric": "proxy"}, True),
+        ({"gold_every": 159}, {}, False),
+        ({"steps": 20}, {"metric": "proxy"}, False),
+        ({"steps": 21}, {"metric": "proxy"}, True),
+    ],
+)
+def test_asha_must_see_its_metric_before_the_end(settings, scheduler, accepted):
+    grid = {"kl.budget": [2], "kl.gain": [0.1, 0.2]}
+    cfg = config({"grid": grid, "scheduler": {"kind": "asha"} | scheduler}, **settings)
+    if accepted:
+        assert len(trials_of(cfg)) == 2
+    else:
+        with pytest.raises(UserError, match=r"run-budget_2-gain_0\.1 measures no (gold|proxy) from step 19"):
+            trials_of(cfg)
 
 
 def test_a_budget_without_its_controller_is_told_which_kind_to_set():
