@@ -179,15 +179,16 @@ def moving_standard_error(
 ) -> Float[np.ndarray, "steps"]:
     """Standard error of `moving_mean(measured)`, from the standard error of each value.
 
-    `sqrt(sum(se^2)) / n` over the same window: batches are independent draws. An unknown error counts as 0.
+    `sqrt(sum(se^2)) / n` over the same window: batches are independent draws. NaN where an error of the window is unknown.
     """
     is_measured = np.isfinite(measured)
+    is_known = moving_mean(np.where(is_measured, np.isfinite(errors), math.nan)) > 1 - 1e-9
     variances = np.where(is_measured, np.nan_to_num(errors, nan=0.0) ** 2, math.nan)
     count = int(is_measured.sum())
     half, order = window_for(count) // 2, np.arange(count)
     sizes = np.full(len(measured), math.nan)
     sizes[is_measured] = np.minimum(order + half, count - 1) - np.maximum(order - half, 0) + 1
-    return np.sqrt(moving_mean(variances) / sizes)
+    return np.where(is_known, np.sqrt(moving_mean(variances) / sizes), math.nan)
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:

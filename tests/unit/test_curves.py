@@ -44,6 +44,8 @@ def test_the_standard_error_of_a_moving_mean_falls_with_the_window():
     smooth = moving_standard_error(errors, values)
     assert smooth[6] == pytest.approx(0.5 / math.sqrt(5))
     assert smooth[0] == pytest.approx(0.5 / math.sqrt(3))
+    errors[9] = math.nan  # unknown there, and wherever the window holds it
+    assert np.isnan(moving_standard_error(errors, values)).tolist() == [False] * 7 + [True] * 5
 
 
 def test_the_t_interval_agrees_with_scipy():
