@@ -68,6 +68,8 @@ class Sweep(Component):
     retries: int = Field(default=1, ge=0)
     """Times that a failed trial is begun again; it goes on from its last checkpoint."""
     scheduler: Scheduler = Fifo()
+    epsilon: float | None = Field(default=None, ge=0)
+    """Gold units that the advised budget may lose against the best. None: a tenth of the best budget's gain."""
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
