@@ -25,6 +25,7 @@ from framework.errors import GoldilocksError
 from framework.sweep import Asha, Sweep, Trial
 from jobs.run_inputs import RunInputs
 from jobs.train import RunContext, start_run
+from jobs.tune_logs import CsvLog, JsonLog
 
 HALT_FILE = "stopping"
 """In the folder of Tune's logs while the sweep stops; trials look for it between steps."""
@@ -65,6 +66,7 @@ def run_trials(
         folder: where Tune writes its logs, one folder to a trial.
     """
     _quiet()
+    folder = folder.resolve()  # trials look for the halt file from a folder of Tune's
     folder.mkdir(parents=True, exist_ok=True)
     by_id = {one.trial.id: one for one in ready}
     halt = folder / HALT_FILE
@@ -83,9 +85,9 @@ def run_trials(
         ),
         run_config=tune.RunConfig(
             name=folder.name,
-            storage_path=str(folder.parent.resolve()),
+            storage_path=str(folder.parent),
             failure_config=tune.FailureConfig(max_failures=sweep.retries),
-            callbacks=[teller],
+            callbacks=[teller, JsonLog(), CsvLog()],
             stop=_Stopper(teller),
             verbose=0,
         ),

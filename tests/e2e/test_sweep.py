@@ -14,10 +14,10 @@ import yaml
 from framework.analysis.sweep_table import read_table
 from framework.config import load_config
 from framework.errors import UserError
-from framework.sweep import trials_of
+from framework.sweep import Sweep, trials_of
 from jobs import __main__ as cli
 from jobs.trial_ledger import Ledger
-from jobs.workspace import alone_in
+from jobs.workspace import alone_in, claim
 
 GRID = "sweep={grid: {kl.budget: [1, 2, 4], label.noise: [0, 0.25]}}"
 
@@ -48,6 +48,8 @@ def test_more_trials_than_the_limit_want_an_agreement(config, tmp_path, fails):
     # A grid that no machine could spell out is counted, not made.
     huge = f"sweep={{grid: {{kl.budget: {list(range(1, 301))}, kl.gain: {list(range(1, 301))}}}}}"
     assert "90000 trials" in fails("sweep", config, "kl.kind=budget", huge, "--out", tmp_path / "out", code=2)
+    line = fails("check", config, "kl.kind=budget", huge, code=2)
+    assert "90000 trials and sweep.limit=100" in line and "set sweep.limit=90000" in line
 
 
 def test_a_folder_of_something_else_is_left_alone(config, tmp_path, fails):
@@ -88,6 +90,33 @@ def test_a_folder_takes_one_sweep_at_a_time(config, tmp_path, fails):
         line = fails("sweep", *words, code=2)
     assert f"a sweep is running in {out} (pid {os.getpid()}): wait for it, or end it" in line
     assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_a_folder_that_cannot_be_written_is_a_mistake_and_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}: permission denied; choose another --out"):
+        claim(tmp_path / "study.yaml", "text", "study", lambda file: True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tune_is_given_absolute_folders(tmp_path, monkeypatch):
+    """Trials look for the halt file from a folder of Tune's own."""
+    from jobs import tune_trials
+
+    class _StopError(Exception):
+        pass
+
+    given = {}
+
+    def with_parameters(trainable, **parameters):
+        given.update(parameters)
+        raise _StopError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tune_trials.tune, "with_parameters", with_parameters)
+    with pytest.raises(_StopError):
+        tune_trials.run_trials([], Sweep(), Path("out/tune"), lambda: False, tune_trials.TrialWatch())
+    assert given["halt"] == tmp_path / "out" / "tune" / "stopping"
 
 
 def test_a_sweep_that_is_killed_lets_go_of_its_folder(tmp_path):
