@@ -1,10 +1,49 @@
-"""Tune's own logs of a trial, gone on with where an earlier session of the sweep left them."""
+"""What Tune is told of a trial's steps, and its own logs of them, gone on with where an earlier session left them."""
 
+import contextlib
 import csv
+import queue
+import threading
 from pathlib import Path
 from typing import Any
 
+from ray import tune
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+
+MOST_AHEAD = 4
+"""Steps that a trial may be ahead of what Tune has been told."""
+
+
+class Reporter:
+    """Gives Tune the numbers of a step while the next steps run: Tune takes 20 ms for its logs, and waits for a disk."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        """Whether the scheduler has ended this trial."""
+        self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(MOST_AHEAD)
+        self._thread = threading.Thread(target=self._report, daemon=True)
+        self._thread.start()
+
+    def show(self, step: int, metrics: dict[str, Any]) -> None:
+        """Take the numbers of a step: the same keys every time, for a table has one head."""
+        self._put({name: value for name, value in metrics.items() if not isinstance(value, list | dict)})
+
+    def close(self) -> None:
+        """Wait until Tune has been told everything."""
+        self._put(None)
+        self._thread.join()
+
+    def _put(self, metrics: dict[str, Any] | None) -> None:
+        while not self.stopped:
+            with contextlib.suppress(queue.Full):
+                return self._waiting.put(metrics, timeout=0.1)
+
+    def _report(self) -> None:
+        try:
+            while (metrics := self._waiting.get()) is not None:
+                tune.report(metrics)
+        except SystemExit:  # Tune's word for an end
+            self.stopped = True
 
 
 class JsonLog(JsonLoggerCallback):

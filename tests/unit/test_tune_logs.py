@@ -39,6 +39,8 @@ def session(tmp_path):
 
 
 class _Trial:
+    """Hashable, as Tune's is."""
+
     def __init__(self, **attributes):
         self.__dict__.update(attributes)
 
