@@ -72,12 +72,21 @@ def place(layout: Sequence[Bundle], name: str, strategy: str, timeout_seconds: f
 
 
 def inherited(layout: Sequence[Bundle], name: str) -> Placement:
-    """The seats of a layout in the placement group that this process was started in, which is not ours to remove."""
+    """The seats of a layout in the placement group that this process was started in, which is not ours to remove.
+
+    Raises:
+        PlacementError: the group holds another layout, as where its file was changed in between.
+    """
     import ray
 
     group = ray.util.get_current_placement_group()
-    assert group is not None, "this process sits in no placement group"
-    assert group.bundle_specs == [resources(bundle) for bundle in layout], (group.bundle_specs, layout)
+    held = group.bundle_specs if group else "no placement group"
+    asked = [resources(bundle) for bundle in layout]
+    if held != asked:
+        raise PlacementError(
+            f"cannot place {name}: its layout asks for {asked}, and it was started in {held}; leave the layout's "
+            "file alone while it runs, and resume"
+        )
     return _seated(layout, name, group)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from actors.group import Pending
 from framework.analysis.alarms import SIGNALS, warnings_of
 from framework.analysis.reward_quality import head_correlation
+from framework.artifacts import write_text
 from framework.batch_mean import batch_mean, rows_across_prompts
 from framework.errors import RunError
 from framework.training.policy_update import UpdateReport
@@ -201,8 +202,8 @@ def _truncate(path: Path, start_step: int) -> None:
     """Drop the lines of steps that will be run again, and a last line cut in half."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines():
+    kept, before = [], path.read_text()
+    for line in before.splitlines():
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
@@ -210,4 +211,6 @@ def _truncate(path: Path, start_step: int) -> None:
         if record["step"] >= start_step:
             break
         kept.append(line + "\n")
-    path.write_text("".join(kept))
+    text = "".join(kept)
+    if text != before:
+        write_text(path, text)

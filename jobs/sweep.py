@@ -5,7 +5,7 @@ from its own checkpoint.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,23 +16,21 @@ from cluster.spec import load_spec
 from framework.analysis.sweep_table import SweepTable, TrialRecord, build_table, read_table
 from framework.artifacts import write_text
 from framework.config import Config, load_config
-from framework.errors import PlacementError, UserError
+from framework.errors import GoldilocksError, PlacementError, UserError
 from framework.sweep import Trial, trials_of
 from jobs.run_inputs import ShowStage, make_inputs, score_pool
 from jobs.stages import check_prompts
-from jobs.workspace import claim
+from jobs.trial_ledger import DONE, Ledger
+from jobs.workspace import alone_in, assert_free, claim
 
 if TYPE_CHECKING:  # the latter imports Ray, which reads its environment when it is first imported
     from framework.analysis.sweep_analysis import SweepAnalysis
     from jobs.tune_trials import ReadyTrial
 
 SWEEP_FILE = "sweep.yaml"
-TRIALS_FILE = "trials.json"
 TABLE_FILE = "results.parquet"
 ANALYSIS_FILE = "analysis.json"
 TUNE_FOLDER = "tune"
-DONE = ("finished", "stopped")
-"""Statuses of trials that are not run again."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +73,31 @@ def run_sweep(
     """Run every trial that is not finished yet, then write the table, the analysis and the report.
 
     Raises:
-        UserError: a trial's configuration is not valid, or the folder holds something else.
+        UserError: a trial's configuration is not valid, or the folder holds something else, or a sweep that runs.
         PlacementError: a trial asks for more than the cluster has.
     """
     trials = trials_of(cfg)
     for tree in {trial.cfg.world.model_dump_json(): trial.cfg for trial in trials}.values():
         check_prompts(tree)
-    claim(out / SWEEP_FILE, cfg.to_yaml(), "sweep", lambda file: _same(load_config(file), cfg))
+
+    def holds_same(file: Path) -> bool:
+        return _same(load_config(file), cfg, out)
+
+    assert_free(out / SWEEP_FILE, "sweep", holds_same)  # before anything is written there
+    with alone_in(out, "sweep"):
+        claim(out / SWEEP_FILE, cfg.to_yaml(), "sweep", holds_same)
+        return _run_claimed(cfg, out, trials, stop_asked, view, address)
+
+
+def _run_claimed(
+    cfg: Config,
+    out: Path,
+    trials: Sequence[Trial],
+    stop_asked: Callable[[], bool],
+    view: SweepView,
+    address: str | None,
+) -> SweepResult:
+    """Run the trials in a folder that is this sweep's."""
     ledger = Ledger(out, trials)
     ledger.write()
     for record in ledger.records():
@@ -92,11 +108,17 @@ def run_sweep(
             _assert_fits(ledger.waiting, session.nodes())
             _run(cfg, ledger, stop_asked, view, address)
     result = SweepResult(out, ledger.records())
-    return result if result.interrupted else finish_sweep(result)
+    return result if result.interrupted else finish_sweep(result, cfg.sweep.epsilon)
 
 
-def finish_sweep(result: SweepResult, table: SweepTable | None = None) -> SweepResult:
-    """Write the table, unless one is given, its analysis and the report, without running anything."""
+def finish_sweep(result: SweepResult, epsilon: float | None, table: SweepTable | None = None) -> SweepResult:
+    """Write the table, unless one is given, its analysis and the report, without running anything.
+
+    The table of a sweep with trials to run yet is not kept: half a table looks like a whole one.
+
+    Args:
+        epsilon: gold units that the advice may give up.
+    """
     # Imported here: a sweep begins seconds sooner without statistics and drawing.
     from framework.analysis.sweep_analysis import analyse_sweep
     from framework.report.sweep import write_sweep_report
@@ -104,9 +126,10 @@ def finish_sweep(result: SweepResult, table: SweepTable | None = None) -> SweepR
     if table is None:
         if not any(record.run for record in result.records):
             return result  # every trial failed before its first step: trials.json says why
-        build_table(result.records).write(result.out / TABLE_FILE)
-        table = read_table(result.out / TABLE_FILE)
-    result.analysis = analyse_sweep(table)
+        table = build_table(result.records)
+        if not result.interrupted:
+            table = read_table(table.write(result.out / TABLE_FILE))
+    result.analysis = analyse_sweep(table, epsilon)
     text = json.dumps(result.analysis.to_json(), indent=2, allow_nan=False) + "\n"
     write_text(result.out / ANALYSIS_FILE, text)
     result.report = write_sweep_report(result.out, table, result.analysis, result.records)
@@ -114,144 +137,81 @@ def finish_sweep(result: SweepResult, table: SweepTable | None = None) -> SweepR
 
 
 def report_sweep(out: Path) -> SweepResult:
-    """Analyse and report a sweep again: from its table, or from the runs of one that was interrupted.
+    """Analyse and report a sweep again: from its runs, or from its table alone where none of them is there.
 
     Raises:
         UserError: no trial has logged a step.
     """
-    records = Ledger(out, trials_of(load_config(out / SWEEP_FILE))).records()
-    path = out / TABLE_FILE
-    if not path.is_file() and not any(record.run for record in records):
+    cfg = load_config(out / SWEEP_FILE)
+    records = Ledger(out, trials_of(cfg)).records()
+    result, path = SweepResult(out, records), out / TABLE_FILE
+    if any(record.run for record in records):
+        return finish_sweep(result, cfg.sweep.epsilon)
+    if not path.is_file():
         raise UserError(f"{out} holds a sweep without a step: go on with `goldilocks sweep --resume {out}`")
-    return finish_sweep(SweepResult(out, records), read_table(path) if path.is_file() else None)
-
-
-class Ledger:
-    """What became of each trial: `trials.json`, and before it the run folders themselves."""
-
-    def __init__(self, out: Path, trials: Iterable[Trial]) -> None:
-        self.out, self.path = out, out / TRIALS_FILE
-        before = self._read()
-        self.states = {trial.id: (trial, *self._state(trial, before)) for trial in trials}
-
-    @property
-    def waiting(self) -> list[Trial]:
-        """The trials that are to be run."""
-        return [trial for trial, status, _ in self.states.values() if status not in DONE]
-
-    def run(self, trial: Trial) -> Path:
-        """The run folder of a trial."""
-        return self.out / f"seed_{trial.seed}" / trial.name / "train"
-
-    def note(self, trial: Trial, status: str, error: str | None) -> TrialRecord:
-        """Write down what became of a trial, as far as its run folder does not tell."""
-        state = self._ended(trial) or status, error
-        self.states[trial.id] = (trial, *state)
-        self.write()
-        return self._record(trial, *state)
-
-    def records(self) -> list[TrialRecord]:
-        """All trials, in their order."""
-        return [self._record(*state) for state in self.states.values()]
-
-    def write(self) -> None:
-        """Write `trials.json`, where it has changed."""
-        rows = [
-            {
-                "trial": record.trial,
-                "method": record.method,
-                "budget": record.budget,
-                "seed": record.seed,
-                "settings": record.settings,
-                "status": record.status,
-                "run": record.run and str(record.run.relative_to(self.out)),
-                "error": record.error,
-            }
-            for record in self.records()
-        ]
-        text = json.dumps({"trials": rows}, indent=2) + "\n"
-        if not self.path.is_file() or self.path.read_text() != text:
-            write_text(self.path, text)
-
-    def _record(self, trial: Trial, status: str, error: str | None) -> TrialRecord:
-        run = self.run(trial)
-        metrics = run / "metrics.jsonl"
-        began = metrics.is_file() and metrics.stat().st_size > 0
-        return TrialRecord(
-            trial=trial.name,
-            method=trial.method,
-            budget=trial.budget,
-            seed=trial.seed,
-            settings=trial.settings,
-            status=status,  # type: ignore[arg-type] # one of the four words
-            run=run if began else None,
-            error=error,
-        )
-
-    def _state(
-        self, trial: Trial, before: dict[tuple[str, int], tuple[str, str | None]]
-    ) -> tuple[str, str | None]:
-        ended = self._ended(trial)
-        if ended:
-            return ended, None
-        status, error = before.get((trial.name, trial.seed), ("unfinished", None))
-        return (status, error) if status in ("stopped", "failed") else ("unfinished", None)
-
-    def _ended(self, trial: Trial) -> str | None:
-        """How a trial that has a summary ended; None without one."""
-        path = self.run(trial) / "summary.json"
-        if not path.is_file():
-            return None
-        return "finished" if json.loads(path.read_text())["ended"] == "all steps" else "stopped"
-
-    def _read(self) -> dict[tuple[str, int], tuple[str, str | None]]:
-        """Status and error of each trial, as written down before."""
-        if not self.path.is_file():
-            return {}
-        try:
-            rows = json.loads(self.path.read_text())["trials"]
-            return {(row["trial"], row["seed"]): (row["status"], row["error"]) for row in rows}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self.path} cannot be read ({type(error).__name__}: {error}): delete it, the runs tell what is finished"
-            ) from error
+    return finish_sweep(result, cfg.sweep.epsilon, read_table(path))
 
 
 def _run(
     cfg: Config, ledger: Ledger, stop_asked: Callable[[], bool], view: SweepView, address: str | None
 ) -> None:
     """Make what the waiting trials start from, and run them."""
-    for trial in ledger.waiting:  # what failed before is tried again
-        ledger.note(trial, "unfinished", None)
+    begun: set[str] = set()
+
+    def began(trial: Trial) -> None:
+        begun.add(trial.id)
+        ledger.note(trial, "unfinished", None)  # what failed before is tried again
+        view.began(trial)
+
+    def ended(trial: Trial, status: str, error: str | None) -> None:
+        if status != "unfinished" or trial.id in begun:
+            view.ended(ledger.note(trial, status, error))
+
     ready = _make_ready(ledger, stop_asked, view, address)
-    if stop_asked():
+    if stop_asked() or not ready:
         return
     from jobs.tune_trials import TrialWatch, run_trials
 
-    def ended(trial: Trial, status: str, error: str | None) -> None:
-        view.ended(ledger.note(trial, status, error))
-
-    watch = TrialWatch(view.began, view.step, view.retried, ended)
+    watch = TrialWatch(began, view.step, view.retried, ended)
     run_trials(ready, cfg.sweep, ledger.out / TUNE_FOLDER, stop_asked, watch)
 
 
 def _make_ready(
     ledger: Ledger, stop_asked: Callable[[], bool], view: SweepView, address: str | None
 ) -> "list[ReadyTrial]":
-    """The trials with what they start from; trials of a seed that agree on a stage share it."""
-    from jobs.tune_trials import ReadyTrial
+    """The trials with what they start from; trials of a seed that agree on a stage share it.
 
-    ready = []
+    A trial without is noted as failed, and the others go on. Where one mistake leaves none, it is raised.
+    """
+    ready: list[ReadyTrial] = []
+    failed: dict[str, GoldilocksError] = {}
+    """What stopped a stage, by the settings that stages may depend on: it is not tried for each trial that shares it."""
     for trial in ledger.waiting:
         if stop_asked():
-            break
-        run = ledger.run(trial).resolve()  # trials run in another folder
-        inputs = make_inputs(trial.cfg, trial.name, run, view.stage, address)
-        score_pool(inputs, view.stage)
-        spec = load_spec(trial.cfg.cluster)
-        layout = run_bundles(spec, trial.cfg.backend == "inline")
-        ready.append(ReadyTrial(trial, inputs, tuple(layout), spec.strategy))
+            return ready
+        settings = trial.cfg.model_dump_json(exclude={"kl"})  # no stage depends on the KL controller
+        try:
+            if settings in failed:
+                raise failed[settings]
+            ready.append(_ready(trial, ledger.run(trial).resolve(), view, address))
+        except GoldilocksError as error:
+            failed[settings] = error
+            view.ended(ledger.note(trial, "failed", " ".join(str(error).split())))
+    mistakes = {str(error): error for error in failed.values() if isinstance(error, UserError)}
+    if failed and not ready and len(mistakes) == len({str(error) for error in failed.values()}) == 1:
+        raise next(iter(mistakes.values()))
     return ready
+
+
+def _ready(trial: Trial, run: Path, view: SweepView, address: str | None) -> "ReadyTrial":
+    """A trial with what it starts from; `run` is absolute, for trials run in another folder."""
+    from jobs.tune_trials import ReadyTrial
+
+    inputs = make_inputs(trial.cfg, trial.name, run, view.stage, address)
+    score_pool(inputs, view.stage)
+    spec = load_spec(trial.cfg.cluster)
+    layout = run_bundles(spec, trial.cfg.backend == "inline")
+    return ReadyTrial(trial, inputs, tuple(layout), spec.strategy)
 
 
 def _assert_fits(trials: Sequence[Trial], nodes: Sequence[Node]) -> None:
@@ -271,10 +231,22 @@ def _assert_fits(trials: Sequence[Trial], nodes: Sequence[Node]) -> None:
             )
 
 
-def _same(before: Config, now: Config) -> bool:
-    """Whether two configurations are one sweep: it may have got more seeds, and be run elsewhere."""
+def _same(before: Config, now: Config, out: Path) -> bool:
+    """Whether two configurations are one sweep: it may have got more seeds, and be run elsewhere.
+
+    Raises:
+        UserError: they are but for seeds that are there and not asked for: their trials would leave the table.
+    """
 
     def identity(cfg: Config) -> tuple[Any, ...]:
         return cfg.fingerprint(), cfg.study_runs(), cfg.sweep.all_points(), cfg.sweep.scheduler, cfg.best_of_n
 
-    return identity(before) == identity(now)
+    if identity(before) != identity(now):
+        return False
+    if missing := [seed for seed in before.seeds if seed not in now.seeds]:
+        held = ", ".join(map(str, before.seeds))
+        raise UserError(
+            f"{out} holds this sweep with the seeds {held}, and {', '.join(map(str, missing))} would be missing: "
+            f"set seeds=[{held}] or more, go on with `goldilocks sweep --resume {out}`, or choose another --out"
+        )
+    return True

@@ -3,9 +3,10 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from framework.analysis.summary import summarise_run
@@ -18,6 +19,8 @@ from jobs.driver import train_policy
 from jobs.roles import open_roles
 from jobs.run_log import RunLog
 from jobs.run_state import RunState
+
+CONFIG, FINGERPRINT = "config.yaml", "fingerprint.txt"
 
 
 @dataclass(frozen=True)
@@ -52,25 +55,17 @@ def start_run(
     reward: Artifact,
     context: RunContext,
 ) -> RunResult:
-    """Train from the beginning, or go on where this very run stopped.
+    """Train from the beginning, or go on where this very run stopped, on the backend and cluster of `cfg`.
 
     Raises:
         UserError: the folder holds another run, or cannot be written.
     """
-    stored = run / "fingerprint.txt"
     parents = {"policy": policy, "reward": reward}
     identity = _identity(cfg, parents)
-    if stored.exists():
-        if stored.read_text().strip() != identity:
+    if _has_begun(run):
+        if (run / FINGERPRINT).read_text().strip() != identity:
             raise UserError(f"{run} holds a run of another configuration: choose another --out, or delete it")
-        return resume_run(run, context)
-    try:
-        if run.exists() and any(run.iterdir()):
-            raise UserError(f"{run} is not empty and holds no run: choose another --out")
-        run.mkdir(parents=True, exist_ok=True)
-        write_text(run / "config.yaml", cfg.to_yaml())
-    except OSError as error:
-        raise UserError(f"cannot write {run}: {error.strerror}; choose another --out") from error
+        return resume_run(run, context, {"backend": cfg.backend, "cluster": cfg.cluster})
     manifest = {
         "kind": "train",
         "fingerprint": identity,
@@ -80,18 +75,28 @@ def start_run(
         },
         "code_version": code_version(),
     }
-    write_text(run / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    write_text(stored, identity + "\n")
+    try:
+        if run.exists() and any(not _is_beginning(path) for path in run.iterdir()):
+            raise UserError(f"{run} is not empty and holds no run: choose another --out")
+        run.mkdir(parents=True, exist_ok=True)
+        write_text(run / CONFIG, cfg.to_yaml())
+    except OSError as error:
+        raise UserError(f"cannot write {run}: {error.strerror}; choose another --out") from error
+    write_text(run / FINGERPRINT, identity + "\n")
+    write_text(run / MANIFEST, json.dumps(manifest, indent=2) + "\n")  # last: from here on this is a run
     return _run(cfg, run, RunState.start(cfg), None, context, ())
 
 
-def resume_run(run: Path, context: RunContext) -> RunResult:
+def resume_run(run: Path, context: RunContext, placed: Mapping[str, Any] = MappingProxyType({})) -> RunResult:
     """Go on from the newest sound checkpoint; a finished run is only summarised again.
+
+    Args:
+        placed: `backend` and `cluster`, where it goes on elsewhere than it began.
 
     Raises:
         UserError: no run there, or one whose policy or reward model has changed since.
     """
-    cfg = stored_config(run)
+    cfg = stored_config(run).model_copy(update=placed)
     for name, parent in read_manifest(run)["parents"].items():
         path = Path(parent["path"])
         if not path.is_dir():
@@ -107,15 +112,25 @@ def resume_run(run: Path, context: RunContext) -> RunResult:
     return _run(cfg, run, state, checkpoint, context, tuple(messages))
 
 
+def _has_begun(run: Path) -> bool:
+    return (run / MANIFEST).is_file() and (run / FINGERPRINT).is_file()
+
+
+def _is_beginning(path: Path) -> bool:
+    """Whether a file is one of those that a run writes before it has begun: a kill may leave some of them."""
+    scratch = path.name.startswith(".") and path.name.endswith(".writing")
+    return scratch or path.name in (CONFIG, FINGERPRINT, MANIFEST)
+
+
 def stored_config(run: Path) -> Config:
     """The configuration of the run in a folder.
 
     Raises:
         UserError: no run there.
     """
-    if not (run / MANIFEST).is_file() or not (run / "config.yaml").is_file():
+    if not (run / MANIFEST).is_file() or not (run / CONFIG).is_file():
         raise UserError(f"{run} holds no run to resume: give the folder that holds its {MANIFEST}")
-    return load_config(run / "config.yaml")
+    return load_config(run / CONFIG)
 
 
 def _run(

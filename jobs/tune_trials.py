@@ -7,10 +7,8 @@ folders: nothing that Tune pickled is ever read.
 import contextlib
 import logging
 import os
-import queue
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,15 +19,16 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from cluster.placement import resources
 from cluster.plan import Bundle
-from framework.errors import GoldilocksError
+from framework.errors import GoldilocksError, UserError
 from framework.sweep import Asha, Sweep, Trial
 from jobs.run_inputs import RunInputs
 from jobs.train import RunContext, start_run
+from jobs.tune_logs import CsvLog, JsonLog, Reporter
 
 HALT_FILE = "stopping"
 """In the folder of Tune's logs while the sweep stops; trials look for it between steps."""
-MOST_AHEAD = 4
-"""Steps that a trial may be ahead of what Tune has been told."""
+MISTAKE_FILE = "mistake.txt"
+"""In the folder of a trial's logs: what its user has to mend, in one line."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,13 @@ def run_trials(
         folder: where Tune writes its logs, one folder to a trial.
     """
     _quiet()
+    folder = folder.resolve()  # trials look for the halt file from a folder of Tune's
     folder.mkdir(parents=True, exist_ok=True)
     by_id = {one.trial.id: one for one in ready}
     halt = folder / HALT_FILE
     halt.unlink(missing_ok=True)
+    for id in by_id:
+        (folder / id / MISTAKE_FILE).unlink(missing_ok=True)
     stopped: set[str] = set()
     teller = _Teller({id: one for id, one in by_id.items()}, watch, stop_asked, halt, stopped)
     trainable = tune.with_parameters(_run_trial, by_id=by_id, halt=halt, current=Path.cwd())
@@ -83,9 +85,9 @@ def run_trials(
         ),
         run_config=tune.RunConfig(
             name=folder.name,
-            storage_path=str(folder.parent.resolve()),
+            storage_path=str(folder.parent),
             failure_config=tune.FailureConfig(max_failures=sweep.retries),
-            callbacks=[teller],
+            callbacks=[teller, JsonLog(), CsvLog()],
             stop=_Stopper(teller),
             verbose=0,
         ),
@@ -127,57 +129,34 @@ def _run_trial(config: dict[str, Any], by_id: Mapping[str, ReadyTrial], halt: Pa
     """One trial, in a process of the cluster.
 
     Raises:
-        GoldilocksError: what stopped it, in one line; Tune may begin it again.
+        GoldilocksError: what stopped it, in one line; Tune may begin it again. What its user has to mend is written
+            down instead, for another try would not mend it.
     """
     # The next trial in this process waits for this one's roles to close.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
     one = by_id[config["trial"]]
     if halt.exists():
         return
-    inputs, reporter = one.inputs, _Reporter()
+    inputs, reporter = one.inputs, Reporter()
     context = RunContext(
         lambda: reporter.stopped or halt.exists(), reporter.show, seated=inputs.cfg.backend == "ray"
     )
     try:
         with _in_folder(current), contextlib.closing(reporter):
             start_run(inputs.cfg, inputs.run, inputs.policy, inputs.reward, context)
+    except UserError as error:
+        mistake = halt.parent / one.trial.id / MISTAKE_FILE
+        mistake.parent.mkdir(exist_ok=True)
+        mistake.write_text(_line(error))
     except GoldilocksError as error:
         # Without the notes and causes, the last line of what Tune writes down is the message.
-        raise type(error)(" ".join(str(error).split())) from None
+        raise type(error)(_line(error)) from None
     if reporter.stopped:
         sys.exit(0)  # as Tune would have done where it is told the numbers
 
 
-class _Reporter:
-    """Gives Tune the numbers of a step while the next steps run: Tune takes 20 ms for its logs, and waits for a disk."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        """Whether the scheduler has ended this trial."""
-        self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(MOST_AHEAD)
-        self._thread = threading.Thread(target=self._report, daemon=True)
-        self._thread.start()
-
-    def show(self, step: int, metrics: dict[str, Any]) -> None:
-        """Take the numbers of a step: the same keys every time, for a table has one head."""
-        self._put({name: value for name, value in metrics.items() if not isinstance(value, list | dict)})
-
-    def close(self) -> None:
-        """Wait until Tune has been told everything."""
-        self._put(None)
-        self._thread.join()
-
-    def _put(self, metrics: dict[str, Any] | None) -> None:
-        while not self.stopped:
-            with contextlib.suppress(queue.Full):
-                return self._waiting.put(metrics, timeout=0.1)
-
-    def _report(self) -> None:
-        try:
-            while (metrics := self._waiting.get()) is not None:
-                tune.report(metrics)
-        except SystemExit:  # Tune's word for an end
-            self.stopped = True
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 @contextlib.contextmanager
@@ -232,7 +211,8 @@ class _Teller(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._keep_logs(trial)
-        self._ended(_id_of(trial), None)
+        mistake = self.halt.parent / _id_of(trial) / MISTAKE_FILE
+        self._ended(_id_of(trial), mistake.read_text() if mistake.is_file() else None)
 
     def is_over(self) -> bool:
         """Whether a stop was asked for, and every trial that was running has saved and stopped."""

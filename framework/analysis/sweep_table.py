@@ -6,6 +6,7 @@ bytes. What was not measured is null on disk and NaN in memory. Sizes here: `row
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from jaxtyping import Float
 
 from framework.analysis.comparison import Pool, read_pool
 from framework.analysis.curves import Run, load_run, moving_mean
-from framework.errors import UserError
+from framework.errors import RunError, UserError
 
 Optimiser = Literal["rl", "best_of_n"]
 OPTIMISERS: tuple[Optimiser, ...] = ("rl", "best_of_n")
@@ -144,9 +145,20 @@ class SweepTable:
         return tuple(c for c in self.curves if c.method == method and c.optimiser == optimiser)
 
     def write(self, path: Path) -> Path:
-        """The path, with the table in it as Parquet."""
+        """The path, with the table in it as Parquet, whole or not at all.
+
+        Raises:
+            RunError: the file could not be written.
+        """
         metadata = {SETTINGS_KEY: json.dumps(list(self.settings)).encode()}
-        pq.write_table(self.data.replace_schema_metadata(metadata), path)
+        scratch = path.with_name(f".{path.name}.writing")
+        try:
+            pq.write_table(self.data.replace_schema_metadata(metadata), scratch)
+            os.replace(scratch, path)
+        except OSError as error:
+            raise RunError(
+                f"could not write {path}: {error.strerror or error}; the old file is intact"
+            ) from error
         return path
 
     def _curves(self) -> Iterator[TrialCurve]:

@@ -7,16 +7,21 @@ from pathlib import Path
 from cluster.plan import amount, bundles, capacity, explain, local_node, run_bundles, table
 from cluster.spec import load_spec
 from framework.config import Config
-from framework.sweep import Trial, trials_of
+from framework.errors import UserError
+from framework.sweep import Trial, num_trials, trials_of
 
 
 def check(cfg: Config, source: Path | None, show: bool) -> int:
-    """Print the arithmetic and the placement; 2 where the layout does not fit this machine."""
+    """Print the arithmetic and the placement; 2 where the layout does not fit this machine.
+
+    Raises:
+        UserError: a variant or a trial that is not valid, or more trials than `sweep.limit`.
+    """
     if show:
         print(cfg.to_yaml())
     for name in cfg.study_runs():
         cfg.variant(name, cfg.seeds[0])
-    trials = trials_of(cfg) if cfg.sweep.keys else []
+    trials = _trials(cfg)
     rows, parts = cfg.rollouts, cfg.update.minibatches
     steps = cfg.update.epochs * parts
     micro = cfg.update.micro_batch or rows // parts
@@ -48,6 +53,18 @@ def check(cfg: Config, source: Path | None, show: bool) -> int:
     plan = explain(bundles(spec), [local_node(spec)], spec.strategy)
     print(f"roles: layout {spec.name} on Ray\n{table(plan)}")
     return 0 if plan.fits else 2
+
+
+def _trials(cfg: Config) -> list[Trial]:
+    """The trials of the sweep, if there is one; they are counted before they are made."""
+    if not cfg.sweep.keys:
+        return []
+    if (count := num_trials(cfg)) > cfg.sweep.limit:
+        raise UserError(
+            f"the sweep has {count} trials and sweep.limit={cfg.sweep.limit}: sweep fewer points, or set "
+            f"sweep.limit={count} to have them all checked"
+        )
+    return trials_of(cfg)
 
 
 def _sweep_arithmetic(trials: Sequence[Trial]) -> str:

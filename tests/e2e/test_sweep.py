@@ -1,16 +1,23 @@
 """`goldilocks sweep` and `check` as a user meets them before anything runs: one line for each mistake."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from framework.analysis.sweep_table import read_table
 from framework.config import load_config
-from framework.sweep import trials_of
+from framework.errors import UserError
+from framework.sweep import Sweep, trials_of
 from jobs import __main__ as cli
-from jobs.sweep import Ledger
+from jobs.trial_ledger import Ledger
+from jobs.workspace import alone_in, claim
 
 GRID = "sweep={grid: {kl.budget: [1, 2, 4], label.noise: [0, 0.25]}}"
 
@@ -41,6 +48,8 @@ def test_more_trials_than_the_limit_want_an_agreement(config, tmp_path, fails):
     # A grid that no machine could spell out is counted, not made.
     huge = f"sweep={{grid: {{kl.budget: {list(range(1, 301))}, kl.gain: {list(range(1, 301))}}}}}"
     assert "90000 trials" in fails("sweep", config, "kl.kind=budget", huge, "--out", tmp_path / "out", code=2)
+    line = fails("check", config, "kl.kind=budget", huge, code=2)
+    assert "90000 trials and sweep.limit=100" in line and "set sweep.limit=90000" in line
 
 
 def test_a_folder_of_something_else_is_left_alone(config, tmp_path, fails):
@@ -58,6 +67,70 @@ def test_a_folder_of_something_else_is_left_alone(config, tmp_path, fails):
     before = (out / "sweep.yaml").read_bytes()
     assert f"{out} holds a sweep of another configuration" in fails("sweep", *words, code=2)
     assert (out / "sweep.yaml").read_bytes() == before and len(list(out.iterdir())) == 1
+
+
+def test_a_sweep_keeps_its_seeds(config, tmp_path, fails):
+    words = [config, "kl.kind=budget", "sweep={grid: {kl.budget: [1, 2]}}"]
+    tree = yaml.safe_load(config.read_text()) | {"kl": {"kind": "budget"}, "seeds": [0, 1, 2]}
+    tree["sweep"] = {"grid": {"kl.budget": [1, 2]}}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(tree))
+    line = fails("sweep", *words, "--seed", 1, "--out", tmp_path, code=2)
+    assert (
+        f"{tmp_path} holds this sweep with the seeds 0, 1, 2, and 0, 2 would be missing: set seeds=[" in line
+    )
+    assert f"`goldilocks sweep --resume {tmp_path}`" in line
+    assert yaml.safe_load((tmp_path / "sweep.yaml").read_text()) == tree
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_takes_one_sweep_at_a_time(config, tmp_path, fails):
+    out = tmp_path / "out"
+    words = (config, "kl.kind=budget", GRID, "--out", out)
+    with alone_in(out, "sweep"):
+        line = fails("sweep", *words, code=2)
+    assert f"a sweep is running in {out} (pid {os.getpid()}): wait for it, or end it" in line
+    assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_a_folder_that_cannot_be_written_is_a_mistake_and_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}: permission denied; choose another --out"):
+        claim(tmp_path / "study.yaml", "text", "study", lambda file: True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tune_is_given_absolute_folders(tmp_path, monkeypatch):
+    """Trials look for the halt file from a folder of Tune's own."""
+    from jobs import tune_trials
+
+    class _StopError(Exception):
+        pass
+
+    given = {}
+
+    def with_parameters(trainable, **parameters):
+        given.update(parameters)
+        raise _StopError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tune_trials.tune, "with_parameters", with_parameters)
+    with pytest.raises(_StopError):
+        tune_trials.run_trials([], Sweep(), Path("out/tune"), lambda: False, tune_trials.TrialWatch())
+    assert given["halt"] == tmp_path / "out" / "tune" / "stopping"
+
+
+def test_a_sweep_that_is_killed_lets_go_of_its_folder(tmp_path):
+    hold = "import sys, pathlib, jobs.workspace as w\nwith w.alone_in(pathlib.Path(sys.argv[1]), 'sweep'): input()"
+    process = subprocess.Popen([sys.executable, "-c", hold, tmp_path], stdin=subprocess.PIPE)
+    while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    with pytest.raises(UserError, match=f"pid {process.pid}"), alone_in(tmp_path, "sweep"):
+        pass
+    process.kill()
+    process.communicate()
+    with alone_in(tmp_path, "sweep"):
+        assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
 
 
 def test_resuming_takes_a_sweep_and_nothing_else(config, tmp_path, fails):
@@ -99,3 +172,20 @@ def test_a_sweep_is_reported_again_from_its_table_alone(swept, capsys):
     (swept / "analysis.json").unlink()
     assert cli.main(["report", str(swept)]) == 0
     assert {name: (swept / name).read_bytes() for name in files} == files
+
+
+def test_a_sweep_with_trials_to_run_is_reported_from_its_runs_and_keeps_no_table(swept, fails):
+    ledger = Ledger(swept, trials_of(load_config(swept / "sweep.yaml")))
+    first, second = ledger.states.values()
+    ledger.note(second[0], "unfinished", None)
+    assert cli.main(["report", str(swept)]) == 0
+    assert (swept / "report.html").is_file() and not (swept / "results.parquet").exists()
+    assert "run-budget_2" not in (swept / "analysis.json").read_text()
+    # The other trial has come to its end since, and a table of another time is there.
+    shutil.copytree(ledger.run(first[0]), ledger.run(second[0]))
+    (swept / "results.parquet").write_bytes(b"of another time")
+    assert cli.main(["report", str(swept)]) == 0
+    assert set(read_table(swept / "results.parquet").data["trial"].to_pylist()) == {
+        "run-budget_1",
+        "run-budget_2",
+    }

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from framework.errors import UserError
 from framework.gold.rule import Rule
 from framework.gold.scorer import ScoredTexts
+from jobs import train
 from jobs.train import RunContext, resume_run, start_run
 from tests.tiny import contents
 
@@ -76,6 +77,37 @@ def test_a_crash_between_checkpoints_and_a_resume_leave_no_trace(tiny, undisturb
         start_run(tiny.cfg, run, tiny.policy, tiny.reward, RunContext(show=cut))
     assert resume_run(run, RunContext()).finished
     assert contents(run) == undisturbed
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_a_run_that_died_before_it_had_begun_begins_anew(tiny, undisturbed, tmp_path, monkeypatch, written):
+    def write(path: Path, text: str) -> None:
+        if len(list(tmp_path.glob("train/*"))) == written:
+            path.with_name(f".{path.name}.writing").write_text(text[:3])
+            raise _PowerCutError
+        path.write_text(text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "write_text", write)
+        with pytest.raises(_PowerCutError):
+            _run(tiny, tmp_path / "train")
+    assert _run(tiny, tmp_path / "train") == undisturbed
+
+
+def test_a_run_goes_on_with_the_backend_and_the_cluster_that_it_is_given(tiny, tmp_path, monkeypatch):
+    run, placed = tmp_path / "train", []
+
+    def open_roles(cfg, *_):
+        placed.append((cfg.backend, cfg.cluster))
+        raise _PowerCutError
+
+    monkeypatch.setattr(train, "open_roles", open_roles)
+    for changes in ({}, {"backend": "ray", "cluster": "one_gpu"}):
+        with pytest.raises(_PowerCutError):
+            _run(tiny, run, **changes)
+    with pytest.raises(_PowerCutError):
+        resume_run(run, RunContext())
+    assert placed == [("inline", "laptop"), ("ray", "one_gpu"), ("inline", "laptop")]
 
 
 def test_a_torn_checkpoint_is_passed_over(tiny, undisturbed, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors.group import RayGroup
-from cluster.placement import place
+from cluster.placement import inherited, place
 from cluster.plan import Bundle, bundles
 from cluster.session import connect, live_nodes
 from cluster.spec import ClusterSpec, load_spec
@@ -37,6 +37,11 @@ def visible_devices(spec):
             seen |= dict(zip(names, group.call_all("visible").get(60), strict=True))
             group.close()
     return seen
+
+
+def test_a_group_that_holds_another_layout_is_not_sat_in(ray_session):
+    with pytest.raises(PlacementError, match=r"cannot place one: .* started in no placement group"):
+        inherited(bundles(load_spec("laptop")), "one")
 
 
 def test_four_gpus_give_each_role_a_device_of_its_own(ray_session):

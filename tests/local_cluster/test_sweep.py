@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,24 +146,66 @@ def interrupted(out: Path, run: Path, rollout: str) -> int:
 
 
 def test_tunes_own_logs_go_on_where_they_were(killed):
+    """But for steps that a killed process had not handed over yet, every step is there."""
     out, _ = killed
-    for name in NAMES:
-        for seed in (0, 1):
-            folder = out / "tune" / f"{name}-seed_{seed}"
-            rows = [json.loads(line) for line in (folder / "result.json").read_text().splitlines()]
-            table = pyarrow.csv.read_csv(folder / "progress.csv")
-            assert list(folder.glob("events*"))
-            assert table["step"].to_pylist() == [
-                row["step"] for row in rows
-            ]  # one head, and no column that has moved
-            assert table["gold"].to_pylist() == [row["gold"] for row in rows]
-            assert rows[-1]["step"] == STEPS - 1
+    for name, seed in itertools.product(NAMES, (0, 1)):
+        folder = out / "tune" / f"{name}-seed_{seed}"
+        rows = [json.loads(line) for line in (folder / "result.json").read_text().splitlines()]
+        table = pyarrow.csv.read_csv(folder / "progress.csv")
+        steps = [row["step"] for row in rows]
+        assert list(folder.glob("events*"))
+        assert table["step"].to_pylist() == steps  # one head, and no column that has moved
+        assert table["gold"].to_pylist() == [row["gold"] for row in rows]
+        assert steps[-1] == STEPS - 1
+        driver_was_killed, trial_was_killed = (name, seed) == (NAMES[1], 0), (name, seed) == (NAMES[0], 1)
+        if not driver_was_killed:
+            assert steps[0] == 0
+        if trial_was_killed:  # three times begun again, in three sessions
+            assert set(range(10)) <= set(steps) and len({row["pid"] for row in rows}) >= 3
+        elif not driver_was_killed:
+            assert steps == list(range(STEPS))
 
 
 def test_a_sweep_done_twice_is_done_once(config, calm):
     before = times(calm / "seed_0", calm / "seed_1", calm / "tune")
     assert cli.main(["sweep", str(config), "--out", str(calm)]) == 0
     assert times(calm / "seed_0", calm / "seed_1", calm / "tune") == before
+
+
+def test_what_the_user_has_to_mend_is_not_tried_again(calm, tmp_path):
+    out, retried = tmp_path / "sweep", []
+    shutil.copytree(calm, out)
+    run = run_folders(out)[3]
+    shutil.rmtree(run)
+    run.mkdir()
+    (run / "thesis.tex").write_text("precious")
+    view = SweepView(retried=lambda trial, error: retried.append(error))
+    result = run_sweep(load_config(out / "sweep.yaml"), out, lambda: False, view)
+    assert [record.status for record in result.records] == ["finished"] * 3 + ["failed"]
+    assert result.failed[0].error == f"{run} is not empty and holds no run: choose another --out"
+    assert not retried
+    shutil.rmtree(run)
+    assert cli.main(["sweep", "--resume", str(out)]) == 0
+    assert (out / "results.parquet").read_bytes() == (calm / "results.parquet").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_elsewhere(calm, tmp_path):
+    """Begun on one layout, gone on with on another, and ended inline."""
+    out = tmp_path / "sweep"
+    for backend, cpus in (("ray", 0.25), ("ray", 0.5), ("inline", 1)):
+        folder = tmp_path / f"{backend}-{cpus}"
+        folder.mkdir()
+        layout = {"local": {"num_cpus": 8}, "roles": {role: {"cpus": cpus} for role in ROLES}}
+        cfg = load_config(write(folder, layout, backend=backend, seeds=[0]))
+        steps: list[int] = []
+        view = SweepView(step=lambda trial, metrics, steps=steps: steps.append(metrics["step"]))
+        is_last = backend == "inline"
+        stop = (lambda: False) if is_last else (lambda steps=steps: bool(steps))
+        result = run_sweep(cfg, out, stop, view)
+        assert {record.status for record in result.records} == {"finished" if is_last else "unfinished"}
+    for run, undisturbed in zip(run_folders(out)[:2], run_folders(calm)[:2], strict=True):
+        assert contents(run) == contents(undisturbed)
 
 
 @pytest.mark.slow

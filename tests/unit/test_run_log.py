@@ -146,6 +146,19 @@ def test_a_line_cut_in_half_is_dropped(tmp_path, write):
     assert [record["step"] for record in _lines(path)] == [0, 1, 2, 3]
 
 
+def test_a_log_that_cannot_be_cut_back_is_left_whole(tmp_path, write, monkeypatch):
+    write(tmp_path, 0, 4)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+
+    def replace_file(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.replace", replace_file)
+    with pytest.raises(RunError, match=r"could not write .*metrics\.jsonl: No space left"):
+        write(tmp_path, 2, 5)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
 def test_without_a_cloud_there_is_no_distance(tmp_path, write):
     write(tmp_path, 0, 1, encodings=0)
     assert _lines(tmp_path / "metrics.jsonl")[0]["feature_distance"] is None

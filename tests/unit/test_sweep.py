@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framework.config import Config, parse_config
-from framework.errors import UserError
+from framework.errors import RunError, UserError
 from framework.sweep import num_trials, trials_of
-from jobs.sweep import Ledger
+from jobs import sweep
+from jobs.sweep import SweepView
+from jobs.trial_ledger import Ledger
 
 BUDGET = {"kl": {"kind": "budget"}}
 
@@ -195,10 +197,84 @@ def test_run_folders_tell_what_is_finished_and_the_ledger_the_rest(tmp_path):
     assert all(record.run is None for record in again.records())  # none of them logged a step
 
 
+def test_run_folders_tell_what_the_scheduler_stopped_and_a_cut_file_is_no_end(tmp_path):
+    stopped, cut, begun = trials = trials_of(config({"grid": {"kl.budget": [1, 2, 3]}}))
+    ledger = Ledger(tmp_path, trials)
+    ledger.note(stopped, "stopped", None)
+    (tmp_path / "trials.json").unlink()
+    for trial, line in ((cut, '{"step": 0, "go'), (begun, '{"step": 0}\n{"st')):
+        ledger.run(trial).mkdir(parents=True)
+        (ledger.run(trial) / "metrics.jsonl").write_text(line)
+        (ledger.run(trial) / "summary.json").write_text('{"ended": "all')
+    again = Ledger(tmp_path, trials)
+    assert [record.status for record in again.records()] == ["stopped", "unfinished", "unfinished"]
+    assert [record.run for record in again.records()] == [None, None, again.run(begun)]
+
+
 def test_a_ledger_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "trials.json").write_text("{")
     with pytest.raises(UserError, match=r"trials\.json cannot be read"):
         Ledger(tmp_path, trials_of(config({"grid": {"kl.budget": [1]}})))
+
+
+# What trials start from
+
+
+def stages_that_fail(monkeypatch, fails):
+    """The trials for which a stage was asked; one that `fails` names raises what it says."""
+    asked: list[str] = []
+
+    def make_inputs(cfg, name, run, show, address):
+        asked.append(f"{name}-seed_{cfg.seed}")
+        if error := fails(cfg):
+            raise error
+        return SimpleNamespace(cfg=cfg, run=run)
+
+    monkeypatch.setattr(sweep, "make_inputs", make_inputs)
+    monkeypatch.setattr(sweep, "score_pool", lambda inputs, show: None)
+    return asked
+
+
+def test_a_stage_that_fails_is_tried_once_and_fails_the_trials_that_share_it(tmp_path, monkeypatch):
+    trials = trials_of(config({"grid": {"kl.budget": [1, 2], "label.noise": [0, 0.25]}}))
+    asked = stages_that_fail(monkeypatch, lambda cfg: RunError("no\nfit") if cfg.label.noise else None)
+    ledger, told = Ledger(tmp_path, trials), []
+    ready = sweep._make_ready(ledger, lambda: False, SweepView(ended=told.append), None)
+    assert [one.trial.name for one in ready] == ["run-budget_1-noise_0", "run-budget_2-noise_0"]
+    assert asked == [f"{trial.name}-seed_0" for trial in trials[:3]]
+    assert [record.error for record in told] == ["no fit", "no fit"]
+    assert [record.status for record in Ledger(tmp_path, trials).records()] == ["unfinished", "failed"] * 2
+
+
+def test_one_mistake_that_leaves_no_trial_is_raised(tmp_path, monkeypatch):
+    trials = trials_of(config({"grid": {"kl.budget": [1, 2], "label.noise": [0, 0.25]}}))
+    stages_that_fail(monkeypatch, lambda cfg: UserError("no such file"))
+    with pytest.raises(UserError, match="no such file"):
+        sweep._make_ready(Ledger(tmp_path, trials), lambda: False, SweepView(), None)
+    # Two mistakes, or a failure, are those of their trials.
+    for kind, text in ((UserError, "noise {}"), (RunError, "no fit")):
+        stages_that_fail(monkeypatch, lambda cfg, kind=kind, text=text: kind(text.format(cfg.label.noise)))
+        assert sweep._make_ready(Ledger(tmp_path, trials), lambda: False, SweepView(), None) == []
+
+
+def test_what_failed_before_and_is_not_begun_stays_failed(tmp_path, monkeypatch):
+    from jobs import tune_trials
+
+    first, second = trials = trials_of(config({"grid": {"kl.budget": [1, 2]}}))
+    stages_that_fail(monkeypatch, lambda cfg: None)
+    ledger = Ledger(tmp_path, trials)
+    for trial in trials:
+        ledger.note(trial, "failed", "it broke")
+
+    def run_trials(ready, settings, folder, stop_asked, watch):
+        watch.began(first)
+        for trial in trials:
+            watch.ended(trial, "unfinished", None)
+
+    monkeypatch.setattr(tune_trials, "run_trials", run_trials)
+    sweep._run(config({"grid": {"kl.budget": [1, 2]}}), ledger, lambda: False, SweepView(), None)
+    states = {record.trial: (record.status, record.error) for record in Ledger(tmp_path, trials).records()}
+    assert states == {first.name: ("unfinished", None), second.name: ("failed", "it broke")}
 
 
 # Who is compared with whom

@@ -1,6 +1,8 @@
 """The table of a sweep: what is in it, that the same sweep gives the same bytes, and what it refuses."""
 
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -8,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
+from framework.analysis import sweep_table
 from framework.analysis.best_of_n import best_of_n_kl
 from framework.analysis.comparison import POOL_LINK
 from framework.analysis.curves import load_run
 from framework.analysis.sweep_table import build_table, read_table
-from framework.errors import UserError
+from framework.errors import RunError, UserError
 from tests.unit.fake_run import write_fake_run
 from tests.unit.known_curves import known_table, record, write_trial
 
@@ -75,6 +78,22 @@ def test_round_trip(records, tmp_path):
     again = read_table(table.write(tmp_path / "results.parquet"))
     assert again.data.equals(table.data)
     assert (again.settings, again.metrics) == (table.settings, table.metrics)
+
+
+def test_a_table_is_written_whole_or_not_at_all(records, tmp_path, monkeypatch):
+    table = build_table(records)
+    before = table.write(tmp_path / "results.parquet").read_bytes()
+
+    def write_half(data, path):
+        Path(path).write_bytes(b"PAR1")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sweep_table.pq, "write_table", write_half)
+    with pytest.raises(
+        RunError, match=r"could not write .*results\.parquet: No space left on device; the old"
+    ):
+        table.write(tmp_path / "results.parquet")
+    assert (tmp_path / "results.parquet").read_bytes() == before
 
 
 def test_settings_of_every_kind(runs):
