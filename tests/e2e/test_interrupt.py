@@ -100,6 +100,7 @@ def test_a_run_done_twice_is_done_once(config, finished):
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
+@pytest.mark.slow
 def test_a_stopped_study_of_processes_saves_and_goes_on(study_config, tmp_path):
     tree = yaml.safe_load(study_config.read_text()) | {"steps": 60, "seeds": [0, 1], "save_every": 60}
     study_config.write_text(yaml.safe_dump(tree))

@@ -172,6 +172,7 @@ def test_a_sweep_done_twice_is_done_once(config, calm):
     assert times(calm / "seed_0", calm / "seed_1", calm / "tune") == before
 
 
+@pytest.mark.slow
 def test_what_the_user_has_to_mend_is_not_tried_again(calm, tmp_path):
     out, retried = tmp_path / "sweep", []
     shutil.copytree(calm, out)
