@@ -164,10 +164,25 @@ def hash_folder(folder: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never half."""
+    """Write a file so that a reader sees the old text or the new, never half.
+
+    Raises:
+        RunError: the file could not be written.
+    """
+    with written_whole(path) as scratch:
+        scratch.write_text(text)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Gives a path beside `path` to write to, which then takes its place at once.
+
+    Raises:
+        RunError: the file could not be written.
+    """
     scratch = path.with_name(f".{path.name}.writing")
     try:
-        scratch.write_text(text)
+        yield scratch
         os.replace(scratch, path)
     except OSError as error:
         raise RunError(

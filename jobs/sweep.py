@@ -55,11 +55,13 @@ class SweepResult:
     analysis: "SweepAnalysis | None" = None
     """None where no trial has data, or the sweep was interrupted."""
     report: Path | None = None
+    stopped: bool = False
+    """Whether it was stopped before every trial that failed earlier had begun again."""
 
     @property
     def interrupted(self) -> bool:
-        """Whether some trial has yet to be run to its end."""
-        return any(record.status == "unfinished" for record in self.records)
+        """Whether some trial has yet to be run to its end, or to be tried again."""
+        return self.stopped or any(record.status == "unfinished" for record in self.records)
 
     @property
     def failed(self) -> list[TrialRecord]:
@@ -103,11 +105,12 @@ def _run_claimed(
     for record in ledger.records():
         if record.status in DONE:
             view.ended(record)
+    stopped = False
     if ledger.waiting:
         with connect(address, load_spec(cfg.cluster), namespace="sweep") as session:
             _assert_fits(ledger.waiting, session.nodes())
-            _run(cfg, ledger, stop_asked, view, address)
-    result = SweepResult(out, ledger.records())
+            stopped = not _run(cfg, ledger, stop_asked, view, address)
+    result = SweepResult(out, ledger.records(), stopped=stopped)
     return result if result.interrupted else finish_sweep(result, cfg.sweep.epsilon)
 
 
@@ -137,25 +140,25 @@ def finish_sweep(result: SweepResult, epsilon: float | None, table: SweepTable |
 
 
 def report_sweep(out: Path) -> SweepResult:
-    """Analyse and report a sweep again: from its runs, or from its table alone where none of them is there.
+    """Analyse and report a sweep again: from its runs, or from its table where runs that it was made of are gone.
 
     Raises:
         UserError: no trial has logged a step.
     """
     cfg = load_config(out / SWEEP_FILE)
-    records = Ledger(out, trials_of(cfg)).records()
-    result, path = SweepResult(out, records), out / TABLE_FILE
-    if any(record.run for record in records):
-        return finish_sweep(result, cfg.sweep.epsilon)
-    if not path.is_file():
+    ledger = Ledger(out, trials_of(cfg))
+    result, path = SweepResult(out, ledger.records()), out / TABLE_FILE
+    if path.is_file() and ledger.has_lost_runs:
+        return finish_sweep(result, cfg.sweep.epsilon, read_table(path))
+    if not any(record.run for record in result.records):
         raise UserError(f"{out} holds a sweep without a step: go on with `goldilocks sweep --resume {out}`")
-    return finish_sweep(result, cfg.sweep.epsilon, read_table(path))
+    return finish_sweep(result, cfg.sweep.epsilon)
 
 
 def _run(
     cfg: Config, ledger: Ledger, stop_asked: Callable[[], bool], view: SweepView, address: str | None
-) -> None:
-    """Make what the waiting trials start from, and run them."""
+) -> bool:
+    """Make what the waiting trials start from, and run them; False where a stop was asked before all had begun."""
     begun: set[str] = set()
 
     def began(trial: Trial) -> None:
@@ -168,12 +171,15 @@ def _run(
             view.ended(ledger.note(trial, status, error))
 
     ready = _make_ready(ledger, stop_asked, view, address)
-    if stop_asked() or not ready:
-        return
+    if stop_asked():
+        return False
+    if not ready:
+        return True
     from jobs.tune_trials import TrialWatch, run_trials
 
     watch = TrialWatch(began, view.step, view.retried, ended)
     run_trials(ready, cfg.sweep, ledger.out / TUNE_FOLDER, stop_asked, watch)
+    return len(begun) == len(ready)
 
 
 def _make_ready(

@@ -24,6 +24,11 @@ class Ledger:
         self.out, self.path = out, out / TRIALS_FILE
         before = self._read()
         self.states = {trial.id: (trial, *self._state(trial, before)) for trial in trials}
+        self.has_lost_runs = any(
+            before.get((trial.name, trial.seed), ("", None))[0] in DONE and not self.run(trial).is_dir()
+            for trial, _, _ in self.states.values()
+        )
+        """Whether the run folder of a trial that was done is not there any more."""
 
     @property
     def waiting(self) -> list[Trial]:
@@ -87,7 +92,7 @@ class Ledger:
         if ended:
             return ended, None
         status, error = before.get((trial.name, trial.seed), ("unfinished", None))
-        return (status, error) if status in ("stopped", "failed") else ("unfinished", None)
+        return (status, error) if status == "failed" else ("unfinished", None)
 
     def _ended(self, trial: Trial) -> str | None:
         """How a trial ended, as its run folder tells; None where it has yet to come to its end."""

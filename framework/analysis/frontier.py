@@ -219,7 +219,8 @@ class SeedSums:
             return None
         scale = np.sqrt(np.square(design).mean(axis=0))
         columns, triangle = np.linalg.qr(design / np.where(scale > 0, scale, 1.0))
-        if np.linalg.matrix_rank(triangle) < free:
+        rounding = len(design) * np.finfo(float).eps * np.linalg.norm(triangle, 2)
+        if np.linalg.matrix_rank(triangle, tol=rounding) < free:
             return None
         parts = [points.seed == number for number in range(len(points.seeds))]
         start = math.nan if points.start is None else points.start

@@ -16,7 +16,8 @@ from framework.analysis.frontier import Fit, Points, fit_points
 from framework.analysis.goodness import Goodness, goodness, never_falls_as_well, slope_past, verdict
 from framework.analysis.over_optimisation import OverOptimisation, over_optimisation
 from framework.analysis.reached import BudgetEnd, TrialEnd, budget_ends, by_seed, trial_end
-from framework.analysis.sweep_table import OPTIMISERS, Optimiser, SweepTable, TrialCurve
+from framework.analysis.sweep_columns import OPTIMISERS, Optimiser
+from framework.analysis.sweep_table import SweepTable, TrialCurve
 
 OWN_FORM: dict[Optimiser, str] = {"rl": "rl", "best_of_n": "bon"}
 """What arXiv 2210.10760 found for each optimiser; a quadratic in KL is fitted beside it."""

@@ -6,12 +6,11 @@ bytes. What was not measured is null on disk and NaN in memory. Sizes here: `row
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,27 +19,19 @@ from jaxtyping import Float
 
 from framework.analysis.comparison import Pool, read_pool
 from framework.analysis.curves import Run, load_run, moving_mean
-from framework.errors import RunError, UserError
+from framework.analysis.sweep_columns import (
+    COMPLETE,
+    LABELS,
+    POSITION,
+    REQUIRED,
+    Optimiser,
+    Status,
+    cast_column,
+    label_column,
+)
+from framework.artifacts import written_whole
+from framework.errors import UserError
 
-Optimiser = Literal["rl", "best_of_n"]
-OPTIMISERS: tuple[Optimiser, ...] = ("rl", "best_of_n")
-Status = Literal["finished", "stopped", "failed", "unfinished"]
-COMPLETE = ("finished", "stopped")
-"""Statuses of trials whose last steps stand for where the trial was going."""
-
-LABELS: dict[str, Any] = {
-    "trial": pa.string(),
-    "method": pa.string(),
-    "optimiser": pa.string(),
-    "budget": pa.float64(),
-    "seed": pa.int64(),
-    "status": pa.string(),
-}
-"""The columns that say which trial a row is of. The swept settings follow, then `POSITION`, then the metrics."""
-POSITION: dict[str, Any] = {"step": pa.int64(), "n": pa.int64()}
-REQUIRED = ("trial", "method", "seed", "kl_nats", "gold")
-DEFAULTS = {"optimiser": "rl", "budget": None, "status": "finished", "step": None, "n": None}
-"""What a table from elsewhere may leave out, and what is then read there."""
 SETTINGS_KEY = b"goldilocks.settings"
 """In the file's metadata: the names of the columns that are swept settings, as a JSON list."""
 
@@ -151,14 +142,8 @@ class SweepTable:
             RunError: the file could not be written.
         """
         metadata = {SETTINGS_KEY: json.dumps(list(self.settings)).encode()}
-        scratch = path.with_name(f".{path.name}.writing")
-        try:
+        with written_whole(path) as scratch:
             pq.write_table(self.data.replace_schema_metadata(metadata), scratch)
-            os.replace(scratch, path)
-        except OSError as error:
-            raise RunError(
-                f"could not write {path}: {error.strerror or error}; the old file is intact"
-            ) from error
         return path
 
     def _curves(self) -> Iterator[TrialCurve]:
@@ -214,9 +199,11 @@ def read_table(path: Path) -> SweepTable:
     if not data.num_rows:
         raise UserError(f"{path}: the table holds no rows")
     settings = tuple(json.loads((data.schema.metadata or {}).get(SETTINGS_KEY, b"[]")))
-    columns = {name: _checked(data, name, path) for name in {**LABELS, **POSITION}}
+    columns = {name: label_column(data, name, path) for name in {**LABELS, **POSITION}}
     columns |= {
-        name: data[name] if name in settings else _cast(data[name], pa.float64(), f"{path}: column {name}")
+        name: data[name]
+        if name in settings
+        else cast_column(data[name], pa.float64(), f"{path}: column {name}")
         for name in data.column_names
         if name not in columns and (name in REQUIRED or name in settings or _is_numeric(data[name].type))
     }
@@ -300,34 +287,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _checked(data: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
-    """A label or position column, of its type; a `UserError` where a row lacks what every row must have."""
-    kind, place = {**LABELS, **POSITION}[name], f"{path}: column {name}"
-    if name not in data.column_names:
-        return pa.chunked_array([pa.array([DEFAULTS[name]] * data.num_rows, kind)])
-    column = _cast(data[name], kind, place)
-    if name == "budget":
-        return _budgets(column, place)
-    if name in ("trial", "method", "optimiser", "seed", "status") and column.null_count:
-        raise UserError(
-            f"{place}: {column.null_count} rows have no value; each row must say which trial it is of"
-        )
-    allowed = {"optimiser": OPTIMISERS, "status": get_args(Status)}.get(name)
-    if allowed and (odd := set(column.to_pylist()) - set(allowed)):
-        raise UserError(f"{place}: {sorted(odd)[0]!r} is none of {', '.join(allowed)}")
-    return column
-
-
-def _budgets(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
-    """Budgets that are numbers, or nothing: NaN stands for nothing where a table comes from pandas."""
-    values = [None if value is None or math.isnan(value) else value for value in column.to_pylist()]
-    if odd := [value for value in values if value is not None and not 0 < value < math.inf]:
-        raise UserError(
-            f"{place}: {odd[0]:g} is no budget; give nats per sequence above 0, or leave it empty"
-        )
-    return pa.chunked_array([pa.array(values, column.type)])
-
-
 def _assert_distinct(table: SweepTable, path: Path) -> None:
     """Refuse rows that cannot all belong to the trial that they name: they would be merged or counted twice."""
     for curve in table.curves:
@@ -343,15 +302,6 @@ def _assert_distinct(table: SweepTable, path: Path) -> None:
             raise UserError(
                 f"{name} has more than one row for the same {what}: each row must be a {what} of its own"
             )
-
-
-def _cast(column: pa.ChunkedArray, kind: Any, place: str) -> pa.ChunkedArray:
-    try:
-        return column.cast(kind)
-    except pa.ArrowException as error:
-        raise UserError(
-            f"{place}: expected {kind}, found {column.type} ({str(error).splitlines()[0]})"
-        ) from error
 
 
 def _is_numeric(kind: Any) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 
 from framework.analysis.curves import load_run
 from framework.analysis.sweep_analysis import MethodAnalysis, SweepAnalysis
-from framework.analysis.sweep_table import COMPLETE, SweepTable, TrialRecord
+from framework.analysis.sweep_columns import COMPLETE
+from framework.analysis.sweep_table import SweepTable, TrialRecord
 from framework.errors import UserError
 from framework.report.figures import Figure
 from framework.report.page import (

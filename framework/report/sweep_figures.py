@@ -14,7 +14,8 @@ from framework.analysis.curves import band_by_axis
 from framework.analysis.frontier import Fit
 from framework.analysis.reached import mean_at_end
 from framework.analysis.sweep_analysis import MethodAnalysis, SweepAnalysis
-from framework.analysis.sweep_table import Optimiser, SweepTable, TrialCurve
+from framework.analysis.sweep_columns import Optimiser
+from framework.analysis.sweep_table import SweepTable, TrialCurve
 from framework.report.figures import Figure, _canvas, _look, _rendered
 from framework.report.reading import number
 from framework.report.sweep_reading import main_fit

@@ -8,7 +8,6 @@ from rich.progress import TaskID
 from rich.table import Table
 
 from framework.analysis.comparison import Estimate
-from framework.analysis.reached import by_seed
 from framework.analysis.sweep_analysis import SweepAnalysis
 from framework.analysis.sweep_table import TrialRecord
 from framework.config import Config, load_config
@@ -77,14 +76,8 @@ def _table(analysis: SweepAnalysis) -> Table:
         table.add_column(name, justify="right")
     for name, method in analysis.methods.items():
         for end in method.budgets:
-            reached, gold = _figure(end.kl_nats), _figure(end.gold)
-            table.add_row(name, f"{end.budget:g}", reached, gold, str(end.num_seeds))
-        free = [end for end in method.trials if end.budget is None]
-        if free:
-            reached, gold = (
-                _figure(Estimate.of(list(by_seed(free, figure).values()))) for figure in ("kl_nats", "gold")
-            )
-            table.add_row(name, "-", reached, gold, str(len({end.seed for end in free})))
+            budget = "-" if end.budget is None else f"{end.budget:g}"
+            table.add_row(name, budget, _figure(end.kl_nats), _figure(end.gold), str(end.num_seeds))
     return table
 
 

@@ -154,10 +154,9 @@ def swept(config: Path, finished: Path, tmp_path: Path) -> Path:
     out = tmp_path / "swept"
     out.mkdir()
     (out / "sweep.yaml").write_text(yaml.safe_dump(tree))
-    ledger = Ledger(out, trials_of(load_config(out / "sweep.yaml")))
-    first, second = ledger.waiting
-    shutil.copytree(finished / "train", ledger.run(first))
-    ledger.note(second, "failed", "the reward model at here is not to be read")
+    first, second = trials = trials_of(load_config(out / "sweep.yaml"))
+    shutil.copytree(finished / "train", Ledger(out, trials).run(first))
+    Ledger(out, trials).note(second, "failed", "the reward model at here is not to be read")
     return out
 
 

@@ -376,6 +376,19 @@ def test_too_few_points():
     assert frontier.fits == [] and frontier.main is None and "too few values" in frontier.verdict
 
 
+@pytest.mark.parametrize("count", [4, 31, 200, 800])
+@pytest.mark.parametrize("name", ["rl", "bon"])
+def test_too_few_values_of_d_for_any_number_of_points(name, count):
+    """Two values of d do not tell three coefficients, nor one value two: rounding must not seem to."""
+    for number in range(20):
+        rng = rng_of("values", name, count, number)
+        few = rng.uniform(0.5, 8, 2)
+        for values, intercept in ((few, True), (few[:1], False)):
+            d = values[np.arange(count) % len(values)]
+            points = Points(d, rng.normal(0, 1, count), np.arange(count) % 2, (0, 1), np.zeros(2), 0)
+            assert fit_points(points, FORMS[name], intercept) is None
+
+
 def test_a_seed_without_the_spread_of_d_breaks_no_sample():
     """A seed measured at one d alone determines no curve by itself, though the others do."""
     points = noisy_points(rng_of("narrow"), seeds=3, steps=30)

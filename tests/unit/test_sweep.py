@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,12 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from framework.analysis.sweep_analysis import analyse_sweep
 from framework.config import Config, parse_config
 from framework.errors import RunError, UserError
 from framework.sweep import num_trials, trials_of
 from jobs import sweep
 from jobs.sweep import SweepView
 from jobs.trial_ledger import Ledger
+from jobs.verbs.sweep import _table
+from tests.unit.fake_sweep import fake_table
 
 BUDGET = {"kl": {"kind": "budget"}}
 
@@ -272,9 +276,30 @@ def test_what_failed_before_and_is_not_begun_stays_failed(tmp_path, monkeypatch)
             watch.ended(trial, "unfinished", None)
 
     monkeypatch.setattr(tune_trials, "run_trials", run_trials)
-    sweep._run(config({"grid": {"kl.budget": [1, 2]}}), ledger, lambda: False, SweepView(), None)
+    cfg = config({"grid": {"kl.budget": [1, 2]}})
+    assert not sweep._run(cfg, ledger, lambda: False, SweepView(), None)
     states = {record.trial: (record.status, record.error) for record in Ledger(tmp_path, trials).records()}
     assert states == {first.name: ("unfinished", None), second.name: ("failed", "it broke")}
+    assert not sweep._run(cfg, ledger, lambda: True, SweepView(), None)  # stopped while stages were made
+    assert sweep.SweepResult(tmp_path, [ledger.note(first, "failed", "it broke")], stopped=True).interrupted
+
+
+def test_a_done_trial_whose_folder_is_gone_is_run_again_and_missed(tmp_path):
+    first, second = trials = trials_of(config({"grid": {"kl.budget": [1, 2]}}))
+    ledger = Ledger(tmp_path, trials)
+    ledger.note(first, "stopped", None)
+    finish(ledger.run(second))
+    ledger.note(second, "finished", None)
+    whole = Ledger(tmp_path, trials)
+    assert not whole.waiting and not whole.has_lost_runs
+    shutil.rmtree(ledger.run(first))
+    again = Ledger(tmp_path, trials)
+    assert again.waiting == [first] and again.has_lost_runs
+
+
+def test_the_table_on_the_terminal_has_trials_without_a_budget_too():
+    shown = _table(analyse_sweep(fake_table(methods=("single",), budgets=(2.0, None), steps=10)))
+    assert list(shown.columns[1].cells) == ["2", "-"] and list(shown.columns[4].cells) == ["3", "3"]
 
 
 # Who is compared with whom
