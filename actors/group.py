@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from actors.spawn import Answer, Host, pack, unpack
-from framework.errors import GoldilocksError, RunError
+from framework.errors import GoldilocksError, RunError, one_line
 from framework.types import Rows
 
 T_co = TypeVar("T_co", covariant=True)
@@ -365,7 +365,7 @@ def _host(error: Any) -> str:
 
 
 def _one_line(error: Any) -> str:
-    return " ".join(str(error).split())[:300]
+    return one_line(error)[:300]
 
 
 def _last_line(error: Any) -> str:

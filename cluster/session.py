@@ -16,7 +16,7 @@ from typing import Any
 
 from cluster.plan import Node, local_node
 from cluster.spec import ClusterSpec
-from framework.errors import UserError
+from framework.errors import UserError, one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("framework", "actors", "jobs", "cluster")
@@ -74,7 +74,7 @@ def connect(
             "~/.ray/auth_token to this machine and export RAY_AUTH_MODE=token"
         ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise UserError(
             f"cannot connect to Ray at {address}: {reason} (is it up? `ray status` tells)"
         ) from error

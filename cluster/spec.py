@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from framework.component import Component
-from framework.errors import UserError
+from framework.errors import UserError, one_line
 
 SHIPPED = Path(__file__).parent / "specs"
 
@@ -124,7 +124,7 @@ def load_spec(name_or_path: str | Path) -> ClusterSpec:
     try:
         tree = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path} must hold a mapping of keys, such as roles:")
     try:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from framework.gold_turn import GoldTurn
 from framework.kl import Adaptive, Budget
+from framework.schedule import gold_steps
 
 if TYPE_CHECKING:
     from framework.config import Config
@@ -23,11 +24,6 @@ def assert_can_act(cfg: "Config") -> None:
         _assert_steers(cfg.kl, cfg.steps, cfg.rollouts)
     if cfg.stop_at_gold_turn is not None:
         _assert_can_stop(cfg.stop_at_gold_turn, len(gold_steps(cfg)), cfg.prompts_per_step)
-
-
-def gold_steps(cfg: "Config") -> tuple[int, ...]:
-    """The steps at which a run that is not ended early measures gold."""
-    return cfg.gold_at or tuple(sorted({*range(0, cfg.steps, cfg.gold_every), cfg.steps - 1}))
 
 
 def _assert_steers(kl: Adaptive | Budget, steps: int, rollouts: int) -> None:

@@ -23,7 +23,7 @@ from framework.can_act import assert_can_act
 from framework.component import Component
 from framework.config_errors import explain
 from framework.data.preferences import Label
-from framework.errors import UserError
+from framework.errors import UserError, one_line
 from framework.gold import Gold, Rule
 from framework.gold.ngram import FitNgram
 from framework.gold_turn import GoldTurn
@@ -283,7 +283,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
         try:
             tree = yaml.safe_load(path.read_text()) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+            raise UserError(f"{path} is not valid YAML: {one_line(error)}") from error
         if not isinstance(tree, dict):
             raise UserError(f"{path} must hold a mapping of keys, not a {type(tree).__name__}")
     where = str(path) if path else "configuration"

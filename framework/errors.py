@@ -5,6 +5,11 @@ one line: what happened, where, and how to mend it.
 """
 
 
+def one_line(error: BaseException) -> str:
+    """The message, whatever its line breaks, in one line."""
+    return " ".join(str(error).split())
+
+
 class GoldilocksError(Exception):
     """Base of every error this project raises on purpose."""
 

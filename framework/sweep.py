@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from framework.can_act import gold_steps
 from framework.component import Component
 from framework.errors import UserError
 from framework.overrides import apply_overrides
+from framework.schedule import gold_steps
 
 if TYPE_CHECKING:
     from framework.config import Config

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from framework.errors import GoldilocksError, UserError
+from framework.errors import GoldilocksError, UserError, one_line
 
 if TYPE_CHECKING:  # each verb imports what it needs, when it is asked for
     from framework.config import Config
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - a defect of ours: still one line, and the way to the traceback
         if options.debug:
             traceback.print_exc()
-        text = " ".join(str(error).split())
+        text = one_line(error)
         print(
             f"goldilocks {options.verb}: {type(error).__name__}: {text} (--debug shows where)",
             file=sys.stderr,

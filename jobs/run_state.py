@@ -11,6 +11,7 @@ from framework.data.prompts import PromptStream
 from framework.generation.sampler import SampleRequest
 from framework.gold_turn import GoldState
 from framework.kl import KlState
+from framework.schedule import gold_is_due, is_due
 from framework.training.policy_update import UpdateReport
 from framework.types import Shaped
 
@@ -53,13 +54,11 @@ class RunState:
 
     def gold_due(self, cfg: Config) -> bool:
         """Whether gold is measured in this step."""
-        if cfg.gold_at:
-            return self.step in cfg.gold_at
-        return self.due(cfg.gold_every, cfg.steps)
+        return gold_is_due(cfg, self.step)
 
     def due(self, every: int, steps: int) -> bool:
-        """Whether something done `every` steps is due now; always at the last of `steps`. 0 is never."""
-        return every > 0 and (self.step % every == 0 or self.step == steps - 1)
+        """`is_due` at this step."""
+        return is_due(self.step, every, steps)
 
     def after(
         self, cfg: Config, shaped: Shaped, report: UpdateReport, gold: Float[Tensor, "B"] | None

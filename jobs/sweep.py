@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from cluster.plan import Node, explain, run_bundles
 from cluster.session import connect
 from cluster.spec import load_spec
+from framework.analysis.sweep_columns import COMPLETE
 from framework.analysis.sweep_table import SweepTable, TrialRecord, build_table, read_table
 from framework.artifacts import write_text
 from framework.config import Config, load_config
-from framework.errors import GoldilocksError, PlacementError, UserError
+from framework.errors import GoldilocksError, PlacementError, UserError, one_line
 from framework.sweep import Trial, trials_of
 from jobs.run_inputs import ShowStage, make_inputs, score_pool
 from jobs.stages import check_prompts
-from jobs.trial_ledger import DONE, Ledger
+from jobs.trial_ledger import Ledger
 from jobs.workspace import alone_in, assert_free, claim
 
 if TYPE_CHECKING:  # the latter imports Ray, which reads its environment when it is first imported
@@ -103,7 +104,7 @@ def _run_claimed(
     ledger = Ledger(out, trials)
     ledger.write()
     for record in ledger.records():
-        if record.status in DONE:
+        if record.status in COMPLETE:
             view.ended(record)
     stopped = False
     if ledger.waiting:
@@ -202,7 +203,7 @@ def _make_ready(
             ready.append(_ready(trial, ledger.run(trial).resolve(), view, address))
         except GoldilocksError as error:
             failed[settings] = error
-            view.ended(ledger.note(trial, "failed", " ".join(str(error).split())))
+            view.ended(ledger.note(trial, "failed", one_line(error)))
     mistakes = {str(error): error for error in failed.values() if isinstance(error, UserError)}
     if failed and not ready and len(mistakes) == len({str(error) for error in failed.values()}) == 1:
         raise next(iter(mistakes.values()))

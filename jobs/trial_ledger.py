@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from framework.analysis.sweep_columns import COMPLETE
 from framework.analysis.sweep_table import TrialRecord
 from framework.artifacts import write_text
 from framework.errors import UserError
@@ -13,8 +14,6 @@ from framework.sweep import Trial
 TRIALS_FILE = "trials.json"
 STOPPED_FILE = "stopped_early.txt"
 """In the run folder of a trial that the scheduler stopped."""
-DONE = ("finished", "stopped")
-"""Statuses of trials that are not run again."""
 
 
 class Ledger:
@@ -25,7 +24,7 @@ class Ledger:
         before = self._read()
         self.states = {trial.id: (trial, *self._state(trial, before)) for trial in trials}
         self.has_lost_runs = any(
-            before.get((trial.name, trial.seed), ("", None))[0] in DONE and not self.run(trial).is_dir()
+            before.get((trial.name, trial.seed), ("", None))[0] in COMPLETE and not self.run(trial).is_dir()
             for trial, _, _ in self.states.values()
         )
         """Whether the run folder of a trial that was done is not there any more."""
@@ -33,7 +32,7 @@ class Ledger:
     @property
     def waiting(self) -> list[Trial]:
         """The trials that are to be run."""
-        return [trial for trial, status, _ in self.states.values() if status not in DONE]
+        return [trial for trial, status, _ in self.states.values() if status not in COMPLETE]
 
     def run(self, trial: Trial) -> Path:
         """The run folder of a trial."""

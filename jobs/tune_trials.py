@@ -19,7 +19,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from cluster.placement import resources
 from cluster.plan import Bundle
-from framework.errors import GoldilocksError, UserError
+from framework.errors import GoldilocksError, UserError, one_line
 from framework.sweep import Asha, Sweep, Trial
 from jobs.run_inputs import RunInputs
 from jobs.train import RunContext, start_run
@@ -147,16 +147,12 @@ def _run_trial(config: dict[str, Any], by_id: Mapping[str, ReadyTrial], halt: Pa
     except UserError as error:
         mistake = halt.parent / one.trial.id / MISTAKE_FILE
         mistake.parent.mkdir(exist_ok=True)
-        mistake.write_text(_line(error))
+        mistake.write_text(one_line(error))
     except GoldilocksError as error:
         # Without the notes and causes, the last line of what Tune writes down is the message.
-        raise type(error)(_line(error)) from None
+        raise type(error)(one_line(error)) from None
     if reporter.stopped:
         sys.exit(0)  # as Tune would have done where it is told the numbers
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 @contextlib.contextmanager

@@ -80,9 +80,17 @@ class Points:
     @cached_property
     def spread(self) -> float:
         """Sum of squares of gold about its mean; 0 where gold does not vary."""
-        return self.beyond_rounding(float(np.square(self.gold - self.gold.mean()).sum()))
+        return self._beyond_rounding(float(np.square(self.gold - self.gold.mean()).sum()))
 
-    def beyond_rounding(self, squares: float) -> float:
+    def rmse(self, squares: float) -> float:
+        """Root mean square, in gold's units, of deviations whose squares over all points sum to this."""
+        return math.sqrt(self._beyond_rounding(squares) / len(self.gold))
+
+    def r_squared(self, squares: float) -> float | None:
+        """Share of gold's variance that is not in such deviations; None where gold does not vary."""
+        return 1 - self._beyond_rounding(squares) / self.spread if self.spread > 0 else None
+
+    def _beyond_rounding(self, squares: float) -> float:
         """A sum of squares over the points, in gold's units squared; 0 where it is but the rounding of gold."""
         tolerance = len(self.gold) * (ROUNDING * float(np.abs(self.gold).max())) ** 2
         return squares if squares > tolerance else 0.0
@@ -165,12 +173,9 @@ def fit_points(points: Points, form: Form, intercept: bool) -> Fit | None:
         draws = sums.solve(distinct.astype(float))[which]
         covariance = np.cov(draws, rowvar=False, ddof=0) * groups / (groups - 1)
         cv_rmse = _left_out_rmse(points, form, sums.solve(1.0 - np.eye(groups)))
-    error = points.beyond_rounding(
-        float(np.square(points.gold - _design(form, points.d) @ coefficients).sum())
-    )
+    error = float(np.square(points.gold - _design(form, points.d) @ coefficients).sum())
     d_range = float(points.d.min()), float(points.d.max())
     quantile = t_quantile(groups) if groups > 1 else math.nan
-    is_flat = points.spread == 0
     return Fit(
         form=form.name,
         intercept=intercept,
@@ -180,12 +185,12 @@ def fit_points(points: Points, form: Form, intercept: bool) -> Fit | None:
         num_dropped=points.num_dropped,
         num_seeds=groups,
         d_range=d_range,
-        rmse=math.sqrt(error / len(points.d)),
-        r_squared=None if is_flat else 1 - error / points.spread,
+        rmse=points.rmse(error),
+        r_squared=points.r_squared(error),
         cv_rmse=cv_rmse,
-        peak=unsupported("no peak in this range: gold does not vary")
-        if is_flat
-        else find_peak(form, coefficients, covariance, quantile, d_range, groups),
+        peak=find_peak(form, coefficients, covariance, quantile, d_range, groups)
+        if points.spread > 0
+        else unsupported("no peak in this range: gold does not vary"),
         covariance=covariance,
         draws=draws,
     )
@@ -252,8 +257,7 @@ class SeedSums:
 def _left_out_rmse(points: Points, form: Form, without: Float[np.ndarray, "seeds 3"]) -> float:
     """Error on each point of the curve that its seed had no part in."""
     fitted = np.einsum("pi,pi->p", _design(form, points.d), without[points.seed])
-    error = points.beyond_rounding(float(np.square(points.gold - fitted).sum()))
-    return math.sqrt(error / len(points.d))
+    return points.rmse(float(np.square(points.gold - fitted).sum()))
 
 
 def _intervals(

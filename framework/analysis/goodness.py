@@ -48,13 +48,12 @@ def isotonic_goodness(points: Points) -> Goodness:
         if groups > 1
         else []
     )
-    error, held = points.beyond_rounding(error), points.beyond_rounding(sum(left_out))
     return Goodness(
         ISOTONIC,
         intercept=True,
-        rmse=math.sqrt(error / len(points.d)),
-        r_squared=1 - error / points.spread if points.spread > 0 else None,
-        cv_rmse=math.sqrt(held / len(points.d)) if left_out else None,
+        rmse=points.rmse(error),
+        r_squared=points.r_squared(error),
+        cv_rmse=points.rmse(sum(left_out)) if left_out else None,
     )
 
 
@@ -68,11 +67,12 @@ def verdict(fit: Fit, isotonic: Goodness) -> str:
     if fit.cv_rmse is None or isotonic.cv_rmse is None:
         return "With one seed nothing is held out: a fall of gold cannot be told from noise of that seed."
     errors = f"error {fit.cv_rmse:.4g} of the fit, {isotonic.cv_rmse:.4g} of the best that never falls"
-    if not never_falls_as_well(fit, isotonic) and _falls(fit):
-        return f"The fit predicts held-out seeds better than any curve that never falls ({errors})."
-    what = "The fit itself never falls in this range"
     if never_falls_as_well(fit, isotonic):
         what = "A curve that never falls predicts held-out seeds as well as the fit does"
+    elif not _falls(fit):
+        what = "The fit itself never falls in this range"
+    else:
+        return f"The fit predicts held-out seeds better than any curve that never falls ({errors})."
     return f"{what} ({errors}): no evidence of over-optimisation."
 
 

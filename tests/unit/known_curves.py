@@ -12,8 +12,17 @@ from scipy.signal import lfilter
 from framework.analysis.forms import FORMS
 from framework.analysis.frontier import Points
 from framework.analysis.sweep_table import SweepTable, TrialRecord
+from framework.seeding import numpy_generator
 
 TRUTH = {"r0": 0.5, "alpha": 1.0, "beta": 0.5}
+
+
+def rng_of(*parts):
+    return numpy_generator("tests", *parts)
+
+
+def with_gold(points, gold):
+    return Points(points.d, gold, points.seed, points.seeds, points.starts, points.num_dropped)
 
 
 def trial_kl(rng, budget, steps):

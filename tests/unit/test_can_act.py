@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from framework.can_act import gold_steps
 from framework.config import parse_config
 from framework.errors import UserError
 from framework.kl import Adaptive, Budget, KlState
+from framework.schedule import gold_steps
 from jobs.run_state import RunState
 
 
