@@ -24,6 +24,9 @@ DRAWS = 2000
 """Bootstrap samples of the seeds."""
 TOLERATED_SHARE = 0.1
 """Of the gain that the best budget brought over the start policy: how much of it may be given up by default."""
+TIE = 1e-6
+"""Of the highest mean in size: means that are closer than this are equal, and the smaller budget is the better one.
+Their digits beyond that are the ridge's and the processor's."""
 SEED_RIDGE = 1e-6
 """Weight that draws effects of seeds towards 0: it decides only between budgets that no seed links."""
 
@@ -83,7 +86,7 @@ def recommend(
         [[known[budget].get(seed, np.nan) for seed in seeds] for budget in budgets], dtype=float
     )
     means = budget_means(values[None])[0]
-    best = int(means.argmax())
+    best = int(_highest(means[None])[0])
     is_given = epsilon is not None
     if epsilon is None:
         gain = 0.0 if start is None else float(means[best]) - start
@@ -123,11 +126,17 @@ def budget_means(values: Float[np.ndarray, "draws budgets seeds"]) -> Float[np.n
     return np.where(counts > 0, means, -np.inf)
 
 
+def _highest(means: Float[np.ndarray, "draws budgets"]) -> Int[np.ndarray, "draws"]:
+    """The smallest budget whose mean is the highest, up to `TIE`."""
+    top = means.max(axis=1, keepdims=True)
+    return np.asarray((means >= top - TIE * np.abs(top)).argmax(axis=1))
+
+
 def close_to_best(
     values: Float[np.ndarray, "draws budgets seeds"], epsilon: float
 ) -> Bool[np.ndarray, "draws budgets"]:
     """Which budgets are, with confidence, at most epsilon below the best one of each draw; NaN is a run not there."""
-    best = budget_means(values).argmax(axis=1)
+    best = _highest(budget_means(values))
     loss = np.take_along_axis(values, best[:, None, None], axis=1) - values
     paired = np.isfinite(loss)
     count = paired.sum(axis=2)

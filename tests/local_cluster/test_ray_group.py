@@ -31,6 +31,9 @@ class TwoPartError(Exception):
         super().__init__(f"{code}: {text}")
 
 
+UNIT = 4
+
+
 class Toy:
     def __init__(self, width):
         if width == 0:
@@ -38,7 +41,8 @@ class Toy:
         self.weight = torch.randn(width, width, generator=torch.Generator().manual_seed(1))
 
     def score(self, batch):
-        return torch.tanh(batch.x @ self.weight)
+        """A forward pass for every `UNIT` rows, as real workers make them: same passes, same bits."""
+        return torch.cat([torch.tanh(few @ self.weight) for few in batch.x.split(UNIT)])
 
     def user_mistake(self):
         raise UserError("column 'text' is missing: rename it")
@@ -97,9 +101,9 @@ def pair(ray_session):
 
 def test_inline_and_ray_and_replicas_give_the_same_bits(single, pair):
     rows = batch(11)
-    inline = InlineGroup("reward", Toy, (32,)).scatter("score", rows, unit=4, join=torch.cat).get()
+    inline = InlineGroup("reward", Toy, (32,)).scatter("score", rows, unit=UNIT, join=torch.cat).get()
     for group in (single, pair):
-        assert torch.equal(group.scatter("score", rows, unit=4, join=torch.cat).get(), inline)
+        assert torch.equal(group.scatter("score", rows, unit=UNIT, join=torch.cat).get(), inline)
 
 
 def test_results_are_tensors_that_may_be_written_to(single):
@@ -189,14 +193,14 @@ def test_a_killed_worker_is_named_and_every_later_call_says_so(ray_session):
 
 def test_a_rebuildable_worker_comes_back_and_its_brother_is_not_touched(ray_session):
     with opened(replicas=2, restarts=1) as group:
-        before = group.scatter("score", batch(8), unit=4, join=torch.cat).get(60)
+        before = group.scatter("score", batch(8), unit=UNIT, join=torch.cat).get(60)
         first, second = group.call_all("process").get()
         os.kill(second, signal.SIGKILL)
-        assert torch.equal(group.scatter("score", batch(8), unit=4, join=torch.cat).get(60), before)
+        assert torch.equal(group.scatter("score", batch(8), unit=UNIT, join=torch.cat).get(60), before)
         assert group.call("process").get() == first
         os.kill(group.call_all("process").get()[1], signal.SIGKILL)
         with pytest.raises(RunError, match=r"^reward-1 died in score"):
-            group.scatter("score", batch(8), unit=4, join=torch.cat).get(60)
+            group.scatter("score", batch(8), unit=UNIT, join=torch.cat).get(60)
 
 
 def test_a_worker_that_cannot_be_built_shows_the_root_cause(ray_session):
