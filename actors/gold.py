@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actors.group import Done, Group, Pending
+from actors.group import Done, Pending
 from actors.role import Role
 from framework.errors import RunError
 from framework.gold import Gold
@@ -29,10 +29,6 @@ class GoldWorker:
 
 class GoldRole(Role):
     """What the driver knows of the gold scorer."""
-
-    def __init__(self, group: Group, rows: int) -> None:
-        super().__init__(group)
-        self.rows = rows
 
     def score(self, rollout: Rollout, when: bool = True) -> Pending[Float[Tensor, "B"] | None]:
         """Gold scores, or None at once where no measurement is due: gold may be costly."""

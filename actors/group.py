@@ -1,27 +1,29 @@
 """A role's workers behind one interface: in this process, or as Ray actors. The numbers are the same."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
-from actors.spawn import Answer, Host, pack, unpack
+from actors.spawn import Answer, Host, failure_of, pack, unpack
 from framework.errors import GoldilocksError, RunError, one_line
 from framework.types import Rows
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Span = tuple[float, float]
 Join = Callable[[list[Any]], Any]
+"""Makes one result of the workers' results."""
 
 
-class Pending(Protocol[T_co]):
+class Pending(Generic[T_co]):
     """A result under way."""
 
-    @property
-    def spans(self) -> tuple[Span, ...]:
-        """When each worker computed, in wall-clock seconds; empty before `get` has returned."""
+    spans: tuple[Span, ...] = ()
+    """When each worker computed, in wall-clock seconds; empty before `get` has returned."""
 
     @property
     def busy_seconds(self) -> float:
         """Seconds during which at least one worker computed; 0 before `get` has returned."""
+        return covered_seconds(self.spans)
 
     def get(self, timeout_seconds: float | None = None) -> T_co:
         """The result, waited for.
@@ -33,42 +35,45 @@ class Pending(Protocol[T_co]):
             GoldilocksError: what the worker raised; a RunError where it raised something else, died,
                 or gave no answer in time.
         """
+        raise NotImplementedError
 
 
-class Group(Protocol):
-    """The workers of one role."""
+class Done(Pending[T_co]):
+    """A result that was there from the start."""
 
-    role: str
-    size: int
+    def __init__(self, value: T_co) -> None:
+        self._value = value
 
-    def ready(self) -> Pending[None]:
-        """Every worker is built. Waiting is optional: calls queue behind the building."""
-
-    def call(self, method: str, *args: Any) -> Pending[Any]:
-        """The result of a method of worker 0."""
-
-    def call_all(self, method: str, *args: Any) -> Pending[list[Any]]:
-        """The results of a method of every worker, by rank."""
-
-    def scatter(self, method: str, rows: Rows, *args: Any, unit: int, join: Join) -> Pending[Any]:
-        """The joined results of `method(share, *args)` over contiguous shares of `rows`, in row order.
-
-        Shares are multiples of `unit`, the rows of one forward pass: each pass then sees the same rows
-        however many workers there are, and the numbers do not depend on that. `join` makes one result
-        of the shares' results.
-        """
-
-    def divide(self, method: str, rows: Rows, *args: Any, join: Join) -> Pending[Any]:
-        """The joined results of `method(rows, (rank, size), *args)` of every worker, by rank.
-
-        For workers that each hold a part of the role: all see all rows.
-        """
-
-    def close(self) -> None:
-        """Let the workers go."""
+    def get(self, timeout_seconds: float | None = None) -> T_co:
+        return self._value
 
 
-class Seat(Protocol):
+class Chained(Pending[T_co]):
+    """A result that one more call makes of another. Both calls are remembered by the roles that answer them."""
+
+    def __init__(self, first: Pending[T], then: Callable[[T], T_co]) -> None:
+        self._first, self._then = first, then
+
+    def get(self, timeout_seconds: float | None = None) -> T_co:
+        return self._then(self._first.get(timeout_seconds))
+
+
+class _Answers(Pending[Any]):
+    """Collects the answers of some workers once, joins them, and keeps the result."""
+
+    def __init__(self, collect: Callable[[float | None], list[Answer]], join: Join) -> None:
+        self._collect, self._join = collect, join
+        self._joined: tuple[Any] | None = None
+
+    def get(self, timeout_seconds: float | None = None) -> Any:
+        if self._joined is None:
+            answers = self._collect(timeout_seconds)
+            self.spans = tuple((answer.started, answer.stopped) for answer in answers)
+            self._joined = (self._join([answer.result for answer in answers]),)
+        return self._joined[0]
+
+
+class Slot(Protocol):
     """Where a worker runs and what it may use."""
 
     @property
@@ -84,19 +89,14 @@ class Seat(Protocol):
 
 
 def shares(num_rows: int, unit: int, workers: int) -> list[tuple[int, int]]:
-    """Contiguous `(start, stop)` per worker in multiples of `unit`, as even as that allows.
-
-    Workers without rows get no share; no rows at all make one empty share, so that the result still
-    has its shape.
-    """
+    """Contiguous `(start, stop)` of every worker in multiples of `unit`, as even as that allows; the last may be empty."""
     assert unit > 0, f"a share must have a unit of at least one row, not {unit}"
     units = -(-num_rows // unit)
     stops, taken = [], 0
     for worker in range(workers):
         taken += units // workers + (worker < units % workers)
         stops.append(min(taken * unit, num_rows))
-    cut = [(start, stop) for start, stop in zip([0, *stops], stops, strict=False) if stop > start]
-    return cut or [(0, 0)]
+    return list(zip([0, *stops], stops, strict=False))
 
 
 def covered_seconds(spans: Sequence[Span]) -> float:
@@ -108,181 +108,147 @@ def covered_seconds(spans: Sequence[Span]) -> float:
     return total
 
 
-class Done:
-    """A result that was there from the start."""
-
-    spans: tuple[Span, ...] = ()
-    busy_seconds = 0.0
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def get(self, timeout_seconds: float | None = None) -> Any:
-        """The value."""
-        return self._value
-
-
-class _Answers:
-    """Collects the answers of some workers once, joins them, and keeps the result."""
-
-    def __init__(self, join: Join) -> None:
-        self._join = join
-        self._joined: tuple[Any] | None = None
-        self.spans: tuple[Span, ...] = ()
-
-    @property
-    def busy_seconds(self) -> float:
-        return covered_seconds(self.spans)
-
-    def get(self, timeout_seconds: float | None = None) -> Any:
-        if self._joined is None:
-            answers = self._collect(timeout_seconds)
-            self.spans = tuple((answer.started, answer.stopped) for answer in answers)
-            self._joined = (self._join([answer.result for answer in answers]),)
-        return self._joined[0]
-
-    def _collect(self, timeout_seconds: float | None) -> list[Answer]:
-        raise NotImplementedError
-
-
-class _InlineAnswers(_Answers):
-    """Runs at once; a failure is kept until the result is asked for, as it would be with actors."""
-
-    def __init__(self, calls: Sequence[tuple[Host, tuple[Any, ...]]], method: str, join: Join) -> None:
-        super().__init__(join)
-        self._failure: GoldilocksError | None = None
-        self._answers: list[Answer] = []
-        try:
-            # Unpacked now: a packed answer still shares its memory with the worker.
-            self._answers = [unpack(host.run(method, pack(args))) for host, args in calls]
-        except GoldilocksError as error:
-            self._failure = error
-
-    def _collect(self, timeout_seconds: float | None) -> list[Answer]:
-        if self._failure is not None:
-            raise self._failure
-        return self._answers
-
-
-class _RayAnswers(_Answers):
-    """References to answers, and the group that knows whose they are."""
-
-    def __init__(self, refs: Sequence[Any], method: str, join: Join, group: "RayGroup") -> None:
-        super().__init__(join)
-        self._refs = list(refs)
-        self._method = method
-        self._group = group
-
-    def _collect(self, timeout_seconds: float | None) -> list[Answer]:
-        ray = _ray()
-        seconds = self._group.call_timeout_seconds if timeout_seconds is None else timeout_seconds
-        try:
-            packed = ray.get(self._refs, timeout=seconds)
-        except ray.exceptions.RayError as error:
-            raise self._group.translate(error, self._method, seconds) from error
-        return [unpack(part) for part in packed]
-
-
-class _Calls:
-    """The calls of a group, given a way to send one method to some workers."""
+class Group:
+    """The workers of one role. Base of the two kinds, which say how one method is sent to some workers."""
 
     role: str
     size: int
     _started: Pending[None]
+    _folder: str | None = None
+    """Of the weights that the workers have loaded since they were built."""
 
     def _send(self, method: str, args_by_rank: Sequence[tuple[Any, ...]], join: Join) -> Pending[Any]:
         """Call worker i with the i-th arguments."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Let the workers go."""
+        raise NotImplementedError
+
     def ready(self) -> Pending[None]:
+        """Every worker is built. Waiting is optional: calls queue behind the building."""
         return self._started
 
     def _start(self) -> Pending[None]:
         return self._send("start", [()] * self.size, lambda results: None)
 
     def call(self, method: str, *args: Any) -> Pending[Any]:
+        """The result of a method of worker 0."""
         return self._send(method, [args], lambda results: results[0])
 
     def call_all(self, method: str, *args: Any) -> Pending[list[Any]]:
+        """The results of a method of every worker, by rank."""
         return self._send(method, [args] * self.size, lambda results: results)
 
     def scatter(self, method: str, rows: Rows, *args: Any, unit: int, join: Join) -> Pending[Any]:
+        """The joined results of `method(share, *args)` over contiguous shares of `rows`, in row order.
+
+        Shares are multiples of `unit`, the rows of one forward pass: each pass then sees the same rows
+        however many workers there are, and the numbers do not depend on that. Workers without rows are left
+        alone; no rows at all make one empty share, so that the result still has its shape.
+        """
+        cut = [share for share in shares(len(rows), unit, self.size) if share[1] > share[0]] or [(0, 0)]
+        return self._send(method, [(rows.rows(*share), *args) for share in cut], join)
+
+    def scatter_to_all(self, method: str, rows: Rows, *args: Any, unit: int, join: Join) -> Pending[Any]:
+        """As `scatter`, with an empty share for each worker that `scatter` would leave alone.
+
+        For methods in which workers wait for each other: where one were not called, the others would hang.
+        """
         cut = shares(len(rows), unit, self.size)
-        return self._send(method, [(rows.rows(start, stop), *args) for start, stop in cut], join)
+        return self._send(method, [(rows.rows(*share), *args) for share in cut], join)
 
     def divide(self, method: str, rows: Rows, *args: Any, join: Join) -> Pending[Any]:
+        """The joined results of `method(rows, (rank, size), *args)` of every worker, by rank.
+
+        For workers that each hold a part of the role: all see all rows.
+        """
         return self._send(method, [(rows, (rank, self.size), *args) for rank in range(self.size)], join)
 
+    def load(self, folder: str) -> Pending[list[Any]]:
+        """Every worker's `load(folder)`; one that Ray has to build again later loads the folder too."""
+        loading, self._folder = self.call_all("load", folder), folder
+        return loading
 
-def _names(role: str, size: int) -> list[str]:
-    return [role] if size == 1 else [f"{role}-{rank}" for rank in range(size)]
 
-
-class InlineGroup(_Calls):
+class InlineGroup(Group):
     """Workers in this process. A call runs when it is made, one worker after the other."""
 
     def __init__(
-        self,
-        role: str,
-        worker: Callable[..., Any],
-        args: tuple[Any, ...] = (),
-        replicas: int = 1,
-        threads: int = 1,
+        self, role: str, worker: Callable[..., Any], args: tuple[Any, ...] = (), replicas: int = 1, threads: int = 1
     ) -> None:
         """Build `replicas` workers as `worker(*args)`; their tensor operations use `threads` threads."""
-        self.role = role
-        self.size = replicas
-        self._hosts = [Host(name, worker, args, threads) for name in _names(role, replicas)]
+        self.role, self.size = role, replicas
+        names = [role] if replicas == 1 else [f"{role}-{rank}" for rank in range(replicas)]
+        self._hosts = [Host(name, worker, args, threads) for name in names]
         self._started = self._start()
 
     def _send(self, method: str, args_by_rank: Sequence[tuple[Any, ...]], join: Join) -> Pending[Any]:
-        return _InlineAnswers(list(zip(self._hosts, args_by_rank, strict=False)), method, join)
+        answers: list[Answer] = []
+        failure: GoldilocksError | None = None
+        try:
+            # Unpacked now: a packed answer still shares its memory with the worker.
+            for host, args in zip(self._hosts, args_by_rank, strict=False):
+                answers.append(unpack(host.run(method, pack(args))))
+        except GoldilocksError as error:
+            failure = error
+
+        def collect(timeout_seconds: float | None) -> list[Answer]:
+            if failure is not None:  # kept until the result is asked for, as it would be with actors
+                raise failure
+            return answers
+
+        return _Answers(collect, join)
 
     def close(self) -> None:
         self._hosts = []
 
 
-class RayGroup(_Calls):
-    """Workers as named Ray actors, one to a seat. Calls to different workers run at the same time."""
+class RayGroup(Group):
+    """Workers as named Ray actors, one to a slot. Calls to different workers run at the same time."""
 
     def __init__(
         self,
         role: str,
         worker: Callable[..., Any],
         args: tuple[Any, ...],
-        seats: Sequence[Seat],
+        slots: Sequence[Slot],
         *,
         namespace: str,
         restarts: int = 0,
         call_timeout_seconds: float = 1800.0,
     ) -> None:
-        """Begin to build one worker per seat as `worker(*args)`; `ready` tells when they are built.
+        """Begin to build one worker per slot as `worker(*args)`; `ready` tells when they are built.
 
         Args:
-            namespace: the run's; an actor is found under its seat's name in it.
+            namespace: the run's; an actor is found under its slot's name in it.
             restarts: how often a dead actor is rebuilt and its call repeated. Only for workers whose
-                calls change nothing in them: a repeated update would be a second update.
+                calls, `load` excepted, change nothing in them: a repeated update would be a second update.
             call_timeout_seconds: the deadline of `Pending.get`.
         """
-        self.role = role
-        self.size = len(seats)
-        self.call_timeout_seconds = call_timeout_seconds
-        self._actors: list[Any] = []
-        for seat in seats:
-            self._actors.append(_start_actor(seat, worker, args, namespace, restarts))
-        self._name_of = {
-            actor._actor_id.hex(): seat.name for actor, seat in zip(self._actors, seats, strict=True)
-        }
+        self.role, self.size = role, len(slots)
+        self._deadline = call_timeout_seconds
+        self._actors = [_start_actor(slot, worker, args, namespace, restarts) for slot in slots]
+        ids = [actor._actor_id.hex() for actor in self._actors]
+        self._names = dict(zip(ids, (slot.name for slot in slots), strict=True))
         self._started = self._start()
 
     def _send(self, method: str, args_by_rank: Sequence[tuple[Any, ...]], join: Join) -> Pending[Any]:
         # Constant names group the calls of a stage in Ray's dashboard.
-        task = f"{self.role}.{method}"
+        ray, task = _ray(), f"{self.role}.{method}"
         refs = [
-            actor.run.options(name=task).remote(method, pack(args))
+            actor.run.options(name=task).remote(method, pack(args), self._folder)
             for actor, args in zip(self._actors, args_by_rank, strict=False)
         ]
-        return _RayAnswers(refs, method, join, self)
+
+        def collect(timeout_seconds: float | None) -> list[Answer]:
+            seconds = self._deadline if timeout_seconds is None else timeout_seconds
+            try:
+                return [unpack(part) for part in ray.get(refs, timeout=seconds)]
+            except ray.exceptions.RayError as error:
+                raise failure_in_ray(error, task, self._names, seconds) from error
+
+        return _Answers(collect, join)
 
     def close(self) -> None:
         ray = _ray()
@@ -290,25 +256,32 @@ class RayGroup(_Calls):
             ray.kill(actor, no_restart=True)
         self._actors = []
 
-    def translate(self, error: Exception, method: str, waited_seconds: float) -> GoldilocksError:
-        """What a failure in Ray means to a reader of one line: which worker, where, why."""
-        kinds = _ray().exceptions
-        if isinstance(error, kinds.RayTaskError):
-            cause = error.cause
-            if isinstance(cause, GoldilocksError):
-                return cause
-            return RunError(
-                f"{self.role}.{method} failed on {error.ip}: {type(cause).__name__}: {_last_line(cause)}"
-            )
-        if isinstance(error, kinds.GetTimeoutError):
-            return RunError(f"{self.role}.{method} gave no answer within {waited_seconds:g} s")
-        if isinstance(error, kinds.OutOfMemoryError):
-            where = f"{self.role}.{method}: the host ran out of memory and Ray killed the worker"
-            return RunError(f"{where}: {_one_line(error)}")
-        if isinstance(error, kinds.RayActorError):
-            name = self._name_of.get(error.actor_id or "", self.role)
-            return RunError(f"{name} died in {method}{_host(error)}: {_death(error)}")
-        return RunError(f"{self.role}.{method} failed in Ray: {type(error).__name__}: {_one_line(error)}")
+
+def failure_in_ray(error: BaseException, task: str, names: Mapping[str, str], waited_seconds: float) -> GoldilocksError:
+    """What an exception of Ray's means to a reader of one line: which worker, where, why.
+
+    Args:
+        task: `role.method`, or the name of a fit.
+        names: of the workers, by Ray's number of their actor.
+    """
+    kinds, text = _ray().exceptions, str(error)
+    if isinstance(error, kinds.RayTaskError):
+        return failure_of(error.cause, task)
+    if isinstance(error, kinds.GetTimeoutError):
+        return RunError(f"{task} gave no answer within {waited_seconds:g} s")
+    why = one_line(error)[:300]
+    if isinstance(error, kinds.OutOfMemoryError):
+        return RunError(f"{task}: the host ran out of memory and Ray killed the worker: {why}")
+    if not isinstance(error, kinds.RayActorError):
+        return failure_of(error, task)
+    if "node has died" in text or "node was terminated" in text:
+        why = "its node was lost"
+    elif "worker process has died" in text:
+        why = "its process was killed or crashed (a crash, a kill, or the system's own out-of-memory killer)"
+    role, _, method = task.partition(".")
+    hosts = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.strip().startswith("ip:")]
+    where = f" on {hosts[0]}" if hosts else ""
+    return RunError(f"{names.get(error.actor_id or '', role)} died in {method or 'its work'}{where}: {why}")
 
 
 def _ray() -> Any:
@@ -318,56 +291,25 @@ def _ray() -> Any:
     return ray
 
 
-def _start_actor(
-    seat: Seat, worker: Callable[..., Any], args: tuple[Any, ...], namespace: str, restarts: int
-) -> Any:
-    """A handle to a new actor in the seat."""
+def _start_actor(slot: Slot, worker: Callable[..., Any], args: tuple[Any, ...], namespace: str, restarts: int) -> Any:
+    """A handle to a new actor in the slot."""
     options: dict[str, Any] = {
-        "name": seat.name,
+        "name": slot.name,
         "namespace": namespace,
-        "num_cpus": seat.cpus,
-        "num_gpus": seat.gpus,
-        "scheduling_strategy": seat.scheduling,
+        "num_cpus": slot.cpus,
+        "num_gpus": slot.gpus,
+        "scheduling_strategy": slot.scheduling,
         "max_restarts": restarts,
         "max_task_retries": restarts,
     }
-    if seat.threads > 1:
+    if slot.threads > 1:
         # Single-threaded workers use the session's environment: one of its own costs a second of start-up.
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        options["runtime_env"] = {"env_vars": dict.fromkeys(names, str(seat.threads))}
+        options["runtime_env"] = {"env_vars": dict.fromkeys(names, str(slot.threads))}
     try:
         actor = _ray().remote(Host).options(**options)
-        return actor.remote(seat.name, worker, args, seat.threads, seat.gpus == 0)
+        return actor.remote(slot.name, worker, args, slot.threads, slot.gpus == 0)
     except _ray().exceptions.ActorAlreadyExistsError as error:
         raise RunError(
-            f"{seat.name} already lives in namespace {namespace}: is the same run going on elsewhere?"
+            f"{slot.name} already lives in namespace {namespace}: is the same run going on elsewhere?"
         ) from error
-
-
-def _death(error: Any) -> str:
-    """Why an actor died: its constructor, its node, or its process."""
-    text = str(error)
-    if getattr(error, "actor_init_failed", False):
-        return f"it could not be built: {_last_line(error)}"
-    if "node has died" in text or "node was terminated" in text:
-        return "its node was lost"
-    if "worker process has died" in text:
-        return "its process was killed or crashed (a crash, a kill, or the system's own out-of-memory killer)"
-    return _one_line(error)
-
-
-def _host(error: Any) -> str:
-    """` on ADDRESS`, where Ray's message tells it."""
-    found = [
-        line.split(":", 1)[1].strip() for line in str(error).splitlines() if line.strip().startswith("ip:")
-    ]
-    return f" on {found[0]}" if found else ""
-
-
-def _one_line(error: Any) -> str:
-    return one_line(error)[:300]
-
-
-def _last_line(error: Any) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else "no message"

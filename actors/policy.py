@@ -2,20 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from actors.group import Pending
-from actors.role import Role
+from actors.role import WeightsRole
 from framework.divergence import exact_kl
 from framework.errors import RunError
 from framework.generation.sampler import SampleRequest, TorchSampler
 from framework.models.causal import CausalPolicy
 from framework.models.tokenizer import load_tokenizer
 from framework.objectives import Objective
+from framework.precision import Precision
 from framework.seeding import derive
 from framework.shaping import Shaping
 from framework.training.policy_update import PolicyUpdate, Update, UpdateReport
@@ -40,7 +40,7 @@ class PolicyWorker:
         shaping: Shaping,
         needs_critic: bool,
         total_rollouts: int,
-        precision: Literal["float32", "bfloat16"],
+        precision: Precision,
     ) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(derive(seed, "policy-init") % 2**32)
@@ -49,10 +49,8 @@ class PolicyWorker:
         self.version = 0
         steps = total_rollouts * update.epochs * update.minibatches
         self.engine = TorchEngine(self.policy, update.optimizer, steps, precision)
-        self.sampler = TorchSampler(
-            self.policy, self.tokenizer, seed, max_new_tokens, temperature, instruction
-        )
-        self.learn = PolicyUpdate(self.engine, self.policy, update, objective, shaping, seed, temperature)
+        self.sampler = TorchSampler(self.policy, self.tokenizer, seed, max_new_tokens, temperature, instruction)
+        self.learn = PolicyUpdate(self.engine, update, objective, shaping, seed, temperature)
         self.temperature = temperature
 
     def rollout(self, request: SampleRequest) -> Rollout:
@@ -61,7 +59,7 @@ class PolicyWorker:
             raise RunError(
                 f"policy: step {request.step} wants weights of version {request.policy_version}, these are {self.version}"
             )
-        with self.engine.autocast():
+        with self.engine.whole_weights(), self.engine.autocast():
             return self.sampler.sample(request)
 
     def update(self, credited: Credited) -> UpdateReport:
@@ -73,13 +71,15 @@ class PolicyWorker:
     @torch.no_grad()
     def exact_kl(self, rollout: Rollout, reference: Float[Tensor, "B T V"]) -> Float[Tensor, "B"]:
         """KL(policy || reference) per sequence in nats, summed over the whole vocabulary at each position."""
-        full = self.policy.full_logprobs(rollout.to(self.device), self.temperature).cpu()
+        with self.engine.whole_weights():
+            full = self.policy.full_logprobs(rollout.to(self.device), self.temperature).cpu()
         return (exact_kl(full, reference) * rollout.mask).sum(dim=1)
 
     def save(self, folder: str) -> None:
         """Weights in Hugging Face layout with the tokenizer, optimiser state and version beside them."""
         path = Path(folder)
-        self.policy.save(path)
+        with self.engine.whole_weights():
+            self.policy.save(path)
         self.tokenizer.save_pretrained(path)
         self.engine.save(path)
         (path / VERSION_FILE).write_text(json.dumps({"policy_version": self.version}) + "\n")
@@ -88,12 +88,13 @@ class PolicyWorker:
         """Continue from what `save` wrote."""
         path = Path(folder)
         saved = CausalPolicy.load(path, with_value_head=self.policy.value_head is not None)
-        self.policy.load_state_dict(saved.state_dict())
+        with self.engine.whole_weights():
+            self.policy.load_state_dict(saved.state_dict())
         self.engine.load(path)
         self.version = json.loads((path / VERSION_FILE).read_text())["policy_version"]
 
 
-class PolicyRole(Role):
+class PolicyRole(WeightsRole):
     """What the driver knows of the policy."""
 
     def rollout(self, request: SampleRequest) -> Pending[Rollout]:
@@ -107,6 +108,3 @@ class PolicyRole(Role):
 
     def save(self, folder: Path) -> Pending[None]:
         return self.track("checkpoint", self.group.call("save", str(folder)))
-
-    def load(self, folder: Path) -> Pending[None]:
-        return self.track("checkpoint", self.group.call("load", str(folder)))

@@ -1,58 +1,52 @@
-"""The reference role: the frozen initial policy that KL is measured from and answers are compared with."""
+"""The reference role: the frozen policy that KL is measured from and answers are compared with."""
 
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actors.group import Group, Pending
-from actors.role import Role
+from actors.group import Pending
+from actors.role import WeightsRole
 from framework.errors import RunError
 from framework.generation.sampler import SampleRequest, TorchSampler
 from framework.models.causal import CausalPolicy
 from framework.models.tokenizer import load_tokenizer
+from framework.precision import Precision
 from framework.seeding import derive
 from framework.types import Answers, Rollout
 
 
 class ReferenceWorker:
-    """Log-probabilities under the initial policy and answers from it, a fixed number of rows per forward pass."""
+    """Log-probabilities under a frozen policy and answers from it, a fixed number of rows per forward pass."""
 
     def __init__(
         self,
         folder: str,
         rows: int,
         temperature: float,
-        precision: Literal["float32", "bfloat16"],
+        precision: Precision,
         seed: int,
         max_new_tokens: int,
         instruction: str | None,
     ) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self.policy = CausalPolicy.load(folder, dtype=dtype).to(self.device).eval().requires_grad_(False)
-        self.folder, self.rows, self.temperature = folder, rows, temperature
+        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self.rows, self.temperature = rows, temperature
         self.seed, self.max_new_tokens, self.instruction = seed, max_new_tokens, instruction
+        self.load(folder)
 
-    @cached_property
-    def sampler(self) -> TorchSampler:
-        """Of answers; its random numbers are not those that rollouts are sampled with."""
-        seed = derive(self.seed, "reference-answers")
-        tokenizer = load_tokenizer(self.folder)
-        return TorchSampler(
-            self.policy, tokenizer, seed, self.max_new_tokens, self.temperature, self.instruction
-        )
+    def load(self, folder: str) -> None:
+        """Be the policy in `folder` from now on."""
+        policy = CausalPolicy.load(folder, dtype=self.dtype)
+        self.policy, self.folder = policy.to(self.device).eval().requires_grad_(False), folder
+        self.sampler: TorchSampler | None = None
 
     @torch.inference_mode()
     def logprobs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         """Log-probability of each response token, in nats; 0 at padding."""
         parts = [
-            self.policy.logprobs_and_values(rollout.rows(i, i + self.rows).to(self.device), self.temperature)[
-                0
-            ]
+            self.policy(rollout.rows(i, i + self.rows).to(self.device), self.temperature).logprobs
             for i in range(0, len(rollout), self.rows)
         ]
         out = torch.cat(parts).cpu()
@@ -71,6 +65,12 @@ class ReferenceWorker:
         Args:
             prompts: one row per group; random numbers are named by the step and the group.
         """
+        if self.sampler is None:
+            # Its random numbers are not those that rollouts are sampled with.
+            seed, tokenizer = derive(self.seed, "reference-answers"), load_tokenizer(self.folder)
+            self.sampler = TorchSampler(
+                self.policy, tokenizer, seed, self.max_new_tokens, self.temperature, self.instruction
+            )
         responses: list[str] = []
         unit = prompts_per_pass(self.rows, count)
         for start in range(0, len(prompts), unit):
@@ -101,17 +101,11 @@ def _join_answers(parts: Sequence[Answers]) -> Answers:
     )
 
 
-class ReferenceRole(Role):
+class ReferenceRole(WeightsRole):
     """What the driver knows of the reference."""
 
-    def __init__(self, group: Group, rows: int) -> None:
-        super().__init__(group)
-        self.rows = rows
-
     def logprobs(self, rollout: Rollout) -> Pending[Float[Tensor, "B T"]]:
-        return self.track(
-            "reference", self.group.scatter("logprobs", rollout, unit=self.rows, join=torch.cat)
-        )
+        return self.track("reference", self.group.scatter("logprobs", rollout, unit=self.rows, join=torch.cat))
 
     def full_logprobs(self, rollout: Rollout) -> Pending[Float[Tensor, "B T V"]]:
         return self.track("exact_kl", self.group.call("full_logprobs", rollout))
@@ -121,6 +115,4 @@ class ReferenceRole(Role):
         first = {group: row for row, group in reversed(list(enumerate(rollout.group.tolist())))}
         prompts = rollout.select(sorted(first.values()))
         unit = prompts_per_pass(self.rows, count)
-        return self.track(
-            "answers", self.group.scatter("answers", prompts, count, unit=unit, join=_join_answers)
-        )
+        return self.track("answers", self.group.scatter("answers", prompts, count, unit=unit, join=_join_answers))

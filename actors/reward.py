@@ -1,15 +1,16 @@
 """The reward role: the proxy ensemble, served as one component that returns every head's score."""
 
-from collections.abc import Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
-from actors.group import Group, Pending
-from actors.role import Role
+from actors.group import Pending
+from actors.role import WeightsRole
 from framework.errors import RunError
 from framework.models.reward_folder import read_reference
 from framework.models.reward_model import RewardModel
+from framework.precision import Precision
 from framework.types import Answers, ReferenceScores, Rollout, Scores
 
 Share = tuple[int, int]
@@ -24,14 +25,19 @@ class RewardWorker:
         folder: str,
         rows: int,
         max_cut_share: float,
-        precision: Literal["float32", "bfloat16"],
+        precision: Precision,
         divide: Literal["rows", "members"] = "rows",
     ) -> None:
         """`divide`: whether workers share out rows, and each loads all members now, or members."""
-        self.folder, self.rows, self.max_cut_share = folder, rows, max_cut_share
-        self.precision: Literal["float32", "bfloat16"] = precision
+        self.rows, self.max_cut_share = rows, max_cut_share
+        self.precision, self.divide = precision, divide
+        self.load(folder)
+
+    def load(self, folder: str) -> None:
+        """Be the reward model in `folder` from now on."""
+        self.folder = folder
         self._held: tuple[Share, RewardModel] | None = None
-        if divide == "rows":
+        if self.divide == "rows":
             self._model((0, 1))
 
     def score(self, rollout: Rollout | Answers, share: Share = (0, 1)) -> Scores:
@@ -54,7 +60,7 @@ class RewardWorker:
                 f"that the model reads, at step {rollout.step}: raise fit_reward.max_tokens, or "
                 "fit_reward.max_cut_share to accept the cut"
             )
-        return Scores(scored.values, scored.distances)
+        return scored
 
     def reference(self) -> ReferenceScores:
         """The whole ensemble's scores of the responses that it was calibrated on."""
@@ -64,43 +70,27 @@ class RewardWorker:
         """The members of a share, loaded when first asked for: a worker that Ray restarted loads them again."""
         if self._held is None or self._held[0] != share:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            model = RewardModel.load(
-                self.folder, device, share=share, rows=self.rows, precision=self.precision
-            )
+            model = RewardModel.load(self.folder, device, share=share, rows=self.rows, precision=self.precision)
             self._held = (share, model)
         return self._held[1]
 
 
-def _side_by_side(parts: Sequence[Scores]) -> Scores:
-    """The scores of all rows, from workers that divided them."""
-    return _joined(parts, dim=1)
-
-
-def _stacked(parts: Sequence[Scores]) -> Scores:
-    """The scores of all heads, from workers that divided the members."""
-    return _joined(parts, dim=0)
-
-
-def _joined(parts: Sequence[Scores], dim: int) -> Scores:
-    return Scores(
-        torch.cat([part.values for part in parts], dim=dim),
-        torch.cat([part.distances for part in parts], dim=dim),
-    )
-
-
-class RewardRole(Role):
+class RewardRole(WeightsRole):
     """What the driver knows of the reward ensemble."""
 
-    def __init__(self, group: Group, rows: int, divide: Literal["rows", "members"] = "rows") -> None:
-        """`divide`: whether workers divide the rows of a batch or the members of the ensemble."""
-        super().__init__(group)
-        self.rows, self.divide = rows, divide
+    _reference: Pending[ReferenceScores] | None = None
 
     def score(self, rollout: Rollout | Answers) -> Pending[Scores]:
         if self.divide == "members":
-            return self.track("reward", self.group.divide("score", rollout, join=_stacked))
-        return self.track("reward", self.group.scatter("score", rollout, unit=self.rows, join=_side_by_side))
+            return self.track("reward", self.group.divide("score", rollout, join=Scores.of_heads))
+        return self.track("reward", self.group.scatter("score", rollout, unit=self.rows, join=Scores.of_rows))
 
     def reference(self) -> Pending[ReferenceScores]:
-        """The scores of the responses that the ensemble was calibrated on."""
-        return self.group.call("reference")
+        """The scores of the responses that the ensemble was calibrated on, asked for once."""
+        if self._reference is None:
+            self._reference = self.group.call("reference")
+        return self._reference
+
+    def load(self, folder: Path) -> Pending[list[Any]]:
+        self._reference = None
+        return super().load(folder)

@@ -41,12 +41,7 @@ class Host:
     """
 
     def __init__(
-        self,
-        name: str,
-        worker: Callable[..., Any],
-        args: tuple[Any, ...],
-        threads: int,
-        hide_devices: bool = False,
+        self, name: str, worker: Callable[..., Any], args: tuple[Any, ...], threads: int, hide_devices: bool = False
     ) -> None:
         if hide_devices:
             # Ray hides devices only from workers that claim some; one without a share must see none.
@@ -60,54 +55,62 @@ class Host:
     def __repr__(self) -> str:
         return self.name
 
-    def run(self, method: str, packed: Packed) -> Packed:
+    def run(self, method: str, packed: Packed, folder: str | None = None) -> Packed:
         """The packed `Answer` of a method of the worker to packed arguments.
 
         Two names are the host's own: `start` only builds the worker, `peak_rss_mb` is this process's
         memory.
 
+        Args:
+            folder: of the weights that the group has loaded since it was made. A worker that has to be built
+                again loads them too.
+
         Raises:
-            GoldilocksError: as the worker raised it; anything else becomes a RunError whose one line
-                names the worker, the host and the root cause. The traceback is attached as a note.
+            GoldilocksError: as `failure_of` makes it of whatever was raised.
         """
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
         try:
             args = unpack(packed)
             started, clock = time.time(), time.perf_counter()
-            result = self._dispatch(method, args)
+            result = self._dispatch(method, args, folder)
             return pack(Answer(result, started, started + time.perf_counter() - clock))
         except GoldilocksError as error:
-            error.add_note(f"raised in {self.name}.{method}\n{traceback.format_exc()}")
-            raise
+            raise failure_of(error, f"{self.name}.{method}") from error.__cause__
         except Exception as error:
-            failure = RunError(f"{self.name}.{method} failed on {socket.gethostname()}: {_root_cause(error)}")
-            failure.add_note(traceback.format_exc())
-            raise failure from error
+            raise failure_of(error, f"{self.name}.{method}") from error
 
-    def _dispatch(self, method: str, args: tuple[Any, ...]) -> Any:
+    def _dispatch(self, method: str, args: tuple[Any, ...], folder: str | None) -> Any:
         if method == "peak_rss_mb":
             return peak_rss_mb()
         # Building here and not in the constructor: Ray reports a failed constructor as text only, and an
         # actor that Ray restarted builds its worker anew on its next call.
         if self._worker is None:
             self._worker = self._build(*self._args)
+            if folder is not None:
+                self._worker.load(folder)
         return None if method == "start" else getattr(self._worker, method)(*args)
 
 
-def _root_cause(error: BaseException) -> str:
-    """Type and first line of the exception at the bottom of the explicit chain."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        where = "host" if isinstance(error, MemoryError) else "GPU"
-        return f"out of {where} memory: lower the batch or rows per pass ({_first_line(error)})"
-    return f"{type(error).__name__}: {_first_line(error)}"
+def failure_of(error: BaseException, task: str) -> GoldilocksError:
+    """What an exception raised in `task` means to a reader of one line; the traceback is attached as a note.
 
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"
+    An error of ours stays itself. Anything else becomes a RunError that names the task, this host and the
+    exception at the bottom of the explicit chain.
+    """
+    note = f"raised in {task}\n" + "".join(traceback.format_exception(error))
+    failure = error
+    if not isinstance(failure, GoldilocksError):
+        while error.__cause__ is not None:
+            error = error.__cause__
+        reason = (str(error).strip().splitlines() or ["no message"])[0]
+        cause = f"{type(error).__name__}: {reason}"
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            where = "host" if isinstance(error, MemoryError) else "GPU"
+            cause = f"out of {where} memory: lower the batch or rows per pass ({reason})"
+        failure = RunError(f"{task} failed on {socket.gethostname()}: {cause}")
+    failure.add_note(note)
+    return failure
 
 
 def peak_rss_mb() -> float:

@@ -5,48 +5,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.plan import Bundle, amount, explain
+from cluster.plan import Bundle, amount, asked, explain
 from cluster.session import live_nodes
 from framework.errors import PlacementError
 
 
 @dataclass(frozen=True)
-class Seat:
+class Slot(Bundle):
     """A bundle that is held for one worker."""
 
-    name: str
-    """The worker's name: `role` or `role-rank`."""
-    role: str
-    cpus: float
-    gpus: float
-    threads: int
-    scheduling: Any
+    scheduling: Any = "DEFAULT"
     """Ray's strategy that puts an actor into this bundle and nowhere else."""
 
 
-@dataclass(frozen=True)
-class Placement:
-    """The seats of a run, held until `remove`."""
-
-    name: str
-    all_seats: tuple[Seat, ...]
-    group: Any
-    """Ray's placement group."""
-
-    def seats(self, role: str) -> tuple[Seat, ...]:
-        """The seats of a role, by rank."""
-        return tuple(seat for seat in self.all_seats if seat.role == role)
-
-    def remove(self) -> None:
-        """Give the bundles back; workers that still sit in them are killed."""
-        import ray
-
-        if ray.is_initialized():
-            ray.util.remove_placement_group(self.group)
+Slots = dict[str, list[Slot]]
+"""Of each role, by rank."""
 
 
 @contextmanager
-def place(layout: Sequence[Bundle], name: str, strategy: str, timeout_seconds: float) -> Iterator[Placement]:
+def place(layout: Sequence[Bundle], name: str, strategy: str, timeout_seconds: float) -> Iterator[Slots]:
     """The layout's bundles as one placement group named `name`, for the length of a `with` block.
 
     Raises:
@@ -58,21 +35,19 @@ def place(layout: Sequence[Bundle], name: str, strategy: str, timeout_seconds: f
 
     plan = explain(layout, live_nodes(), strategy)
     if plan.problem:
-        raise PlacementError(
-            f"cannot place {name}: {plan.problem}; choose a smaller layout with cluster= or add nodes"
-        )
+        raise PlacementError(f"cannot place {name}: {plan.problem}; choose a smaller layout with cluster= or add nodes")
     group = ray.util.placement_group([resources(bundle) for bundle in layout], strategy=strategy, name=name)
     try:
         if not group.wait(timeout_seconds):
             raise PlacementError(_busy(name, layout, group, timeout_seconds))
-        yield _seated(layout, name, group)
+        yield _slots(layout, group)
     finally:
         if ray.is_initialized():
             ray.util.remove_placement_group(group)
 
 
-def inherited(layout: Sequence[Bundle], name: str) -> Placement:
-    """The seats of a layout in the placement group that this process was started in, which is not ours to remove.
+def inherited(layout: Sequence[Bundle], name: str) -> Slots:
+    """The slots of a layout in the placement group that this process was started in, which is not ours to remove.
 
     Raises:
         PlacementError: the group holds another layout, as where its file was changed in between.
@@ -81,34 +56,24 @@ def inherited(layout: Sequence[Bundle], name: str) -> Placement:
 
     group = ray.util.get_current_placement_group()
     held = group.bundle_specs if group else "no placement group"
-    asked = [resources(bundle) for bundle in layout]
-    if held != asked:
+    wanted = [resources(bundle) for bundle in layout]
+    if held != wanted:
         raise PlacementError(
-            f"cannot place {name}: its layout asks for {asked}, and it was started in {held}; leave the layout's "
+            f"cannot place {name}: its layout asks for {wanted}, and it was started in {held}; leave the layout's "
             "file alone while it runs, and resume"
         )
-    return _seated(layout, name, group)
+    return _slots(layout, group)
 
 
-def _seated(layout: Sequence[Bundle], name: str, group: Any) -> Placement:
-    """One seat to each bundle of a group, in order."""
+def _slots(layout: Sequence[Bundle], group: Any) -> Slots:
+    """One slot to each bundle of a group."""
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    return Placement(
-        name=name,
-        group=group,
-        all_seats=tuple(
-            Seat(
-                name=bundle.name,
-                role=bundle.role,
-                cpus=bundle.cpus,
-                gpus=bundle.gpus,
-                threads=bundle.threads,
-                scheduling=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
-            )
-            for index, bundle in enumerate(layout)
-        ),
-    )
+    slots: Slots = {}
+    for index, bundle in enumerate(layout):
+        strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+        slots.setdefault(bundle.role, []).append(Slot(**vars(bundle), scheduling=strategy))
+    return slots
 
 
 def resources(bundle: Bundle) -> dict[str, float]:
@@ -122,10 +87,9 @@ def _busy(name: str, layout: Sequence[Bundle], group: Any, waited_seconds: float
 
     free, total = ray.available_resources(), ray.cluster_resources()
     state = ray.util.placement_group_table(group)["stats"]["scheduling_state"]
-    asked = ", ".join(f"{bundle.name} {amount(bundle.cpus, bundle.gpus)}" for bundle in layout)
     idle = amount(free.get("CPU", 0), free.get("GPU", 0))
     return (
         f"cannot place {name}: after {waited_seconds:g} s the cluster is still too busy ({state}). "
-        f"Asked: {asked}. Free: {idle} of {amount(total.get('CPU', 0), total.get('GPU', 0))}; "
+        f"Asked: {asked(layout)}. Free: {idle} of {amount(total.get('CPU', 0), total.get('GPU', 0))}; "
         "wait for other jobs, or choose a smaller layout with cluster="
     )

@@ -1,14 +1,16 @@
 """What fits where, worked out before anything starts. Pure: no Ray, no waiting."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cluster.spec import ClusterSpec, RoleSpec
 
 # Ray counts resources in ten-thousandths; sums of floats such as 0.4 + 3 * 0.2 must come out whole.
 _UNIT = 10_000
-_SEARCH_LIMIT = 20_000
+_LIMIT = 20_000
+"""Steps of the search for a placement."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ class Plan:
 
 def bundles(spec: ClusterSpec) -> list[Bundle]:
     """One bundle per worker, in the order of the roles."""
-    return [bundle for role, share in spec.roles.named().items() for bundle in _replicas(role, share)]
+    return [bundle for role, share in spec.roles.items() for bundle in _replicas(role, share)]
 
 
 def fit_bundles(spec: ClusterSpec) -> list[Bundle]:
-    """One bundle per worker of a reward fit."""
+    """One bundle per worker of a fit."""
     return _replicas("fit", spec.fit)
 
 
@@ -64,8 +66,8 @@ def run_bundles(spec: ClusterSpec, in_one_process: bool) -> list[Bundle]:
     """What a run asks for: one bundle per worker, or a CPU, and a GPU if a role uses one, where roles take turns."""
     if not in_one_process:
         return bundles(spec)
-    shares = spec.roles.named().values()
-    cpus = max(1.0, *(share.cpus for share in shares))
+    shares = spec.roles.values()
+    cpus = max([1.0, *(share.cpus for share in shares)])
     return [Bundle("run", "run", 0, cpus=cpus, gpus=min(1.0, sum(share.gpus for share in shares)))]
 
 
@@ -84,16 +86,19 @@ def _replicas(role: str, share: RoleSpec) -> list[Bundle]:
 
 
 def local_node(spec: ClusterSpec) -> Node:
-    """What a session on this machine would offer: the counts of `spec.local`, else the machine's own."""
+    """What a session on this machine would offer: the counts of `spec.local`, else the machine's own.
+
+    GPUs that the layout has no use for are not counted.
+    """
     cpus, gpus = spec.local.num_cpus, spec.local.num_gpus
     if cpus is None:
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if gpus is None:
-        # Seconds to import, and needed only where the layout leaves the count open.
+    if gpus is None and any(share.gpus for share in (*spec.roles.values(), spec.fit)):
+        # Seconds to import, and needed only where the layout asks for GPUs and leaves their count open.
         import torch
 
         gpus = torch.cuda.device_count()
-    return Node("this machine", cpus, gpus)
+    return Node("this machine", cpus, gpus or 0)
 
 
 def amount(cpus: float, gpus: float) -> str:
@@ -113,15 +118,17 @@ def explain(layout: Sequence[Bundle], nodes: Sequence[Node], strategy: str = "PA
     problem = _too_large(layout, nodes) or _too_many(layout, nodes)
     homes: tuple[str, ...] = ()
     if problem is None:
-        search = _Search(layout, nodes, spread=strategy == "SPREAD")
-        found = search.run()
-        if found:
-            homes = tuple(search.homes[index] for index in range(len(layout)))
-        elif search.steps < _SEARCH_LIMIT:
-            asked = ", ".join(f"{bundle.name} {amount(bundle.cpus, bundle.gpus)}" for bundle in layout)
-            problem = f"the shares do not divide over the nodes and devices: {asked}; {_inventory(nodes)}"
+        # Large shares first: what is hard to place decides early.
+        order = sorted(range(len(layout)), key=lambda i: (-layout[i].gpus, -layout[i].cpus, i))
+        free = [_Free(_ticks(node.cpus), (_UNIT,) * int(node.gpus), 0, node.name) for node in nodes]
+        try:
+            found = _search([(i, layout[i]) for i in order], free, strategy == "SPREAD", iter(range(_LIMIT)))
+        except StopIteration:
+            found = dict.fromkeys(order, "decided by Ray")
+        if found is None:
+            problem = f"the shares do not divide over the nodes and devices: {asked(layout)}; {_inventory(nodes)}"
         else:
-            homes = ("decided by Ray",) * len(layout)
+            homes = tuple(found[i] for i in range(len(layout)))
     return Plan(tuple(layout), tuple(nodes), homes, problem)
 
 
@@ -130,10 +137,9 @@ def _too_large(layout: Sequence[Bundle], nodes: Sequence[Node]) -> str | None:
     if not nodes:
         return "the cluster has no live node"
     for bundle in layout:
-        if not any(_ticks(node.cpus) >= _ticks(bundle.cpus) and _holds_gpus(node, bundle) for node in nodes):
-            largest = max(
-                nodes, key=lambda node: (node.gpus, node.cpus) if bundle.gpus else (node.cpus, node.gpus)
-            )
+        if not any(node.cpus >= bundle.cpus and int(node.gpus) >= bundle.gpus for node in nodes):
+            by_need = (lambda n: (n.gpus, n.cpus)) if bundle.gpus else (lambda n: (n.cpus, n.gpus))
+            largest = max(nodes, key=by_need)
             return (
                 f"{bundle.name} asks for {amount(bundle.cpus, bundle.gpus)}; "
                 f"the largest node ({largest.name}) has {amount(largest.cpus, largest.gpus)}"
@@ -141,19 +147,22 @@ def _too_large(layout: Sequence[Bundle], nodes: Sequence[Node]) -> str | None:
     return None
 
 
-def _holds_gpus(node: Node, bundle: Bundle) -> bool:
-    return int(node.gpus) >= bundle.gpus
-
-
 def _too_many(layout: Sequence[Bundle], nodes: Sequence[Node]) -> str | None:
     """A line where the bundles together exceed the nodes together."""
-    cpus = sum(_ticks(bundle.cpus) for bundle in layout)
-    gpus = sum(_ticks(bundle.gpus) for bundle in layout)
-    if cpus <= sum(_ticks(node.cpus) for node in nodes) and gpus <= sum(_ticks(node.gpus) for node in nodes):
+    (cpus, gpus), (all_cpus, all_gpus) = _totals(layout), _totals(nodes)
+    if cpus <= all_cpus and gpus <= all_gpus:
         return None
-    asked = ", ".join(f"{bundle.name} {amount(bundle.cpus, bundle.gpus)}" for bundle in layout)
     in_all = amount(cpus / _UNIT, gpus / _UNIT)
-    return f"{len(layout)} workers ask for {in_all} in all ({asked}); {_inventory(nodes)}"
+    return f"{len(layout)} workers ask for {in_all} in all ({asked(layout)}); {_inventory(nodes)}"
+
+
+def _totals(shares: Sequence[Bundle] | Sequence[Node]) -> tuple[int, int]:
+    return sum(_ticks(share.cpus) for share in shares), sum(_ticks(share.gpus) for share in shares)
+
+
+def asked(layout: Sequence[Bundle]) -> str:
+    """What each bundle asks for, in words."""
+    return ", ".join(f"{bundle.name} {amount(bundle.cpus, bundle.gpus)}" for bundle in layout)
 
 
 def _inventory(nodes: Sequence[Node]) -> str:
@@ -167,66 +176,50 @@ def _ticks(number: float) -> int:
     return round(number * _UNIT)
 
 
-class _Search:
-    """Exact placement by backtracking, large shares first; a step limit bounds awkward layouts."""
+class _Free(NamedTuple):
+    """What is left of a node during the search."""
 
-    def __init__(self, layout: Sequence[Bundle], nodes: Sequence[Node], spread: bool) -> None:
-        self.layout = layout
-        self.nodes = nodes
-        self.spread = spread
-        self.order = sorted(range(len(layout)), key=lambda i: (-layout[i].gpus, -layout[i].cpus, i))
-        self.cpus = [_ticks(node.cpus) for node in nodes]
-        self.devices = [[_UNIT] * int(node.gpus) for node in nodes]
-        self.workers = [0] * len(nodes)
-        self.homes: dict[int, str] = {}
-        self.steps = 0
+    cpus: int
+    devices: tuple[int, ...]
+    workers: int
+    name: str
 
-    def run(self, depth: int = 0) -> bool:
-        """Whether the bundles from `depth` on find a home; fills `homes`."""
-        if depth == len(self.order):
-            return True
-        index = self.order[depth]
-        bundle = self.layout[index]
-        candidates = list(range(len(self.nodes)))
-        if self.spread:
-            candidates.sort(key=lambda node: self.workers[node])
-        tried: set[tuple[int, tuple[int, ...]]] = set()
-        for node in candidates:
-            state = (self.cpus[node], tuple(sorted(self.devices[node])))
-            if self.cpus[node] < _ticks(bundle.cpus) or state in tried:
-                continue
-            tried.add(state)
-            for taken in self._device_choices(node, bundle.gpus):
-                self.steps += 1
-                if self.steps >= _SEARCH_LIMIT:
-                    return False
-                self._claim(node, bundle, taken, 1)
-                self.homes[index] = self._home(node, taken)
-                if self.run(depth + 1):
-                    return True
-                self._claim(node, bundle, taken, -1)
-        return False
 
-    def _device_choices(self, node: int, gpus: float) -> list[list[int]]:
-        """Device sets that could serve, one per distinct filling, the fullest device with room first."""
-        devices = self.devices[node]
-        if gpus == 0:
-            return [[]]
-        if gpus >= 1:
-            empty = [device for device, free in enumerate(devices) if free == _UNIT]
-            return [empty[: int(gpus)]] if len(empty) >= gpus else []
-        by_filling = {free: device for device, free in reversed(list(enumerate(devices)))}
-        return [[by_filling[free]] for free in sorted(by_filling) if free >= _ticks(gpus)]
+def _search(
+    todo: Sequence[tuple[int, Bundle]], free: Sequence[_Free], spread: bool, steps: Iterator[int]
+) -> dict[int, str] | None:
+    """A home for each bundle by backtracking, or None where there is none; StopIteration where `steps` run out."""
+    if not todo:
+        return {}
+    (index, bundle), rest = todo[0], todo[1:]
+    tried: set[tuple[int, tuple[int, ...]]] = set()
+    for at in sorted(range(len(free)), key=lambda at: free[at].workers if spread else 0):
+        node = free[at]
+        state = (node.cpus, tuple(sorted(node.devices)))
+        if node.cpus < _ticks(bundle.cpus) or state in tried:
+            continue
+        tried.add(state)
+        for taken in _device_choices(node.devices, bundle.gpus):
+            next(steps)
+            share = _ticks(min(bundle.gpus, 1))
+            devices = tuple(left - share * (i in taken) for i, left in enumerate(node.devices))
+            after = _Free(node.cpus - _ticks(bundle.cpus), devices, node.workers + 1, node.name)
+            found = _search(rest, [*free[:at], after, *free[at + 1 :]], spread, steps)
+            if found is not None:
+                shown = f", GPU {', '.join(map(str, taken))}" if taken else ""
+                return found | {index: node.name + shown}
+    return None
 
-    def _claim(self, node: int, bundle: Bundle, taken: list[int], sign: int) -> None:
-        self.cpus[node] -= sign * _ticks(bundle.cpus)
-        self.workers[node] += sign
-        for device in taken:
-            self.devices[node][device] -= sign * _ticks(min(bundle.gpus, 1))
 
-    def _home(self, node: int, taken: list[int]) -> str:
-        shown = f", GPU {', '.join(str(device) for device in taken)}" if taken else ""
-        return self.nodes[node].name + shown
+def _device_choices(devices: Sequence[int], gpus: float) -> list[list[int]]:
+    """Device sets that could serve, one per distinct filling, the fullest device with room first."""
+    if gpus == 0:
+        return [[]]
+    if gpus >= 1:
+        empty = [device for device, left in enumerate(devices) if left == _UNIT]
+        return [empty[: int(gpus)]] if len(empty) >= gpus else []
+    by_filling = {left: device for device, left in reversed(list(enumerate(devices)))}
+    return [[by_filling[left]] for left in sorted(by_filling) if left >= _ticks(gpus)]
 
 
 def table(plan: Plan) -> str:
@@ -239,8 +232,7 @@ def table(plan: Plan) -> str:
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]])
-        for row in rows
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]]) for row in rows
     ]
     lines.append(f"nodes: {_inventory(plan.nodes)}" if plan.nodes else "nodes: none")
     if plan.problem:
@@ -250,11 +242,5 @@ def table(plan: Plan) -> str:
 
 def capacity(layout: Sequence[Bundle], nodes: Sequence[Node]) -> int:
     """How many whole layouts the nodes hold together; an estimate from totals, for choosing a concurrency."""
-    cpus = sum(_ticks(bundle.cpus) for bundle in layout)
-    gpus = sum(_ticks(bundle.gpus) for bundle in layout)
-    room = []
-    if cpus:
-        room.append(sum(_ticks(node.cpus) for node in nodes) // cpus)
-    if gpus:
-        room.append(sum(_ticks(node.gpus) for node in nodes) // gpus)
-    return min(room, default=0)
+    asked, offered = _totals(layout), _totals(nodes)
+    return min((have // need for need, have in zip(asked, offered, strict=True) if need), default=0)

@@ -10,7 +10,6 @@ import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +24,9 @@ _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NU
 _PASSED_ON = ("GOLDILOCKS_SHARED", "HF_HUB_OFFLINE", "HF_HOME", "TOKENIZERS_PARALLELISM")
 
 
-@dataclass(frozen=True)
-class Session:
-    """What a run needs to know of the Ray it is connected to."""
-
-    namespace: str
-    """Of this run; the names of its actors are unique in it."""
-    started_here: bool
-    """Whether the cluster ends with this session."""
-    dashboard_url: str | None
-    """Where a browser can look, or None."""
-
-    def nodes(self) -> list[Node]:
-        """The live machines and all they have, busy or not."""
-        return live_nodes()
-
-
 @contextmanager
-def connect(
-    address: str | None, spec: ClusterSpec, namespace: str, dashboard: bool = False
-) -> Iterator[Session]:
-    """A session for the length of a `with` block.
+def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[None]:
+    """A connection to Ray for the length of a `with` block; names of actors are unique in its `namespace`.
 
     `"local"` starts Ray on this machine with the resources of `spec.local`. `"auto"` or `host:port`
     attaches to a cluster that is up. None attaches inside a submitted job and starts locally elsewhere.
@@ -59,15 +40,13 @@ def connect(
     import ray
 
     if ray.is_initialized():
-        yield Session(namespace, started_here=False, dashboard_url=None)
+        yield
         return
     if address not in ("local", "auto"):
         _assert_listening(address)
-    options = _local_options(spec, dashboard) if address == "local" else _attach_options()
+    options = _local_options(spec) if address == "local" else _attach_options()
     try:
-        context = ray.init(
-            address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **options
-        )
+        ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ray.exceptions.AuthenticationError as error:
         raise UserError(
             f"Ray at {address} wants a token: run `ray get-auth-token --generate` where its head runs, copy "
@@ -75,12 +54,9 @@ def connect(
         ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = one_line(error)[:200]
-        raise UserError(
-            f"cannot connect to Ray at {address}: {reason} (is it up? `ray status` tells)"
-        ) from error
+        raise UserError(f"cannot connect to Ray at {address}: {reason} (is it up? `ray status` tells)") from error
     try:
-        url = f"http://{context.dashboard_url}" if context.dashboard_url else None
-        yield Session(namespace, started_here=address == "local", dashboard_url=url)
+        yield
     finally:
         ray.shutdown()
 
@@ -124,12 +100,10 @@ def _assert_listening(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except OSError as error:
-        raise UserError(
-            f"no Ray head listens at {address} ({error}): is it up? `ray status` tells"
-        ) from error
+        raise UserError(f"no Ray head listens at {address} ({error}): is it up? `ray status` tells") from error
 
 
-def _local_options(spec: ClusterSpec, dashboard: bool) -> dict[str, Any]:
+def _local_options(spec: ClusterSpec) -> dict[str, Any]:
     """Arguments of `ray.init` for a session on this machine. Uploads nothing."""
     # Messages up to this size travel with the call instead of through the object store, in half the time.
     os.environ.setdefault("RAY_max_direct_call_object_size", str(2**20))
@@ -137,7 +111,7 @@ def _local_options(spec: ClusterSpec, dashboard: bool) -> dict[str, Any]:
     return {
         "num_cpus": int(node.cpus),
         "num_gpus": int(node.gpus),
-        "include_dashboard": dashboard,
+        "include_dashboard": False,
         "runtime_env": {"env_vars": worker_environment()},
     }
 

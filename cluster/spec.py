@@ -4,12 +4,12 @@ import difflib
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
 
 from framework.component import Component
-from framework.errors import UserError, one_line
+from framework.config_errors import explain
+from framework.errors import UserError
+from framework.overrides import read_mapping
 
 SHIPPED = Path(__file__).parent / "specs"
 
@@ -25,6 +25,9 @@ class RoleSpec(Component):
     """GPUs that one worker claims: a fraction of one device, or whole devices."""
     threads: int = Field(default=1, ge=1)
     """Threads of one worker's tensor operations. Threads beyond free cores spin against each other."""
+    divide: Literal["rows", "members"] = "rows"
+    """What replicas of the reward role divide among them: the rows of a batch, each holding the whole ensemble, or the
+    ensemble's members, each seeing all rows: for one too large for a single worker. The numbers are the same."""
 
     @field_validator("gpus")
     @classmethod
@@ -38,41 +41,6 @@ class RoleSpec(Component):
         if self.cpus == 0 and self.gpus == 0:
             raise ValueError("cpus and gpus are both 0: a worker must claim a share of something")
         return self
-
-
-class RewardSpec(RoleSpec):
-    """What the reward role asks for."""
-
-    divide: Literal["rows", "members"] = "rows"
-    """What replicas divide among them: the rows of a batch, each holding the whole ensemble, or the
-    ensemble's members, each seeing all rows: for one too large for a single worker. The numbers are the same."""
-
-
-class Roles(Component):
-    """The four roles of the online loop."""
-
-    policy: RoleSpec = RoleSpec()
-    """Samples and is trained."""
-    reference: RoleSpec = RoleSpec()
-    """The frozen policy that KL is measured against."""
-    reward: RewardSpec = RewardSpec()
-    """The proxy: the reward ensemble."""
-    gold: RoleSpec = RoleSpec()
-    """The withheld scorer."""
-
-    @field_validator("policy")
-    @classmethod
-    def _one_policy(cls, policy: RoleSpec) -> RoleSpec:
-        if policy.replicas != 1:
-            raise ValueError(
-                f"replicas={policy.replicas}: the policy trains in one worker for now, set it to 1 "
-                "(reference, reward and gold may have more)"
-            )
-        return policy
-
-    def named(self) -> dict[str, RoleSpec]:
-        """The roles by name, in the order of their bundles."""
-        return {"policy": self.policy, "reference": self.reference, "reward": self.reward, "gold": self.gold}
 
 
 class LocalResources(Component):
@@ -89,9 +57,10 @@ class ClusterSpec(Component):
 
     name: str
     """Shown in messages."""
-    roles: Roles = Roles()
+    roles: dict[str, RoleSpec] = Field(default={})
+    """What each role asks for, by its name: policy, reference, reward, gold. One that is not named asks for the defaults."""
     fit: RoleSpec = RoleSpec()
-    """The workers of a reward fit (`replicas` of them, data-parallel); they live while it lasts."""
+    """The workers of a fit (`replicas` of them, data-parallel), of the policy or of the reward; they live while it lasts."""
     strategy: Literal["PACK", "SPREAD"] = "PACK"
     """PACK fills few nodes; SPREAD prefers one node per worker. Both are preferences."""
     local: LocalResources = LocalResources()
@@ -108,7 +77,7 @@ def shipped_specs() -> list[str]:
 
 
 def load_spec(name_or_path: str | Path) -> ClusterSpec:
-    """The layout of a shipped name or of a YAML file.
+    """The layout of a shipped name or of a YAML file. Which roles there are, it does not know.
 
     Raises:
         UserError: an unknown name (the shipped ones are listed, nearest first), no such file, not
@@ -117,30 +86,10 @@ def load_spec(name_or_path: str | Path) -> ClusterSpec:
     text = str(name_or_path)
     path = SHIPPED / f"{text}.yaml" if text in shipped_specs() else Path(text)
     if not path.is_file():
-        names = shipped_specs()
-        near = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
-        ordered = near + [name for name in names if name not in near]
+        near = difflib.get_close_matches(text, shipped_specs(), n=1, cutoff=0.4)
+        ordered = dict.fromkeys(near + shipped_specs())
         raise UserError(f"cluster {text!r} is neither a file nor a shipped layout: {', '.join(ordered)}")
     try:
-        tree = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {one_line(error)}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} must hold a mapping of keys, such as roles:")
-    try:
-        return ClusterSpec.model_validate({"name": path.stem} | tree)
+        return ClusterSpec.model_validate({"name": path.stem} | read_mapping(path))
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error.errors()[0])}") from None
-
-
-def _explain(error: ErrorDetails) -> str:
-    """One pydantic error as one line."""
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        models = (ClusterSpec, Roles, RewardSpec, LocalResources)
-        known = sorted({name for model in models for name in model.model_fields})
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
-        return f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-    if error["type"] == "value_error":
-        return f"{key}: {error['msg'].removeprefix('Value error, ')}"
-    return f"{key}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+        raise UserError(f"{path}: {explain(error.errors()[0], ClusterSpec)}") from None

@@ -22,6 +22,9 @@ from framework.data.paths import expand
 from framework.errors import RunError, UserError
 
 MANIFEST = "manifest.json"
+REVISION = 1
+"""Part of every fingerprint. Raise it where a default of the configuration changes its value: fingerprints are taken of
+what is not at its default, and what was made under the old default must not pass for what the new one makes."""
 PATH_KEYS = ("path", "encoder", "model", "published")
 """Settings that name a file or a folder: its contents are an input as much as its name."""
 
@@ -59,9 +62,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         record = json.loads((path / MANIFEST).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path / MANIFEST} cannot be read ({error}): delete {path} and make it again"
-        ) from error
+        raise UserError(f"{path / MANIFEST} cannot be read ({error}): delete {path} and make it again") from error
     if not isinstance(record, dict) or not {"kind", "fingerprint"} <= record.keys():
         raise UserError(f"{path / MANIFEST} is not a manifest of ours: choose another --out")
     return record
@@ -69,7 +70,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def fingerprint(settings: Mapping[str, Any], parents: Mapping[str, Artifact]) -> str:
     """Hash of a stage's settings, of the files that they name, and of the contents of what it starts from."""
-    tree = {"settings": settings, "parents": {name: parent.sha256 for name, parent in parents.items()}}
+    tree = {
+        "revision": REVISION,
+        "settings": settings,
+        "parents": {name: parent.sha256 for name, parent in parents.items()},
+    }
     files = dict(_named_files(settings))
     if files:
         tree["files"] = files
@@ -95,9 +100,13 @@ def _hash_contents(states: tuple[tuple[str, int, int], ...]) -> str:
     """Hash of the files; their sizes and times are there to tell when it must be taken anew."""
     digest = hashlib.sha256()
     for name, _, _ in states:
-        with Path(name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(_hash_file(Path(name)))
     return digest.hexdigest()
+
+
+def _hash_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 @contextlib.contextmanager
@@ -117,14 +126,12 @@ def writing(path: Path) -> Iterator[Path]:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from error
     try:
         yield scratch
+        retired = path.with_name(f".{path.name}.old")
         if path.exists():
-            retired = path.with_name(f".{path.name}.old")
             shutil.rmtree(retired, ignore_errors=True)
             path.rename(retired)
-            scratch.rename(path)
-            shutil.rmtree(retired)
-        else:
-            scratch.rename(path)
+        scratch.rename(path)
+        shutil.rmtree(retired, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RunError(f"could not finish {path}: {reason}; nothing there was changed") from error
@@ -133,20 +140,18 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def write_manifest(
-    folder: Path,
-    kind: str,
-    stage_fingerprint: str,
-    parents: Mapping[str, Artifact],
-    figures: Mapping[str, float],
+    folder: Path, kind: str, stage: str, parents: Mapping[str, Artifact], figures: Mapping[str, float]
 ) -> None:
-    """Describe a folder that is about to be complete: kind, hashes of contents and parents, code version."""
+    """Describe a folder that is about to be complete: kind, hashes of contents and parents, code version.
+
+    `stage` is its fingerprint.
+    """
+    hashes = {name: {"path": str(own.path), "sha256": own.sha256} for name, own in parents.items()}
     record = {
         "kind": kind,
-        "fingerprint": stage_fingerprint,
+        "fingerprint": stage,
         "sha256": hash_folder(folder),
-        "parents": {
-            name: {"path": str(parent.path), "sha256": parent.sha256} for name, parent in parents.items()
-        },
+        "parents": hashes,
         "figures": dict(figures),
         "code_version": code_version(),
     }
@@ -158,8 +163,7 @@ def hash_folder(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
         digest.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(_hash_file(path))
     return digest.hexdigest()
 
 
@@ -185,24 +189,14 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield scratch
         os.replace(scratch, path)
     except OSError as error:
-        raise RunError(
-            f"could not write {path}: {error.strerror or error}; the old file is intact"
-        ) from error
+        raise RunError(f"could not write {path}: {error.strerror or error}; the old file is intact") from error
 
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """The commit of the working copy that runs, `+` if it was changed, or "unknown" outside one."""
-    root = Path(__file__).resolve().parent.parent
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
     try:
-        head = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return head.stdout.strip()

@@ -5,7 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int
-from torch import Tensor
+
+from framework.tensor import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,56 +1,42 @@
 """One experiment as one validated tree. An empty file is a correct tiny run.
 
-The root holds the online loop, which is the main job; each stage before it has a section of its own.
+`train` holds the method that makes the policy better; each stage before it has a section of its own.
 """
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jaxtyping import Float
 from pydantic import BaseModel, Field, ValidationError, model_validator
-from torch import Tensor
 
-from framework.advantages import Advantage, Gae
 from framework.aggregation import Aggregation, Mean
 from framework.analysis.pair_sets import ScorePairs
+from framework.artifacts import fingerprint
 from framework.best_of_n import BestOfN
-from framework.can_act import assert_can_act
-from framework.component import Component
+from framework.component import Component, spelled
 from framework.config_errors import explain
 from framework.data.preferences import Label
-from framework.errors import UserError, one_line
+from framework.errors import UserError
 from framework.gold import Gold, Rule
 from framework.gold.ngram import FitNgram
-from framework.gold_turn import GoldTurn
-from framework.kl import Fixed, KlController
-from framework.models.causal import PolicyModel, TinyLlama
-from framework.objectives import Objective, PpoClip
-from framework.overrides import apply_overrides
+from framework.methods import Online, Train
+from framework.models.settings import PolicyModel, TinyLlama
+from framework.overrides import apply_overrides, read_mapping
 from framework.precision import Precision, native_precision
-from framework.shaping import KlInReward, Shaping
 from framework.sweep import Sweep
 from framework.training.policy_fit import FitPolicy
-from framework.training.policy_update import Update
 from framework.training.reward_settings import FitReward
-from framework.transforms import Transforms
-from framework.transforms.fold import transformed
-from framework.transforms.references import AnswerScores
-from framework.types import ReferenceScores, Rollout
 from framework.worlds import World
 from framework.worlds.reviews import Reviews
 
-_AROUND = (
-    "backend", "cluster", "seeds", "variants", "conditions", "baseline", "best_of_n", "score_pairs", "sweep"
-)  # fmt: skip
-BESIDE_A_FIT = {"save_every", "compare_on"}
+BESIDE_A_RUN = frozenset(
+    ("backend", "cluster", "seeds", "variants", "conditions", "baseline", "best_of_n", "score_pairs", "sweep")
+)
+"""The machines, the experiment around a run, and what is measured beside it: they change no number of a run."""
+BESIDE_A_FIT = frozenset(("save_every", "compare_on"))
 """Settings of a reward fit that change nothing of the model."""
-AROUND: dict[str, Any] = {**dict.fromkeys(_AROUND, True), "fit_reward": BESIDE_A_FIT}
-"""The machines, the study around a run, and what is measured beside it: they change no number of it."""
 
 
 class Config(Component):
@@ -71,16 +57,10 @@ class Config(Component):
     fit_reward: FitReward = FitReward()
 
     best_of_n: BestOfN | None = None
-    """Of `best-of-n`, and of a study that is to have its curves beside those of its runs."""
+    """Of `best-of-n`, and of an experiment that is to have its curves beside those of its runs."""
     score_pairs: ScorePairs | None = None
     """Of `score-pairs`: the pairs, and the reward model whose agreement with their labels is measured."""
 
-    steps: int = Field(default=160, ge=1)
-    """Rollouts, each followed by one update."""
-    prompts_per_step: int = Field(default=16, ge=1)
-    """Prompts sampled from in each step."""
-    samples_per_prompt: int = Field(default=4, ge=1)
-    """Responses to each prompt; they form a group for leave-one-out and group-mean baselines."""
     max_new_tokens: int = Field(default=24, ge=1)
     """Tokens a response may have, the end token included."""
     temperature: float = Field(default=1.0, gt=0)
@@ -90,51 +70,29 @@ class Config(Component):
 
     aggregation: Aggregation = Mean()
     """K heads' scores to one reward."""
-    transforms: Transforms = ()
-    """What is then made of the reward, one after the other: clip, length_calibration, log_sigmoid, par."""
-    shaping: Shaping = KlInReward()
-    """Where the KL penalty acts."""
-    kl: KlController = Fixed(coef=0.01)
-    """How the KL coefficient moves."""
-    advantage: Advantage = Gae()
-    objective: Objective = PpoClip()
-    update: Update = Update()
+    train: Train = Online()
+    """How the policy is made better: a method and its settings."""
 
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """Of forward and backward passes; master weights stay float32. auto: bfloat16 where this machine computes
     in it natively; a run writes down which it was."""
     scorer_rows: int = Field(default=32, ge=1)
     """Rows per forward pass of the reference and the reward model."""
-    gold_every: int = Field(default=1, ge=1)
-    """Steps between gold measurements; the last step is always measured."""
-    gold_at: tuple[int, ...] = ()
-    """Steps at which gold is measured, and no others: for a signal that is costly. Empty: see `gold_every`."""
-    stop_at_gold_turn: GoldTurn | None = None
-    """Ends the run once gold has turned with stated confidence. None: it goes on to the last step."""
-    exact_kl_every: int = Field(default=10, ge=0)
-    """Steps between exact full-vocabulary KL measurements on a few rows; 0 never."""
-    exact_kl_rows: int = Field(default=16, ge=1)
-    """Rollouts that exact KL is measured on, of as many prompts as can be: each needs tokens x vocabulary numbers twice."""
-    save_every: int = Field(default=25, ge=1)
-    """Steps between checkpoints; the last step is always saved."""
-    keep_checkpoints: int = Field(default=2, ge=1)
-    """Checkpoints kept; older ones are deleted."""
-
     backend: Literal["ray", "inline"] = "ray"
     """Roles as Ray actors, or in this process. The numbers are the same."""
     cluster: str = "laptop"
     """A shipped layout (laptop, one_gpu, four_gpu) or the path of one."""
 
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    """Seeds of a study; `train` and the single stages use `seed`."""
+    """Seeds of an experiment; `train` and the single stages use `seed`."""
     variants: dict[str, dict[str, Any]] = Field(default={})
-    """Of a study: a name, and the dotted overrides that make it differ."""
+    """Of an experiment: a name, and the dotted overrides that make it differ."""
     conditions: dict[str, dict[str, Any]] = Field(default={})
-    """Of a study: each variant is run under each of these; a variant's overrides come after a condition's."""
+    """Of an experiment: each variant is run under each of these; a variant's overrides come after a condition's."""
     baseline: str | None = None
     """The variant that the others are compared with, inside their condition and seed. None: no comparison."""
     sweep: Sweep = Sweep()
-    """Of `sweep`: what it varies beside variants and seeds, above all `kl.budget`."""
+    """What is varied beside variants, conditions and seeds, above all `train.kl.budget`, and how runs are scheduled."""
 
     @property
     def native(self) -> Precision:
@@ -142,39 +100,8 @@ class Config(Component):
         assert self.precision != "auto"
         return self.precision
 
-    @property
-    def rollouts(self) -> int:
-        """Rows per step."""
-        return self.prompts_per_step * self.samples_per_prompt
-
-    @property
-    def needs_answers(self) -> int:
-        """Answers of the reference policy to each prompt that the transforms compare with; usually 0."""
-        return max((transform.needs_answers for transform in self.transforms), default=0)
-
-    def reward(
-        self,
-        rollout: Rollout,
-        proxy: Float[Tensor, "B"],
-        answers: AnswerScores | None,
-        reference: Callable[[], ReferenceScores],
-    ) -> Float[Tensor, "B"]:
-        """What the policy is paid: the aggregated scores `proxy` after the transforms; see `transformed`."""
-        return transformed(self.transforms, self.aggregation, rollout, proxy, answers, reference)
-
     @model_validator(mode="after")
-    def _batch_arithmetic(self) -> "Config":
-        parts, rows = self.update.minibatches, self.rollouts
-        if rows % parts:
-            raise ValueError(
-                f"prompts_per_step x samples_per_prompt = {self.prompts_per_step} x {self.samples_per_prompt} = {rows} "
-                f"rollouts do not divide into update.minibatches={parts}"
-            )
-        micro = self.update.micro_batch
-        if micro and (rows // parts) % micro:
-            raise ValueError(
-                f"a mini-batch of {rows // parts} rows does not divide into update.micro_batch={micro}"
-            )
+    def _fits_together(self) -> "Config":
         pairs, batch = self.label.pairs, self.fit_reward.batch
         held_out = max(1, round(pairs * self.label.held_out))
         if self.fit_reward.pairs is None and pairs - held_out < batch:
@@ -182,39 +109,15 @@ class Config(Component):
                 f"label.pairs={pairs} less {held_out} held out are fewer than fit_reward.batch={batch}: "
                 "raise label.pairs or lower the batch"
             )
-        if self.advantage.kind in ("leave_one_out", "group_mean") and self.samples_per_prompt < 2:
+        if misfit := self.policy.misfit(self.world):
+            raise ValueError(misfit)
+        if self.gold.worlds is not None and self.world.kind not in self.gold.worlds:
+            judged = " or ".join(self.gold.worlds)
             raise ValueError(
-                f"advantage.kind={self.advantage.kind} compares samples of one prompt: set samples_per_prompt >= 2"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _method(self) -> "Config":
-        steps = self.update.epochs * self.update.minibatches
-        if self.objective.kind == "reinforce" and steps > 1:
-            raise ValueError(
-                f"objective.kind=reinforce is on-policy: {steps} optimiser steps per rollout need ppo_clip"
-            )
-        if self.world.kind == "text" and self.policy.kind == "tiny_llama":
-            raise ValueError(
-                "policy.kind=tiny_llama knows only the embedded world's words: set policy.kind=pretrained for text"
-            )
-        if self.gold.kind == "rule" and self.world.kind != "reviews":
-            raise ValueError(
-                "gold.kind=rule judges the embedded world only: set gold.kind to ngram or classifier"
+                f"gold.kind={self.gold.kind} judges world.kind={judged} only: set gold.kind to ngram or classifier"
             )
         if self.instruction is not None and "{prompt}" not in self.instruction:
             raise ValueError("instruction must contain {prompt}")
-        return self
-
-    @model_validator(mode="after")
-    def _measurements(self) -> "Config":
-        asked = self.gold_at
-        if list(asked) != sorted(set(asked)) or any(not 0 <= step < self.steps for step in asked):
-            raise ValueError(
-                f"gold_at must name steps from 0 to {self.steps - 1} in ascending order, got {list(asked)}"
-            )
-        assert_can_act(self)
         return self
 
     @model_validator(mode="after")
@@ -227,47 +130,31 @@ class Config(Component):
         for section, names in (("variants", self.variants), ("conditions", self.conditions)):
             for name in names:
                 if not name.replace("_", "").replace("-", "").isalnum():
-                    raise ValueError(
-                        f"{section}: {name!r} must be letters, digits, '-' and '_': it names a folder"
-                    )
-        if len(self.study_layout()) < len(self.variants) * max(1, len(self.conditions)):
-            raise ValueError(
-                "conditions: two runs of the study have one name, condition-variant: rename a variant"
-            )
+                    raise ValueError(f"{section}: {name!r} must be letters, digits, '-' and '_': it names a folder")
         if self.baseline is not None and self.baseline not in self.variants:
             known = ", ".join(self.variants) or "none"
             raise ValueError(f"baseline={self.baseline!r} is not a variant; variants: {known}")
         return self
 
+    def chosen(self, *sections: str) -> dict[str, Any]:
+        """What these sections set, as fingerprints are taken of it: what is at its default is left out."""
+        tree = {name: own for name, own in spelled(self).items() if name in sections}
+        if "fit_reward" in tree:
+            kept = {name: own for name, own in tree["fit_reward"].items() if name not in BESIDE_A_FIT}
+            tree["fit_reward"] = kept
+        return tree
+
     def fingerprint(self) -> str:
-        """Hash of everything that can change a number."""
-        tree = self.model_dump(mode="json", exclude=AROUND)
-        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+        """Hash of everything that can change a number of a run or of a stage before it."""
+        return fingerprint(self.chosen(*set(type(self).model_fields) - BESIDE_A_RUN), {})
+
+    def run_fingerprint(self) -> str:
+        """Hash of what can change a number of a run, given what it starts from: what its method says that it covers."""
+        return fingerprint(self.chosen("seed", "train", *self.train.covers), {})
 
     def to_yaml(self) -> str:
         """The whole resolved tree."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-    def study_layout(self) -> dict[str, tuple[str, str]]:
-        """Condition and variant of every run name of the study; the condition is "" where there are none."""
-        crossed = [
-            (condition, variant) for condition in self.conditions or ("",) for variant in self.variants
-        ]
-        return {"-".join(filter(None, pair)): pair for pair in crossed}
-
-    def study_runs(self) -> dict[str, dict[str, Any]]:
-        """The dotted overrides of every run name of the study."""
-        return {
-            name: _combined(self.conditions.get(condition, {}), self.variants[variant])
-            for name, (condition, variant) in self.study_layout().items()
-        }
-
-    def variant(self, name: str, seed: int) -> "Config":
-        """The configuration of one run name (see `study_runs`) and seed of a study."""
-        tree = apply_overrides(self.model_dump(mode="json"), self.study_runs()[name])
-        condition, variant = self.study_layout()[name]
-        within = f"conditions.{condition}, " if condition else ""
-        return parse_config(tree | {"seed": seed}, where=f"{within}variants.{variant}")
 
 
 def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -276,16 +163,11 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
     Raises:
         UserError: no such file, not YAML, an unknown key (the nearest is offered) or a bad value.
     """
-    tree: Any = {}
+    tree: dict[str, Any] = {}
     if path is not None:
         if not path.is_file():
             raise UserError(f"{path} does not exist: give the path of a YAML configuration")
-        try:
-            tree = yaml.safe_load(path.read_text()) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not valid YAML: {one_line(error)}") from error
-        if not isinstance(tree, dict):
-            raise UserError(f"{path} must hold a mapping of keys, not a {type(tree).__name__}")
+        tree = read_mapping(path)
     where = str(path) if path else "configuration"
     return parse_config(apply_overrides(tree, overrides or {}), where)
 
@@ -299,13 +181,6 @@ def parse_config(tree: Mapping[str, Any], where: str = "configuration") -> Confi
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         raise UserError(f"{where}: {explain(first, Config)}") from None
     return cfg.model_copy(update={"precision": native_precision()}) if cfg.precision == "auto" else cfg
-
-
-def _combined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides that, applied once, do what `first` and then `second` would."""
-    sections = [key.removesuffix(".kind") if key.endswith(".kind") else key for key in second]
-    replaced = tuple(f"{section}." for section in sections)
-    return {key: value for key, value in first.items() if not f"{key}.".startswith(replaced)} | dict(second)
 
 
 def _fill_defaults(tree: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:

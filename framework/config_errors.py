@@ -11,39 +11,80 @@ from pydantic_core import ErrorDetails
 def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     """One pydantic error of the tree `root` as one line: the key as a user writes it, and the nearest one there is."""
     path = [str(part) for part in error["loc"]]
+    key, _ = _walk(path, root)
     match error["type"]:
         case "extra_forbidden":
-            known = _known_keys(path[:-1], root)
-            near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
-            return f"unknown key {_dotted(path, root)!r}; {hint}"
+            return _unknown(path, key, error["input"], root)
         case "union_tag_invalid":
             context = error.get("ctx", {})
             tags = str(context.get("expected_tags", "")).replace("'", "")
             tag = str(context.get("tag", ""))
-            near = difflib.get_close_matches(tag, tags.split(", "), n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {tags}"
-            return f"{_dotted(path, root)}.kind={tag!r} is not known; {hint}"
+            return f"{key}.kind={tag!r} is not known; {_nearest(tag, tags.split(', '), 'known')}"
         case "missing":
-            return f"{_dotted(path, root)} is required"
+            return f"{key} is required"
         case "value_error":
             message = error["msg"].removeprefix("Value error, ")
-            return f"{_dotted(path, root)}: {message}" if path else message
+            return f"{key}: {message}" if path and not message.startswith(f"{key}.") else message
         case _:
-            return f"{_dotted(path, root)}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+            return f"{key}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
-def _known_keys(path: list[str], root: type[BaseModel]) -> list[str]:
+def _unknown(path: list[str], key: str, value: Any, root: type[BaseModel]) -> str:
+    """A key that does not stand where it was written: where it does stand, or the nearest one that stands here."""
+    if len(path) == 1 and path[0] in _keys(["train"], root):
+        whole = ".".join([key, *_first_key(value)])
+        return f"{whole!r} stands in the section of the method: write train.{whole}"
+    if others := _kinds_with(path, root):
+        section = key.rpartition(".")[0]
+        return f"unknown key {key!r} under {section}.kind={path[-2]}: set {section}.kind={' or '.join(others)}"
+    known = _keys(path[:-1], root)
+    # Most keys of a run stand in `train`.
+    known += [f"train.{name}" for name in _keys(["train"], root)] if len(path) == 1 else []
+    return f"unknown key {key!r}; {_nearest(path[-1], known, 'known here')}"
+
+
+def _first_key(value: Any) -> list[str]:
+    """The keys that lead down to the first value of a section; none for a value."""
+    if not isinstance(value, dict) or not value:
+        return []
+    name, inner = next(iter(value.items()))
+    return [str(name), *_first_key(inner)]
+
+
+def _nearest(word: str, known: list[str], title: str) -> str:
+    """The key, by its last part, that is most like the word; all of them where none is."""
+    by_leaf = {key.rpartition(".")[2]: key for key in reversed(known)}
+    near = difflib.get_close_matches(word, by_leaf, n=1, cutoff=0.5)
+    return f"did you mean {by_leaf[near[0]]!r}?" if near else f"{title}: {', '.join(known)}"
+
+
+def _kinds_with(path: list[str], root: type[BaseModel]) -> list[str]:
+    """The other kinds of the section at `path[:-1]` that have the key at its end."""
+    kinds = {m.model_fields["kind"].default: m for m in _walk(path[:-2], root)[1] if "kind" in m.model_fields}
+    is_tag = len(path) > 2 and path[-2] in kinds
+    return [kind for kind, member in kinds.items() if is_tag and path[-1] in member.model_fields]
+
+
+def _keys(path: list[str], root: type[BaseModel]) -> list[str]:
     """The keys that are known in the section at `path`."""
+    return sorted({name for model in _walk(path, root)[1] for name in model.model_fields})
+
+
+def _walk(path: list[str], root: type[BaseModel]) -> tuple[str, list[type[BaseModel]]]:
+    """A path as the user writes it, pydantic's own tag of a union member left out; and the components that can stand there."""
+    shown: list[str] = []
     models: list[type[BaseModel]] = [root]
     for part in path:
-        if part.isdigit():  # place in a list of components
-            continue
         tagged = [m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == part]
-        models = tagged or [
-            c for m in models if part in m.model_fields for c in _models_of(m.model_fields[part].annotation)
-        ]
-    return sorted({key for m in models for key in m.model_fields})
+        # Several members: this part chooses one. A setting may have the name of its kind, as budget has.
+        if tagged and len(models) > 1:
+            models = tagged
+            continue
+        shown.append(part)
+        fields = [m.model_fields[part] for m in models if part in m.model_fields]
+        if fields:  # else a place in a list of components, or a name in a mapping of them
+            models = [model for field in fields for model in _models_of(field.annotation)]
+    return ".".join(shown), models
 
 
 def _models_of(annotation: Any) -> list[type[BaseModel]]:
@@ -51,24 +92,3 @@ def _models_of(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in typing.get_args(annotation) for model in _models_of(argument)]
-
-
-def _dotted(path: list[str], root: type[BaseModel]) -> str:
-    """A path as the user writes it: pydantic's own tag of a union member is left out."""
-    shown: list[str] = []
-    models: list[type[BaseModel]] = [root]
-    for part in path:
-        if part.isdigit():
-            shown.append(part)
-            continue
-        # Several members: this part chooses one. A setting may have the name of its kind, as budget has.
-        if len(models) > 1 and any(
-            "kind" in m.model_fields and m.model_fields["kind"].default == part for m in models
-        ):
-            models = [m for m in models if m.model_fields["kind"].default == part]
-            continue
-        shown.append(part)
-        models = [
-            c for m in models if part in m.model_fields for c in _models_of(m.model_fields[part].annotation)
-        ]
-    return ".".join(shown)

@@ -12,11 +12,12 @@ them estimates KL(policy || reference), but their gradients differ (enumerated i
 J. Schulman, "Approximating KL divergence" (2020).
 """
 
-import torch
+import math
+
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from framework.masked import sequence_sum
+from framework.tensor import Tensor
 
 
 def k1(logprobs: Float[Tensor, "*shape"], reference: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -44,7 +45,7 @@ def k3(logprobs: Float[Tensor, "*shape"], reference: Float[Tensor, "*shape"]) ->
     below d = -88.
     """
     difference = logprobs - reference
-    return torch.expm1(-difference) + difference
+    return (-difference).expm1() + difference
 
 
 def sequence_log_ratio(
@@ -54,16 +55,6 @@ def sequence_log_ratio(
     return sequence_sum(logprobs - reference, mask)
 
 
-def sequence_k2(
-    logprobs: Float[Tensor, "B T"], reference: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
-) -> Float[Tensor, "B"]:
-    """k2 of each whole response, in nats: half the squared sequence log-ratio.
-
-    On samples from the policy, its expected gradient is that of KL(policy || reference).
-    """
-    return sequence_log_ratio(logprobs, reference, mask).square() / 2
-
-
 def exact_kl(policy: Float[Tensor, "B T V"], reference: Float[Tensor, "B T V"]) -> Float[Tensor, "B T"]:
     """KL(policy || reference) of each next-token distribution, in nats, from full log-probabilities.
 
@@ -71,7 +62,7 @@ def exact_kl(policy: Float[Tensor, "B T V"], reference: Float[Tensor, "B T V"]) 
     responses that the policy sampled, it estimates the sequence KL with less noise than k1. Masking is
     the caller's.
     """
-    possible = policy > -torch.inf
+    possible = policy > -math.inf
     # Filled before the product: 0 * -inf is NaN, and so would its gradient be.
-    log_ratio = torch.where(possible, policy, 0.0) - torch.where(possible, reference, 0.0)
+    log_ratio = policy.where(possible, 0.0) - reference.where(possible, 0.0)
     return (policy.exp() * log_ratio).sum(dim=-1)

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 
 from jaxtyping import Float, Int
 from pydantic import Field
-from scipy.special import stdtrit
-from torch import Tensor
 
 from framework.batch_mean import batch_mean
 from framework.component import Component
+from framework.tensor import Tensor
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,24 @@ class GoldTurn(Component):
     measurements: int = Field(default=10, ge=1)
     """Gold measurements that make one look; more see smaller falls, and see them later."""
 
+    def refuse_idle(self, measured: int, prompts: int) -> None:
+        """Refuse a test that can never end a run of `measured` gold measurements and `prompts` prompts a step.
+
+        Raises:
+            ValueError: why, and what to change.
+        """
+        if prompts < 2:
+            raise ValueError(
+                "train.stop_at_gold_turn: one prompt a step does not tell how much gold varies: set "
+                "train.prompts_per_step >= 2"
+            )
+        if measured < 2 * self.measurements:
+            raise ValueError(
+                f"train.stop_at_gold_turn compares looks of {self.measurements} gold measurements, and this run makes "
+                f"{measured}, too few for two looks: measure gold at {2 * self.measurements} steps or more (train.gold_at, "
+                "train.gold_every, train.steps), or lower train.stop_at_gold_turn.measurements"
+            )
+
     def next(self, state: GoldState, gold: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> GoldState:
         """The state after gold was measured on one step's rows.
 
@@ -75,6 +92,8 @@ class GoldTurn(Component):
 
     def _has_turned(self, state: GoldState) -> bool:
         """Whether an earlier look is clearly above the last one."""
+        from scipy.special import stdtrit
+
         earlier = len(state.means) - 1
         pooled, degrees = _pooled(state)
         if earlier == 0 or degrees == 0 or pooled == 0:

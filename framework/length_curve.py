@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
+
+from framework.tensor import Tensor
 
 FRACTION = 0.5
 """Of the responses that a local line is fitted to: the default of the paper's released code."""
@@ -39,6 +39,8 @@ class LengthCurve:
         Args:
             fraction: of the responses that each local line is fitted to; more is smoother.
         """
+        import torch
+
         assert len(lengths), "a length curve needs at least one response"
         x = lengths.double().numpy()
         knots, place = np.unique(x, return_inverse=True)
@@ -50,6 +52,8 @@ class LengthCurve:
 
     def __call__(self, lengths: Float[Tensor, "B"]) -> Float[Tensor, "K B"]:
         """What these lengths add to each head's score; beyond the fitted lengths the ends are held."""
+        import torch
+
         x, knots = lengths.double().cpu().numpy(), self.knots.double().numpy()
         read = np.stack([np.interp(x, knots, curve) for curve in self.values.double().numpy()])
         return torch.from_numpy(read).to(self.values.dtype)
@@ -66,6 +70,8 @@ class LengthCurve:
 
 def text_lengths(texts: Sequence[str]) -> Float[Tensor, "B"]:
     """Characters of each text: the length that a curve is read at."""
+    import torch
+
     return torch.tensor([float(len(text)) for text in texts])
 
 

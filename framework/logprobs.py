@@ -44,10 +44,3 @@ def _chunk_logprobs(
     if temperature != 1.0:
         logits = logits / temperature
     return -F.cross_entropy(logits, targets, reduction="none")
-
-
-def all_logprobs(
-    hidden: Float[Tensor, "*N H"], weight: Float[Tensor, "V H"], temperature: float = 1.0
-) -> Float[Tensor, "*N V"]:
-    """Log-probability of every token, in nats: for samples small enough to hold N x V."""
-    return torch.log_softmax((hidden @ weight.T).float() / temperature, dim=-1)

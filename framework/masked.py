@@ -1,8 +1,8 @@
 """Statistics over real tokens only. Padding never counts, whatever it holds."""
 
-import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+
+from framework.tensor import Tensor
 
 
 def keep(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -10,7 +10,7 @@ def keep(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tens
 
     A product with the mask would turn an infinite padded entry into NaN.
     """
-    return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+    return x.where(mask, x.new_zeros(()))
 
 
 def masked_mean(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
@@ -37,7 +37,7 @@ def masked_whiten(
     `(x - mean) / sqrt(var + eps)`, the convention of verl and of TRL's PPO: the sample variance, and
     statistics weighted by token, so long responses count more. One token in all, or none, becomes 0.
     """
-    scale = torch.rsqrt(masked_var(x, mask, ddof) + eps)
+    scale = (masked_var(x, mask, ddof) + eps).rsqrt()
     return keep((keep(x, mask) - masked_mean(x, mask)) * scale, mask)
 
 

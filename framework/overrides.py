@@ -1,21 +1,37 @@
-"""Dotted overrides (`kl.kind=budget kl.budget=8`): one function for the command line and for sweeps."""
+"""Configurations before they are validated: YAML files, and dotted overrides (`train.kl.kind=budget train.kl.budget=8`)."""
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from framework.errors import UserError
+from framework.errors import UserError, one_line
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds; empty where the file is.
+
+    Raises:
+        UserError: it is not YAML, or no mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {one_line(error)}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold a mapping of keys, not a {type(tree).__name__}")
+    return tree
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """`["kl.kind=budget", "steps=10"]` as a mapping; values are read as YAML."""
+    """`["train.kl.kind=budget", "seed=10"]` as a mapping; values are read as YAML."""
     parsed: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise UserError(f"{word!r} is not an override: write key=value, for example kl.coef=0.1")
+            raise UserError(f"{word!r} is not an override: write key=value, for example train.kl.coef=0.1")
         try:
             parsed[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
@@ -41,9 +57,7 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
             if not name or not leaf:
                 raise UserError(f"override {key!r}: a part of the key is empty")
             if not isinstance(child, Mapping):
-                raise UserError(
-                    f"override {key!r}: {'.'.join(parents[: depth + 1])} is a value, not a section"
-                )
+                raise UserError(f"override {key!r}: {'.'.join(parents[: depth + 1])} is a value, not a section")
             node[name] = dict(child)
             node = node[name]
         if leaf == "kind" and parents:

@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-import torch
-
 Precision = Literal["float32", "bfloat16"]
 
 
 def native_precision() -> Precision:
     """bfloat16 on a GPU or CPU with instructions for it, else float32."""
+    import torch
+
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     # Without such instructions a CPU emulates bfloat16, at a fraction of float32's speed.

@@ -1,25 +1,8 @@
-"""The Bradley-Terry model of pairwise preference, one score or K heads at a time."""
+"""The Bradley-Terry model of pairwise preference, K heads at a time."""
 
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
 
-
-def bradley_terry(
-    chosen: Float[Tensor, "*batch"],
-    rejected: Float[Tensor, "*batch"],
-    margin: Float[Tensor, "*#batch"] | None = None,
-) -> Float[Tensor, "*batch"]:
-    """Negative log-likelihood, in nats, that each chosen response wins.
-
-    `-log sigmoid(chosen - rejected - margin)` (Bradley and Terry, 1952; the margin as in Llama 2). Takes
-    `[B]`, or `[K B]` for K heads judged apart; averaging is the caller's. A constant added to all of a
-    head's scores changes nothing, so heads need a common centre before they are compared.
-    """
-    difference = chosen - rejected
-    if margin is not None:
-        difference = difference - margin
-    return -F.logsigmoid(difference)
+from framework.tensor import Tensor
 
 
 def preference_loss(
@@ -40,9 +23,10 @@ def preference_loss(
         -t log sigmoid(z) - (1 - t) log sigmoid(-z)
 
     so sigmoid(z) is the modelled probability that `chosen` is the better one, and the loss is least where the
-    lead is `margin + log(t / (1 - t))`. The margin is thus a handicap in the direction that the pair
-    states, for the whole pair; for t = 1 it is that of `bradley_terry`. Soft labels with a margin as in
-    arXiv 2401.06080.
+    lead is `margin + log(t / (1 - t))`. For t = 1 that is Bradley and Terry (1952) with the margin of Llama 2; for
+    soft labels the margin is a handicap in the direction that the pair states, for the whole pair, as in
+    arXiv 2401.06080. A constant added to all of a head's scores changes nothing, so heads need a common centre
+    before they are compared.
 
     The mean divides by K x B and not by the sum of weights, so a batch of light pairs counts for less
     (weighted Bradley-Terry as in arXiv 2507.15507).
@@ -56,6 +40,8 @@ def preference_loss(
             is no part of the likelihood, so weights and counts leave it alone.
         label_smoothing: eps in t = target (1 - eps) + (1 - target) eps.
     """
+    import torch.nn.functional as F
+
     lead = chosen - rejected - margin
     smoothed = target * (1 - label_smoothing) + (1 - target) * label_smoothing
     cross_entropy = smoothed * -F.logsigmoid(lead) + (1 - smoothed) * -F.logsigmoid(-lead)
@@ -63,21 +49,3 @@ def preference_loss(
     if score_l2:
         loss = loss + score_l2 * (chosen.square() + rejected.square()).mean() / 2
     return loss
-
-
-def centring(chosen: Float[Tensor, "*batch"], rejected: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Squared sum `(chosen + rejected)^2` of each pair, to be averaged and added with a small coefficient.
-
-    It pulls each pair's midpoint to zero and so fixes the constant that Bradley-Terry leaves free
-    (Eisenstein et al., 2023, arXiv 2312.09244). The sum is squared, not each score: the gap is left alone.
-    """
-    return (chosen + rejected).square()
-
-
-def pair_accuracy(
-    chosen: Float[Tensor, "*heads B"], rejected: Float[Tensor, "*heads B"]
-) -> Float[Tensor, "*heads"]:
-    """Share of pairs that each head orders as the label does; a tie counts one half."""
-    wins = (chosen > rejected).to(chosen.dtype)
-    ties = (chosen == rejected).to(chosen.dtype)
-    return (wins + ties / 2).mean(dim=-1)

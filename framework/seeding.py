@@ -7,18 +7,12 @@ resumed run therefore draw the same numbers.
 import hashlib
 
 import numpy as np
-import torch
 
 
 def derive(*parts: int | str) -> int:
     """A 63-bit seed from a path of names and numbers; stable across processes and versions."""
     text = "/".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
-
-
-def torch_generator(*parts: int | str) -> torch.Generator:
-    """A CPU generator of its own for this purpose."""
-    return torch.Generator().manual_seed(derive(*parts))
 
 
 def numpy_generator(*parts: int | str) -> np.random.Generator:

@@ -8,12 +8,16 @@ Legend, used in every annotation of this package:
     E  encodings of a text by the ensemble's members
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+
+from framework.tensor import Tensor
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -29,36 +33,39 @@ class Rows:
 
     def select(self, index: list[int]) -> Self:
         """The rows at `index`, in that order, as the same type."""
-        picked: dict[str, object] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                picked[field.name] = value[torch.as_tensor(index, dtype=torch.long)]
-            elif isinstance(value, tuple):
-                picked[field.name] = tuple(value[i] for i in index)
-            elif isinstance(value, Rows):
-                picked[field.name] = value.select(index)
-        return replace(self, **picked)
+        import torch
+
+        at = torch.as_tensor(index, dtype=torch.long)
+
+        def picked(name: str, value: object) -> object:
+            if isinstance(value, torch.Tensor):
+                return value[at]
+            if isinstance(value, tuple):
+                return tuple(value[i] for i in index)
+            return value.select(index) if isinstance(value, Rows) else value
+
+        return self._mapped(picked)
 
     def columns(self, width: int) -> Self:
         """The first `width` response tokens of every row, as the same type."""
-        cut: dict[str, object] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Rows):
-                cut[field.name] = value.columns(width)
-            elif isinstance(value, Tensor) and value.dim() == 2 and not field.name.startswith("prompt"):
-                cut[field.name] = value[:, :width]
-        return replace(self, **cut)
+        import torch
 
-    def to(self, device: torch.device | str) -> Self:
+        def cut(name: str, value: object) -> object:
+            if isinstance(value, torch.Tensor) and value.dim() == 2 and not name.startswith("prompt"):
+                return value[:, :width]
+            return value.columns(width) if isinstance(value, Rows) else value
+
+        return self._mapped(cut)
+
+    def to(self, device: "torch.device | str") -> Self:
         """The same rows with every tensor on `device`."""
-        moved: dict[str, object] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor | Rows):
-                moved[field.name] = value.to(device)
-        return replace(self, **moved)
+        import torch
+
+        return self._mapped(lambda _, value: value.to(device) if isinstance(value, torch.Tensor | Rows) else value)
+
+    def _mapped(self, change: Callable[[str, object], object]) -> Self:
+        """The same type with each field as `change` of its name and value."""
+        return replace(self, **{f.name: change(f.name, getattr(self, f.name)) for f in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -105,17 +112,52 @@ class Answers(Rows):
 
 @dataclass(frozen=True)
 class Scores:
-    """What the reward ensemble says of some responses."""
+    """What the reward ensemble, or gold, says of a batch of texts, on the CPU."""
 
-    values: Float[Tensor, "K B"]
-    """Each head's score, in standard deviations on reference responses."""
-    distances: Float[Tensor, "E B"]
+    values: Float[Tensor, "*heads B"]
+    """The ensemble's: one row per head, in standard deviations on reference responses. Gold's: in its own unit."""
+    num_cut: int = 0
+    """Texts that were longer than what scored them can read, and were cut."""
+    distances: Float[Tensor, "E B"] | None = None
     """From the training cloud of each encoding that has one, in r.m.s. distances of training texts."""
 
     @property
     def distance(self) -> Float[Tensor, "B"] | None:
         """The mean over encodings; None where no member keeps a cloud."""
-        return self.distances.mean(dim=0) if len(self.distances) else None
+        return None if self.distances is None or not len(self.distances) else self.distances.mean(dim=0)
+
+    @classmethod
+    def of_rows(cls, parts: Sequence["Scores"]) -> "Scores":
+        """The scores of all texts, from parts that hold some texts each."""
+        return cls._joined(parts, dim=-1, num_cut=sum(part.num_cut for part in parts))
+
+    @classmethod
+    def of_heads(cls, parts: Sequence["Scores"]) -> "Scores":
+        """The scores of all heads, from parts that hold some heads each."""
+        return cls._joined(parts, dim=0, num_cut=max(part.num_cut for part in parts))
+
+    @classmethod
+    def _joined(cls, parts: Sequence["Scores"], dim: int, num_cut: int) -> "Scores":
+        import torch
+
+        distances = [part.distances for part in parts if part.distances is not None]
+        return cls(
+            torch.cat([part.values for part in parts], dim=dim),
+            num_cut,
+            torch.cat(distances, dim=dim) if distances else None,
+        )
+
+
+class GoldScorer(Protocol):
+    """Judges whole texts; built by a gold component, and the only thing an actor needs to hold."""
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+        """Scores of `prompt + response`, one finite value per text in the order given.
+
+        Responses are decoded in context, so they carry their own leading space. A scorer whose
+        tokenizer has a chat template places the two as a user and an assistant turn instead.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -134,9 +176,6 @@ class Shaped(Rows):
     kl_coef: float
     """The coefficient in force, reward units per nat."""
 
-    def __len__(self) -> int:
-        return len(self.rollout)
-
 
 @dataclass(frozen=True)
 class Credited(Rows):
@@ -147,9 +186,6 @@ class Credited(Rows):
     """0 at padding."""
     returns: Float[Tensor, "B T"]
     """Regression target of the critic; 0 at padding."""
-
-    def __len__(self) -> int:
-        return len(self.shaped)
 
 
 @dataclass(frozen=True)
@@ -162,6 +198,10 @@ class PolicyBatch(Rows):
     """Under the policy that sampled."""
     advantages: Float[Tensor, "B T"]
     mask: Bool[Tensor, "B T"]
+    logits: Float[Tensor, "B T V"] | None = None
+    """Under the policy being updated, at the sampling temperature; None unless the objective needs them."""
+    features: Float[Tensor, "B T H"] | None = None
+    """The states that the tokens are predicted from; None unless the objective needs them."""
 
 
 @dataclass(frozen=True)
@@ -176,12 +216,12 @@ class ObjectiveOutput:
 
 @dataclass(frozen=True, eq=False)
 class ReferenceScores:
-    """What a reward model says of its reference responses: held-out samples of the reference policy.
+    """What a reward model says of responses of the reference policy: those it was calibrated on, or answers to prompts.
 
     Compared by identity, so that what is worked out from it can be kept for it.
     """
 
-    scores: Float[Tensor, "K N"]
-    """Calibrated scores, in standard deviations of each head."""
-    lengths: Float[Tensor, "N"]
+    scores: Float[Tensor, "K *texts"]
+    """Calibrated, in standard deviations of each head; one row where heads have been aggregated."""
+    lengths: Float[Tensor, "*texts"]
     """Characters of each response."""

@@ -17,7 +17,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -36,9 +36,9 @@ VERBS = {
     "best-of-n": "proxy and gold of the best of n, for every n and aggregation, from one sampled pool",
     "score-pairs": "accuracy of a reward model on a file of labelled pairs, by subset",
     "train": "train the policy on the proxy reward; --resume RUN goes on",
-    "study": "run every variant and seed of a configuration, and report",
-    "sweep": "run every method at every point and seed on Ray Tune, and report; --resume DIR goes on",
-    "report": "write the report of a run, a study or a sweep again",
+    "study": "run every variant and seed of a configuration, and report; --resume DIR goes on",
+    "sweep": "the same at every point of the grid in its section `sweep`; --resume DIR goes on",
+    "report": "write the report of a run or an experiment again; --watch follows one that goes on",
 }
 
 
@@ -69,10 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             traceback.print_exc()
         text = one_line(error)
-        print(
-            f"goldilocks {options.verb}: {type(error).__name__}: {text} (--debug shows where)",
-            file=sys.stderr,
-        )
+        print(f"goldilocks {options.verb}: {type(error).__name__}: {text} (--debug shows where)", file=sys.stderr)
         return 1
 
 
@@ -95,24 +92,19 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text)
         verb.add_argument("--debug", action="store_true", help="show tracebacks")
         if name == "report":
-            verb.add_argument("folder", type=Path, help="the folder of a run, a study or a sweep")
+            verb.add_argument("folder", type=Path, help="the folder of a run or an experiment")
+            verb.add_argument("--watch", action="store_true", help="write it again as the run goes on")
+            verb.add_argument("--every", type=float, default=10.0, metavar="SECONDS", help="between two looks")
             continue
-        verb.add_argument(
-            "words", nargs="*", metavar="CONFIG.yaml | key=value", help="a file, then overrides"
-        )
+        verb.add_argument("words", nargs="*", metavar="CONFIG.yaml | key=value", help="a file, then overrides")
         verb.add_argument("--out", type=Path, help="the folder to write to")
         verb.add_argument("--seed", type=int, help="short for seed=N (demo: the seed of the study)")
-        if name in ("fit-reward", "best-of-n", "score-pairs", "train", "study", "demo", "sweep"):
-            verb.add_argument(
-                "--address", help="of a Ray cluster: auto, or host:port; default: start one here"
-            )
-        if name == "train":
-            verb.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
-        if name == "sweep":
-            verb.add_argument(
-                "--resume", type=Path, metavar="DIR", help="go on with the sweep in this folder"
-            )
-            verb.add_argument("--yes", action="store_true", help="run more trials than sweep.limit")
+        if name not in ("check", "fit-gold"):
+            verb.add_argument("--address", help="of a Ray cluster: auto, or host:port; default: start one here")
+        if name in ("train", "study", "sweep"):
+            verb.add_argument("--resume", type=Path, metavar="DIR", help="go on with what is in this folder")
+        if name in ("study", "sweep"):
+            verb.add_argument("--yes", action="store_true", help="begin more runs than sweep.limit")
         if name == "check":
             verb.add_argument("--show", action="store_true", help="print the whole resolved configuration")
     return parser
@@ -123,7 +115,7 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
     if options.verb == "report":
         from jobs.verbs.report import report
 
-        return report(options.folder)
+        return report(options.folder, options.every if options.watch else None)
     from jobs.verbs import configured
 
     cfg, source = configured(options.verb, options.words, options.seed)
@@ -132,12 +124,8 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
 
         return check(cfg, source, show=options.show)
     out = options.out or Path("runs") / (options.verb if source is None else source.stem)
-    if options.verb in ("demo", "study"):
-        from jobs.verbs.study import study
-
-        return study(cfg, out, StopSignal(), options.address)
-    if options.verb == "sweep":
-        return _sweep(options, cfg, out)
+    if options.verb in ("demo", "study", "sweep"):
+        return _experiment(options, cfg, out)
     if options.verb == "fit-gold":
         from jobs.verbs.fit_gold import fit_gold
 
@@ -158,16 +146,17 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
         from jobs.verbs.best_of_n import best_of_n
 
         return best_of_n(cfg, out, [*options.words, *seed], options.address)
-    return single.stage(options.verb, cfg, out, [*options.words, *seed], getattr(options, "address", None))
+    return single.stage(options.verb, cfg, out, [*options.words, *seed], options.address)
 
 
-def _sweep(options: argparse.Namespace, cfg: "Config", out: Path) -> int:
-    from jobs.verbs import sweep
+def _experiment(options: argparse.Namespace, cfg: "Config", out: Path) -> int:
+    from jobs.verbs import experiment
 
-    if options.resume:
-        _assert_alone(options, "the sweep")
-        return sweep.resume(options.resume, StopSignal(), options.address)
-    return sweep.sweep(cfg, out, StopSignal(), options.address, is_agreed=options.yes)
+    if getattr(options, "resume", None):
+        _assert_alone(options, "the experiment")
+        return experiment.resume(options.resume, StopSignal(), options.address)
+    is_agreed = getattr(options, "yes", False)
+    return experiment.experiment(cfg, out, StopSignal(), options.address, is_agreed)
 
 
 def _assert_alone(options: argparse.Namespace, what: str) -> None:
@@ -181,9 +170,8 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.asked = False
-        self._before: dict[int, Callable[..., Any] | int | None] = {}
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._ask)
+            signal.signal(number, self._ask)
 
     def __call__(self) -> bool:
         return self.asked

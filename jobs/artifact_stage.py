@@ -1,43 +1,75 @@
 """What stages share around their work: the folder that these very settings made, the start policy's sampler, the machine."""
 
+import math
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
-from framework.artifacts import Artifact, read_artifact
+from framework.artifacts import Artifact, read_artifact, write_manifest, writing
 from framework.config import Config
-from framework.errors import UserError
+from framework.errors import RunError, UserError
 from framework.generation.sampler import TorchSampler
 from framework.models.causal import CausalPolicy
 from framework.models.tokenizer import load_tokenizer
+from framework.types import GoldScorer, Rollout, Scores
+from jobs.workspace import Workspace
 
 
-def finished(path: Path, kind: str, stage: str) -> Artifact | None:
-    """The artifact at `path` if these very settings made it, None where there is nothing of them.
+def make_artifact(
+    workspace: Workspace,
+    kind: str,
+    stage: str,
+    parents: Mapping[str, Artifact],
+    write: Callable[[Path], Mapping[str, float]],
+) -> Artifact:
+    """The folder of a stage: as it is, if these very settings made it, or else made now.
+
+    Args:
+        stage: fingerprint of the settings and the parents.
+        write: fills a scratch folder, and returns what it measured on the way.
 
     Raises:
         UserError: the folder holds something else.
     """
+    path = workspace.stage(kind, stage)
     found = read_artifact(path, kind)
     if found is None and path.exists() and any(path.iterdir()):
         raise UserError(f"{path} is not empty and is not a {kind} of ours: choose another --out")
-    return found if found and found.fingerprint == stage else None
+    if found and found.fingerprint == stage:
+        return found
+    with writing(path) as scratch:
+        write_manifest(scratch, kind, stage, parents, write(scratch))
+    shutil.rmtree(unfinished(path), ignore_errors=True)
+    artifact = read_artifact(path, kind)
+    assert artifact is not None, path
+    return artifact
 
 
-def made(path: Path, kind: str) -> Artifact:
-    """The artifact that was just written to `path`."""
-    found = read_artifact(path, kind)
-    assert found is not None, path
-    return found
+def unfinished(path: Path) -> Path:
+    """Where a stage that is stopped keeps what it goes on from; gone once the stage is made."""
+    return path.with_name(f".{path.name}.unfinished").resolve()
 
 
 def start_sampler(cfg: Config, folder: Path, seed: int, max_new_tokens: int) -> TorchSampler:
     """A sampler of the start policy in `folder`, as the run samples but for its seed and its limit."""
     dtype = torch.bfloat16 if cfg.native == "bfloat16" else torch.float32
     policy = CausalPolicy.load(folder, dtype=dtype).to(device()).eval()
-    return TorchSampler(
-        policy, load_tokenizer(folder), seed, max_new_tokens, cfg.temperature, cfg.instruction
-    )
+    return TorchSampler(policy, load_tokenizer(folder), seed, max_new_tokens, cfg.temperature, cfg.instruction)
+
+
+def score_gold(scorer: GoldScorer, rollout: Rollout, stage: str) -> Scores:
+    """Gold of a rollout's responses.
+
+    Raises:
+        RunError: a score is not finite.
+    """
+    gold = scorer.score(rollout.prompts, rollout.responses)
+    for text, value in zip(rollout.responses, gold.values.tolist(), strict=True):
+        if not math.isfinite(value):
+            raise RunError(f"{stage}: the gold score of {text[:40]!r} is {value} at step {rollout.step}")
+    return gold
 
 
 def device() -> str:

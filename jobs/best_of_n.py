@@ -3,11 +3,9 @@
 The pool depends on no reward model, so proxies that are compared share it.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from framework.aggregation import Aggregation
 from framework.analysis.best_of_n import best_of_n_points
-from framework.artifacts import Artifact, fingerprint, write_manifest, writing
+from framework.artifacts import Artifact, fingerprint
 from framework.best_of_n import BestOfN
 from framework.config import Config
 from framework.data.prompts import PromptStream
@@ -26,28 +24,23 @@ from framework.errors import RunError, UserError
 from framework.generation.sampler import SampleRequest
 from framework.models.reward_model import RewardModel
 from framework.seeding import derive
-from framework.training.policy_fit import Progress
+from framework.training import Progress
 from framework.types import Rollout
-from jobs.artifact_stage import device, finished, made, start_sampler
+from jobs.artifact_stage import device, make_artifact, score_gold, start_sampler
 from jobs.workspace import Workspace
 
 POOL_FILE, SCORES_FILE = "pool.parquet", "scores.safetensors"
 POOL_SCHEMA = pa.schema(
-    [
-        ("prompt_index", pa.int32()),
-        ("sample", pa.int32()),
-        ("prompt", pa.string()),
-        ("response", pa.string()),
-        ("tokens", pa.int32()),
-        ("gold", pa.float64()),
-    ]
-)
+    {
+        "prompt_index": pa.int32(), "sample": pa.int32(), "prompt": pa.string(), "response": pa.string(),
+        "tokens": pa.int32(), "gold": pa.float64(),
+    }
+)  # fmt: skip
 TOGETHER = 16
 """Responses to one prompt that are sampled in one go. Fixed: it takes part in naming their random numbers."""
 
 
-@dataclass(frozen=True)
-class PoolScores:
+class PoolScores(NamedTuple):
     """A scored pool; P prompts, N responses to each, in the pool's order."""
 
     heads: Float[np.ndarray, "K P N"]
@@ -55,27 +48,22 @@ class PoolScores:
 
 
 def settings_of(cfg: Config) -> BestOfN:
-    """The section of the configuration, or its defaults."""
+    """The section, or its defaults."""
     return cfg.best_of_n or BestOfN()
 
 
-def pool_stage(
-    cfg: Config, workspace: Workspace, policy: Artifact, progress: Progress | None = None
-) -> Artifact:
+def pool_stage(cfg: Config, workspace: Workspace, policy: Artifact, progress: Progress | None = None) -> Artifact:
     """`samples` responses of the start policy to each prompt, each scored by gold once."""
-    include = {"seed", "world", "gold", "max_new_tokens", "temperature", "instruction", "precision"}
-    settings = cfg.model_dump(mode="json", include=include)
+    settings = cfg.chosen("seed", "world", "gold", "max_new_tokens", "temperature", "instruction", "precision")
     settings["best_of_n"] = settings_of(cfg).model_dump(mode="json", include={"prompts", "samples", "batch"})
-    stage = fingerprint(settings, {"policy": policy})
-    path = workspace.stage("pool", stage)
-    done = finished(path, "pool", stage)
-    if done:
-        return done
-    with writing(path) as scratch:
+    parents = {"policy": policy}
+
+    def write(scratch: Path) -> dict[str, float]:
         table, figures = sample_pool(cfg, policy.path, progress)
         pq.write_table(table, scratch / POOL_FILE)
-        write_manifest(scratch, "pool", stage, {"policy": policy}, figures)
-    return made(path, "pool")
+        return figures
+
+    return make_artifact(workspace, "pool", fingerprint(settings, parents), parents, write)
 
 
 def sample_pool(
@@ -104,7 +92,7 @@ def sample_pool(
                 policy_version=0,
             )
             rollout = sampler.sample(request)
-            gold = scorer.score(rollout.prompts, rollout.responses)
+            gold = score_gold(scorer, rollout, "best-of-n")
             parts.append(_pool_rows(rollout, gold.values.tolist(), first, start))
             num_cut, done = num_cut + gold.num_cut, done + len(rollout)
             if progress:
@@ -114,27 +102,17 @@ def sample_pool(
 
 
 def _pool_rows(rollout: Rollout, gold: Sequence[float], first_prompt: int, first_sample: int) -> pa.Table:
-    """Rows of the pool, in the order of the rollout: samples of one prompt adjacent.
-
-    Raises:
-        RunError: a gold score is not finite.
-    """
-    for text, value in zip(rollout.responses, gold, strict=True):
-        if not math.isfinite(value):
-            raise RunError(f"best-of-n: the gold score of {text[:40]!r} is {value}")
+    """Rows of the pool, in the order of the rollout: samples of one prompt adjacent."""
     group = rollout.group.numpy()
-    copies = len(group) // (group[-1] + 1)
     columns = {
         "prompt_index": first_prompt + group,
-        "sample": first_sample + np.arange(len(group)) % copies,
+        "sample": first_sample + np.arange(len(group)) % (len(group) // (group[-1] + 1)),
         "prompt": rollout.prompts,
         "response": rollout.responses,
         "tokens": rollout.mask.sum(dim=1).numpy(),
         "gold": gold,
     }
-    return pa.table(
-        {field.name: pa.array(columns[field.name], field.type) for field in POOL_SCHEMA}, POOL_SCHEMA
-    )
+    return pa.table(columns, schema=POOL_SCHEMA)
 
 
 def _pool_figures(table: pa.Table, num_prompts: int, num_cut: int) -> dict[str, float]:
@@ -158,38 +136,32 @@ def scores_stage(
     Raises:
         RunError: a score is not finite, or more texts are cut than `fit_reward.max_cut_share` allows.
     """
-    settings = cfg.model_dump(mode="json", include={"precision", "scorer_rows"})
     parents = {"pool": pool, "reward": reward}
-    stage = fingerprint(settings | {"max_cut_share": cfg.fit_reward.max_cut_share}, parents)
-    path = workspace.stage("scores", stage)
-    done = finished(path, "scores", stage)
-    if done:
-        return done
-    table = pq.read_table(pool.path / POOL_FILE)
-    prompts, responses = table["prompt"].to_pylist(), table["response"].to_pylist()
-    num_prompts = table["prompt_index"][-1].as_py() + 1
-    model = RewardModel.load(reward.path, device(), rows=cfg.scorer_rows, precision=cfg.native)
-    size = len(prompts) // num_prompts
-    parts, num_cut = [], 0
-    for start in range(0, len(prompts), size):
-        scored = model.score(prompts[start : start + size], responses[start : start + size])
-        parts.append(scored.values.numpy())
-        num_cut += scored.num_cut
-        if progress:
-            progress(start + size, len(prompts), {})
-    if num_cut > cfg.fit_reward.max_cut_share * len(prompts):
-        raise RunError(
-            f"best-of-n: {num_cut} of {len(prompts)} texts are longer than fit_reward.max_tokens: raise it, or "
-            "fit_reward.max_cut_share to accept the cut"
-        )
-    with writing(path) as scratch:
-        tensors = {
-            "heads": np.stack(parts, axis=1).astype(np.float32),
-            "gold": table["gold"].to_numpy().reshape(num_prompts, size).astype(np.float32),
-        }
-        save_file(tensors, scratch / SCORES_FILE)
-        write_manifest(scratch, "scores", stage, parents, {"heads": len(parts[0]), "cut": num_cut})
-    return made(path, "scores")
+    stage = fingerprint(cfg.chosen("precision", "scorer_rows"), parents)
+
+    def write(scratch: Path) -> dict[str, float]:
+        table = pq.read_table(pool.path / POOL_FILE)
+        prompts, responses = table["prompt"].to_pylist(), table["response"].to_pylist()
+        num_prompts = table["prompt_index"][-1].as_py() + 1
+        model = RewardModel.load(reward.path, device(), rows=cfg.scorer_rows, precision=cfg.native)
+        size = len(prompts) // num_prompts
+        parts, num_cut = [], 0
+        for start in range(0, len(prompts), size):
+            scored = model.score(prompts[start : start + size], responses[start : start + size])
+            parts.append(scored.values.numpy())
+            num_cut += scored.num_cut
+            if progress:
+                progress(start + size, len(prompts), {})
+        if num_cut > cfg.fit_reward.max_cut_share * len(prompts):
+            raise RunError(
+                f"best-of-n: {num_cut} of {len(prompts)} texts are longer than fit_reward.max_tokens: raise it, or "
+                "fit_reward.max_cut_share to accept the cut"
+            )
+        gold = table["gold"].to_numpy().reshape(num_prompts, size).astype(np.float32)
+        save_file({"heads": np.stack(parts, axis=1).astype(np.float32), "gold": gold}, scratch / SCORES_FILE)
+        return {"heads": len(parts[0]), "cut": num_cut}
+
+    return make_artifact(workspace, "scores", stage, parents, write)
 
 
 def load_scores(folder: Path) -> PoolScores:
@@ -201,24 +173,10 @@ def load_scores(folder: Path) -> PoolScores:
     path = folder / SCORES_FILE
     if not path.is_file():
         raise UserError(f"{path} does not exist: make it with `goldilocks best-of-n`")
-    tensors = load_file(path)
-    return PoolScores(tensors["heads"], tensors["gold"])
+    return PoolScores(**load_file(path))
 
 
-def curves(cfg: Config, folder: Path, aggregation: Aggregation) -> dict[str, Any]:
-    """The curve of one aggregation over the scored pool in `folder`, ready for JSON.
-
-    Its `points` are described at `best_of_n_points`.
-
-    Raises:
-        UserError: no scores there, or a value of n beyond the pool.
-    """
-    return curves_of(load_scores(folder), [aggregation], settings_of(cfg).counts)[aggregation.kind]
-
-
-def curves_of(
-    scores: PoolScores, members: Sequence[Aggregation], ns: Sequence[int]
-) -> dict[str, dict[str, Any]]:
+def curves_of(scores: PoolScores, members: Sequence[Aggregation], ns: Sequence[int]) -> dict[str, dict[str, Any]]:
     """The curve of each aggregation at these values of n, by its kind, ready for JSON.
 
     Raises:
@@ -228,18 +186,14 @@ def curves_of(
     if max(ns) > size:
         raise UserError(f"best_of_n.ns holds {max(ns)}, and the pool has {size} responses to a prompt")
     flat = torch.from_numpy(scores.heads).reshape(num_heads, -1)
-    proxies: dict[str, np.ndarray] = {
-        each.kind: each(flat).reshape(num_prompts, size).numpy() for each in members
-    }
+    proxies: dict[str, np.ndarray] = {each.kind: each(flat).reshape(num_prompts, size).numpy() for each in members}
     points = best_of_n_points(scores.heads, proxies, scores.gold, ns)
     return {
         each.kind: {
-            "aggregation": each.model_dump(mode="json"),
-            "convention": each.convention,
-            "points": points[each.kind],
+            "aggregation": each.model_dump(mode="json"), "convention": each.convention, "points": points[each.kind]
         }
         for each in members
-    }
+    }  # fmt: skip
 
 
 def aggregations(cfg: Config, num_heads: int) -> list[Aggregation]:

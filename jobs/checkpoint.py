@@ -28,9 +28,7 @@ class Checkpoints:
             policy.save(scratch).get()
             # Sizes let a reader tell a torn copy from a whole one without reading gigabytes.
             sizes = {p.name: p.stat().st_size for p in sorted(scratch.iterdir())}
-            (scratch / STATE).write_text(
-                json.dumps({"state": state.to_json(), "files": sizes}, indent=2) + "\n"
-            )
+            (scratch / STATE).write_text(json.dumps({"state": state.to_json(), "files": sizes}, indent=2) + "\n")
         for old in self._existing()[: -self.keep]:
             shutil.rmtree(old)
         return path
@@ -45,6 +43,11 @@ class Checkpoints:
                 skipped.append(str(error))
         return None, skipped
 
+    def newest(self) -> Path | None:
+        """The newest sound checkpoint."""
+        found, _ = self.latest()
+        return found and found[0]
+
     def _existing(self) -> list[Path]:
         found = [p for p in self.folder.glob("step_*") if re.fullmatch(r"step_\d+", p.name)]
         return sorted(found, key=lambda p: int(p.name.removeprefix("step_")))
@@ -58,6 +61,4 @@ def _read(path: Path) -> RunState:
                 raise RunError(f"checkpoint {path.name}: {name} is cut short; skipped")
         return RunState.from_json(record["state"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"checkpoint {path.name} is incomplete ({type(error).__name__}: {error}); skipped"
-        ) from error
+        raise RunError(f"checkpoint {path.name} is incomplete ({type(error).__name__}: {error}); skipped") from error

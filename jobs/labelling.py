@@ -1,25 +1,24 @@
 """Pairs: sampled from the start policy and labelled by gold, or a table of the user's own."""
 
 import json
-import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from framework.artifacts import Artifact, fingerprint, write_manifest, writing
+from framework.artifacts import Artifact, fingerprint
+from framework.component import spelled
 from framework.config import Config
-from framework.data.pair_tables import read_pair_table
+from framework.data.pair_tables import FAULTS, read_pair_table
 from framework.data.preferences import Pair, divided, pair_up, split_record, write_pairs
 from framework.data.prompts import PromptStream
 from framework.errors import RunError
 from framework.generation.sampler import SampleRequest
 from framework.seeding import derive
-from framework.training.policy_fit import Progress
-from jobs.artifact_stage import device, finished, made, start_sampler
+from framework.training import Progress
+from jobs.artifact_stage import device, make_artifact, score_gold, start_sampler
 from jobs.workspace import Workspace
 
 PAIRS_FILE = "pairs.parquet"
@@ -34,29 +33,30 @@ def pairs_stage(
     Sampled from the start policy, labelled by gold, a stated share flipped; with `fit_reward.pairs` the user's own,
     which neither policy nor seed changes.
     """
-    settings, parents = _made_of(cfg, policy)
-    stage = fingerprint(settings, parents)
-    path = workspace.stage("pairs", stage)
-    done = finished(path, "pairs", stage)
-    if done:
-        return done
-    with writing(path) as scratch:
-        if cfg.fit_reward.pairs is None:
+    own = cfg.fit_reward.pairs
+    if own is None:
+        assert policy is not None, "pairs are sampled from a policy"
+        sections = ("seed", "world", "gold", "label", "max_new_tokens", "temperature", "instruction", "precision")
+        settings, parents = cfg.chosen(*sections), {"policy": policy}
+    else:
+        label = cfg.label.model_dump(include={"held_out", "held_out_by", "conversational"})
+        settings, parents = {"pairs": spelled(own), "label": label}, {}
+
+    def write(scratch: Path) -> dict[str, float]:
+        if own is None:
             pairs, figures = sample_pairs(cfg, parents["policy"].path, progress)
         else:
-            pairs, counts = read_pair_table(cfg.fit_reward.pairs, cfg.label.held_out, cfg.label.held_out_by)
-            figures = counts.figures()
-            dropped = {name: figures[name] for name in ("identical", "empty", "parted") if figures[name]}
+            pairs, figures = read_pair_table(own, cfg.label.held_out, cfg.label.held_out_by)
+            dropped = ", ".join(f"{figures[fault]:.0f} {fault}" for fault in FAULTS if figures[fault])
             if dropped:
-                what = ", ".join(f"{count:.0f} {name}" for name, count in dropped.items())
-                warnings.warn(
-                    f"{cfg.fit_reward.pairs.path}: left out of {counts.rows} rows: {what}", stacklevel=2
-                )
+                what = f"{own.path}: left out of {figures['rows']:.0f} rows: {dropped}"
+                warnings.warn(what, stacklevel=2)
         write_pairs(scratch / PAIRS_FILE, pairs, cfg.label.conversational)
         splits = split_record(pairs, cfg.label.held_out_by)
         (scratch / SPLITS_FILE).write_text(json.dumps(splits, indent=2) + "\n")
-        write_manifest(scratch, "pairs", stage, parents, figures)
-    return made(path, "pairs")
+        return figures
+
+    return make_artifact(workspace, "pairs", fingerprint(settings, parents), parents, write)
 
 
 def sample_pairs(
@@ -81,8 +81,7 @@ def sample_pairs(
             prompts=prompts, positions=positions, samples_per_prompt=each, step=step, policy_version=0
         )
         rollout = sampler.sample(request)
-        gold = scorer.score(rollout.prompts, rollout.responses).values.tolist()
-        _refuse_bad_gold(gold, rollout.responses, step)
+        gold = score_gold(scorer, rollout, "label").values.tolist()
         groups = [slice(i, i + each) for i in range(0, len(gold), each)]
         answers = [rollout.responses[group] for group in groups]
         judged = [gold[group] for group in groups]
@@ -98,25 +97,6 @@ def sample_pairs(
             progress(min(len(pairs), cfg.label.pairs), cfg.label.pairs, {"ties": dropped.total()})
     kept = divided(pairs[: cfg.label.pairs], cfg.label.held_out, cfg.label.held_out_by)
     return kept, _figures(kept, dropped, golds)
-
-
-def _made_of(cfg: Config, policy: Artifact | None) -> tuple[dict[str, Any], dict[str, Artifact]]:
-    """The settings and parents that decide what the pairs are."""
-    if cfg.fit_reward.pairs is not None:
-        settings = {
-            "pairs": cfg.fit_reward.pairs.model_dump(mode="json"),
-            "label": cfg.label.model_dump(include={"held_out", "held_out_by", "conversational"}),
-        }
-        return settings, {}
-    include = {"seed", "world", "gold", "label", "max_new_tokens", "temperature", "instruction", "precision"}
-    assert policy is not None, "pairs are sampled from a policy"
-    return cfg.model_dump(mode="json", include=include), {"policy": policy}
-
-
-def _refuse_bad_gold(gold: Sequence[float], responses: Sequence[str], step: int) -> None:
-    bad = next((i for i, value in enumerate(gold) if not math.isfinite(value)), None)
-    if bad is not None:
-        raise RunError(f"label: the gold score of {responses[bad][:40]!r} is {gold[bad]} at step {step}")
 
 
 def _figures(pairs: Sequence[Pair], dropped: Counter[str], golds: Sequence[float]) -> dict[str, float]:

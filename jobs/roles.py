@@ -1,60 +1,49 @@
-"""The four roles of a run, opened inline or as Ray actors: the driver cannot tell which."""
+"""The roles of a run, opened inline or as Ray actors: the driver cannot tell which."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from actors.gold import GoldRole, GoldWorker
-from actors.group import Done, Group, InlineGroup, Pending, RayGroup, Span, covered_seconds
-from actors.policy import PolicyRole, PolicyWorker
-from actors.reference import ReferenceRole, ReferenceWorker
-from actors.reward import RewardRole, RewardWorker
+from actors.group import Chained, Done, Group, InlineGroup, Pending, RayGroup, Span, covered_seconds
 from actors.role import Role
-from cluster.placement import Placement, inherited, place
+from actors.roles import ROLES, RoleDeclaration
+from cluster.placement import inherited, place
 from cluster.plan import bundles
 from cluster.session import connect
-from cluster.spec import ClusterSpec, load_spec
+from cluster.spec import ClusterSpec
 from framework.batch_mean import rows_across_prompts
 from framework.config import Config
-from framework.transforms.references import AnswerScores, answers_per_row
+from framework.transforms.apply import answers_per_row
 from framework.types import Answers, ReferenceScores, Rollout
+from jobs.layouts import load_layout
 
-T = TypeVar("T")
-U = TypeVar("U")
-ROLE_NAMES = ("policy", "reference", "reward", "gold")
-STAGES = ("rollout", "reference", "reward", "answers", "gold", "update", "exact_kl", "checkpoint")
+if TYPE_CHECKING:
+    from actors.gold import GoldRole
+    from actors.policy import PolicyRole
+    from actors.reference import ReferenceRole
+    from actors.reward import RewardRole
+
+STAGES = tuple(dict.fromkeys(stage for role in ROLES.values() for stage in role.stages))
+"""What a step's time is told by, in the order of the roles."""
 MEMORY_EVERY = 10
 """Steps between looks at the workers' memory: each costs a call per role."""
-
-
-class _Then(Generic[T, U]):
-    """A result that one more call makes of another. Both calls are remembered by the roles that answer them."""
-
-    spans: tuple[Span, ...] = ()
-    busy_seconds = 0.0
-
-    def __init__(self, first: Pending[T], then: Callable[[T], U]) -> None:
-        self._first, self._then = first, then
-
-    def get(self, timeout_seconds: float | None = None) -> U:
-        """The result; the second call is made now."""
-        return self._then(self._first.get(timeout_seconds))
 
 
 @dataclass(frozen=True)
 class Roles:
     """Typed clients, one per role."""
 
-    policy: PolicyRole
-    reference: ReferenceRole
-    reward: RewardRole
-    gold: GoldRole
+    policy: "PolicyRole"
+    reference: "ReferenceRole"
+    reward: "RewardRole"
+    gold: "GoldRole"
     exact_kl_rows: int
 
     def exact_kl(self, rollout: Rollout, when: bool) -> Pending[Float[Tensor, "n"] | None]:
@@ -67,7 +56,7 @@ class Roles:
         few = rollout.select(rows_across_prompts(rollout.group, self.exact_kl_rows))
         return self.policy.exact_kl(few, self.reference.full_logprobs(few).get())
 
-    def answers(self, rollout: Rollout, count: int) -> Pending[AnswerScores | None]:
+    def answers(self, rollout: Rollout, count: int) -> Pending[ReferenceScores | None]:
         """Scores of `count` answers of the reference policy to each row's prompt; None at once for none.
 
         The reference samples while the others work; the reward role is given the answers once it is waited for.
@@ -75,22 +64,18 @@ class Roles:
         if not count:
             return Done(None)
 
-        def score(answers: Answers) -> AnswerScores:
+        def score(answers: Answers) -> ReferenceScores:
             return answers_per_row(answers, self.reward.score(answers).get().values, rollout.group)
 
-        return _Then(self.reference.answers(rollout, count), score)
+        return Chained(self.reference.answers(rollout, count), score)
 
     def reward_reference(self) -> ReferenceScores:
-        """Scores of the responses that the reward model was calibrated on, asked for once."""
-        return self._reward_reference
-
-    @cached_property
-    def _reward_reference(self) -> ReferenceScores:
+        """Scores of the responses that the reward model was calibrated on."""
         return self.reward.reference().get()
 
     @property
     def all(self) -> dict[str, Role]:
-        return {"policy": self.policy, "reference": self.reference, "reward": self.reward, "gold": self.gold}
+        return {name: getattr(self, name) for name in ROLES}
 
     def timings(self, step: int, step_seconds: float, log_seconds: float) -> dict[str, Any]:
         """Where a step's time went: seconds in each stage, and seconds when no role was computing."""
@@ -108,122 +93,72 @@ class Roles:
         return record
 
 
-WORKERS: dict[str, type] = {
-    "policy": PolicyWorker,
-    "reference": ReferenceWorker,
-    "reward": RewardWorker,
-    "gold": GoldWorker,
-}
-
-
-def worker_arguments(cfg: Config, policy: Path, reward: Path) -> dict[str, dict[str, Any]]:
-    """Constructor arguments of each role's worker."""
-    return {
-        "policy": {
-            "folder": str(policy),
-            "seed": cfg.seed,
-            "max_new_tokens": cfg.max_new_tokens,
-            "temperature": cfg.temperature,
-            "instruction": cfg.instruction,
-            "update": cfg.update,
-            "objective": cfg.objective,
-            "shaping": cfg.shaping,
-            "needs_critic": cfg.advantage.needs_critic,
-            "total_rollouts": cfg.steps,
-            "precision": cfg.native,
-        },
-        "reference": {
-            "folder": str(policy),
-            "rows": cfg.scorer_rows,
-            "temperature": cfg.temperature,
-            "precision": cfg.native,
-            "seed": cfg.seed,
-            "max_new_tokens": cfg.max_new_tokens,
-            "instruction": cfg.instruction,
-        },
-        "reward": {
-            "folder": str(reward),
-            "rows": cfg.scorer_rows,
-            "max_cut_share": cfg.fit_reward.max_cut_share,
-            "precision": cfg.native,
-            "divide": load_spec(cfg.cluster).roles.reward.divide,
-        },
-        "gold": {"gold": cfg.gold},
-    }
-
-
 @contextlib.contextmanager
 def open_roles(
-    cfg: Config, name: str, policy: Path, reward: Path, address: str | None, seated: bool = False
+    cfg: Config, name: str, parents: Mapping[str, Path], address: str | None, in_placement: bool = False
 ) -> Iterator[Roles]:
     """The roles of a run for the length of a `with` block, as `cfg.backend` and `cfg.cluster` say.
 
     Args:
         name: of the run; its namespace and placement group are called so in Ray's dashboard.
+        parents: folders that the run starts from: policy, reference, reward.
         address: of a Ray cluster; "local" starts one here.
-        seated: whether this process was started in a placement group that holds the layout.
+        in_placement: whether this process was started in a placement group that holds the layout.
 
     Raises:
         PlacementError: the layout does not fit the cluster.
     """
-    arguments = worker_arguments(cfg, policy, reward)
-    spec = load_spec(cfg.cluster)
-    workers = {role: partial(WORKERS[role], **arguments[role]) for role in ROLE_NAMES}
+    spec = load_layout(cfg.cluster)
+    workers = {role.name: _worker(role, cfg, parents, spec) for role in ROLES.values()}
     if cfg.backend == "inline":
-        shares = spec.roles.named()
         yield _clients(
             lambda role: InlineGroup(
-                role, workers[role], replicas=shares[role].replicas, threads=shares[role].threads
+                role, workers[role], replicas=spec.roles[role].replicas, threads=spec.roles[role].threads
             ),
             cfg,
+            spec,
         )
         return
+    layout = bundles(spec)
     with (
-        connect(address, spec, namespace=name) as session,
-        _placed(spec, name, seated) as placement,
+        connect(address, spec, namespace=name),
+        contextlib.nullcontext(inherited(layout, name))
+        if in_placement
+        else place(layout, name, spec.strategy, spec.placement_timeout_seconds) as slots,
+        contextlib.ExitStack() as opened,
     ):
-        opened: list[Group] = []
 
         def open_group(role: str) -> Group:
-            # Scorers answer the same question the same way, so a dead one may be rebuilt and asked again.
-            restarts = 0 if role == "policy" else 2
             group = RayGroup(
                 role,
                 workers[role],
                 (),
-                placement.seats(role),
-                namespace=session.namespace,
-                restarts=restarts,
+                slots[role],
+                namespace=name,
+                restarts=ROLES[role].restarts,
                 call_timeout_seconds=spec.call_timeout_seconds,
             )
-            opened.append(group)
+            opened.callback(group.close)
             return group
 
-        try:
-            roles = _clients(open_group, cfg)
-            for group in opened:
-                group.ready().get()
-            yield roles
-        finally:
-            for group in opened:
-                group.close()
+        roles = _clients(open_group, cfg, spec)
+        for client in roles.all.values():
+            client.group.ready().get()
+        yield roles
 
 
-def _placed(spec: ClusterSpec, name: str, seated: bool) -> contextlib.AbstractContextManager[Placement]:
-    """The bundles of a layout: those that this process sits in, or a new group of them."""
-    layout = bundles(spec)
-    if seated:
-        return contextlib.nullcontext(inherited(layout, name))
-    return place(layout, name, spec.strategy, spec.placement_timeout_seconds)
+def _worker(role: RoleDeclaration, cfg: Config, parents: Mapping[str, Path], spec: ClusterSpec) -> Callable[[], Any]:
+    """What builds a worker of the role."""
+    arguments = role.arguments(cfg, parents)
+    if role.divides_members:
+        arguments["divide"] = spec.roles[role.name].divide
+    return partial(resolve_name(role.worker), **arguments)
 
 
-def _clients(open_group: Callable[[str], Group], cfg: Config) -> Roles:
+def _clients(open_group: Callable[[str], Group], cfg: Config, spec: ClusterSpec) -> Roles:
     """Typed clients on the groups that `open_group` opens; all begin to build before any is waited for."""
-    rows, divide = cfg.scorer_rows, load_spec(cfg.cluster).roles.reward.divide
-    return Roles(
-        policy=PolicyRole(open_group("policy")),
-        reference=ReferenceRole(open_group("reference"), rows),
-        reward=RewardRole(open_group("reward"), rows, divide),
-        gold=GoldRole(open_group("gold"), rows),
-        exact_kl_rows=cfg.exact_kl_rows,
-    )
+    clients = {
+        name: resolve_name(role.client)(open_group(name), cfg.scorer_rows, spec.roles[name].divide)
+        for name, role in ROLES.items()
+    }
+    return Roles(**clients, exact_kl_rows=cfg.train.exact_kl_rows)

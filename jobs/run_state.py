@@ -6,12 +6,12 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from framework.config import Config
 from framework.data.prompts import PromptStream
 from framework.generation.sampler import SampleRequest
 from framework.gold_turn import GoldState
 from framework.kl import KlState
-from framework.schedule import gold_is_due, is_due
+from framework.methods import Online
+from framework.methods.online import is_due
 from framework.training.policy_update import UpdateReport
 from framework.types import Shaped
 
@@ -30,44 +30,38 @@ class RunState:
     """Memory of the test whether gold has turned; it decides when a run ends, and nothing else."""
 
     @classmethod
-    def start(cls, cfg: Config) -> "RunState":
-        return cls(step=0, policy_version=0, kl=cfg.kl.start())
+    def start(cls, train: Online) -> "RunState":
+        return cls(step=0, policy_version=0, kl=train.kl.start())
 
-    def request(self, cfg: Config, prompts: PromptStream) -> SampleRequest:
+    def request(self, train: Online, prompts: PromptStream) -> SampleRequest:
         """What to sample in this step."""
-        positions, texts = prompts.take(cfg.prompts_per_step, at=self.step)
+        positions, texts = prompts.take(train.prompts_per_step, at=self.step)
         return SampleRequest(
             prompts=texts,
             positions=positions,
-            samples_per_prompt=cfg.samples_per_prompt,
+            samples_per_prompt=train.samples_per_prompt,
             step=self.step,
             policy_version=self.policy_version,
         )
 
-    def ended(self, cfg: Config) -> str | None:
+    def ended(self, train: Online) -> str | None:
         """Why the run is over, in a few words; None while it is not."""
         if self.kl.spent:
             return "KL budget spent"
         if self.gold.turned:
             return "gold turned"
-        return "all steps" if self.step >= cfg.steps else None
-
-    def gold_due(self, cfg: Config) -> bool:
-        """Whether gold is measured in this step."""
-        return gold_is_due(cfg, self.step)
+        return "all steps" if self.step >= train.steps else None
 
     def due(self, every: int, steps: int) -> bool:
         """`is_due` at this step."""
         return is_due(self.step, every, steps)
 
-    def after(
-        self, cfg: Config, shaped: Shaped, report: UpdateReport, gold: Float[Tensor, "B"] | None
-    ) -> "RunState":
+    def after(self, train: Online, shaped: Shaped, report: UpdateReport, gold: Float[Tensor, "B"] | None) -> "RunState":
         """The state once a step is done: one step on, and the KL controller moved by what was measured."""
-        kl = cfg.kl.next(self.kl, float(shaped.kl_nats.mean()), len(shaped))
+        kl = train.kl.next(self.kl, float(shaped.kl_nats.mean()), len(shaped))
         looks = self.gold
-        if cfg.stop_at_gold_turn is not None and gold is not None:
-            looks = cfg.stop_at_gold_turn.next(looks, gold, shaped.rollout.group)
+        if train.stop_at_gold_turn is not None and gold is not None:
+            looks = train.stop_at_gold_turn.next(looks, gold, shaped.rollout.group)
         return RunState(self.step + 1, report.policy_version, kl, looks)
 
     def to_json(self) -> dict[str, Any]:

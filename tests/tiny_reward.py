@@ -8,26 +8,21 @@ import torch
 
 from framework.data.preferences import Pair
 from framework.ensembles import Ensemble
-from framework.models.causal import TinyLlama
+from framework.models.encoding import pad_right, tokenize_texts
 from framework.models.huggingface import HfModel, HfTokenizer
 from framework.models.reward_model import RewardModel
+from framework.models.settings import TinyLlama
 from framework.seeding import numpy_generator
 from framework.training.engine import Optimizer
-from framework.training.fit_checkpoint import FitCheckpoints
-from framework.training.reward_fit import FitSetting, fit_reward
+from framework.training.fit import FitCheckpoints, FitSetting
+from framework.training.reward_fit import fit_reward
 from framework.training.reward_settings import FitReward
 from framework.worlds.reviews import Reviews
 
 GOOD = ("good", "grand", "lovely", "superb", "great", "fine")
 BAD = ("bad", "awful", "dreadful", "dismal", "poor", "rude")
 PROMPTS = ("the room :", "the food :", "the staff :", "today the hotel :", "overall the bar :")
-SETTINGS: dict[str, Any] = {
-    "epochs": 1,
-    "batch": 8,
-    "max_tokens": 32,
-    "optimizer": Optimizer(lr=1e-2),
-    "save_every": 2,
-}
+SETTINGS: dict[str, Any] = {"epochs": 1, "batch": 8, "max_tokens": 32, "optimizer": Optimizer(lr=1e-2), "save_every": 2}
 
 
 def make_encoder(tokenizer: HfTokenizer, kind: str = "llama", seed: int = 0) -> HfModel:
@@ -69,6 +64,14 @@ def published_folder(folder: Path, seed: int = 0) -> str:
     return str(folder)
 
 
+def encode_texts(
+    tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str], max_tokens: int, end_id: int | None
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Right-padded ids and mask of prompt + response, and how many rows had to be cut."""
+    rows, num_cut = tokenize_texts(tokenizer, prompts, responses, max_tokens, end_id)
+    return *pad_right(rows), num_cut
+
+
 def make_pairs(count: int = 40, held: int = 16, seed: int = 0) -> list[Pair]:
     """Pairs whose chosen response is the kinder one; the last `held` are held out. Lengths vary."""
     random = numpy_generator("tiny pairs", seed)
@@ -95,20 +98,14 @@ def small(member: type, **changes: object) -> Ensemble:
 
 
 def fit(
-    source: str,
-    pairs: Sequence[Pair],
-    seed: int = 0,
-    setting: dict[str, Any] | None = None,
-    **settings: Any,
+    source: str, pairs: Sequence[Pair], seed: int = 0, setting: dict[str, Any] | None = None, **settings: Any
 ) -> RewardModel:
     """The model that `fit_reward` makes of the pairs with these settings."""
-    around = FitSetting(source=source, seed=seed, rows=8, **(setting or {}))
-    return fit_reward(FitReward(**(SETTINGS | settings)), pairs, around)[0]
+    around = FitSetting(seed=seed, **(setting or {}))
+    return fit_reward(FitReward(**(SETTINGS | settings)), source, pairs, around, rows=8)[0]
 
 
-def fit_in(
-    folder: Path, source: str, pairs: Sequence[Pair], progress: Any = None, **settings: Any
-) -> RewardModel:
+def fit_in(folder: Path, source: str, pairs: Sequence[Pair], progress: Any = None, **settings: Any) -> RewardModel:
     """As `fit`, with its parts kept in a folder, where it also takes up what it finds."""
     setting = {"checkpoints": FitCheckpoints(folder), "progress": progress}
     return fit(source, pairs, setting=setting, **settings)

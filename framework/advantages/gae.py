@@ -1,15 +1,14 @@
 """Generalised advantage estimation, with a critic."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
-from torch import Tensor
 
 from framework.component import Component
 from framework.errors import UserError
 from framework.masked import keep, masked_whiten
+from framework.tensor import Tensor
 from framework.types import Credited, Shaped
 
 
@@ -17,6 +16,10 @@ class Gae(Component):
     """Exponentially weighted sum of temporal-difference errors (arXiv 1506.02438)."""
 
     kind: Literal["gae"] = "gae"
+    needs_critic: ClassVar[bool] = True
+    """Whether the rollout must carry values."""
+    compares_samples: ClassVar[bool] = False
+    """Whether it needs two or more responses to each prompt."""
     gamma: float = Field(default=1.0, ge=0, le=1)
     """Ratio: discount per token."""
     lam: float = Field(default=0.95, ge=0, le=1)
@@ -24,18 +27,13 @@ class Gae(Component):
     whiten: bool = True
     """Shift and scale advantages to mean 0 and variance 1 over the real tokens of the batch."""
 
-    @property
-    def needs_critic(self) -> bool:
-        """True: the rollout must carry values."""
-        return True
-
     def __call__(self, shaped: Shaped) -> Credited:
         """Advantages, and the returns (advantages before whitening + values) the critic regresses on."""
         rollout = shaped.rollout
         if rollout.values is None:
             raise UserError(
                 "advantage gae needs a critic and the rollout carries no values: "
-                "give the policy a value head, or set advantage.kind=leave_one_out"
+                "give the policy a value head, or set train.advantage.kind=leave_one_out"
             )
         raw = self.estimate(shaped.token_rewards, rollout.values, rollout.mask)
         advantages = masked_whiten(raw, rollout.mask) if self.whiten else raw
@@ -49,8 +47,9 @@ class Gae(Component):
         `A_t = delta_t + gamma lam A_{t+1}`, `delta_t = r_t + gamma V_{t+1} - V_t`, with V = 0 after the
         last real token: every response ends an episode. Masked tokens inside a response are stepped over.
         """
-        later_value = values.new_zeros(values.shape[0])
-        later_advantage = torch.zeros_like(later_value)
+        import torch
+
+        later_value = later_advantage = values.new_zeros(values.shape[0])
         columns: list[Tensor] = []
         for t in reversed(range(values.shape[1])):
             real = mask[:, t]

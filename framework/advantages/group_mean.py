@@ -1,6 +1,6 @@
 """Each response against its whole group."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,16 +17,13 @@ class GroupMean(Component):
     """
 
     kind: Literal["group_mean"] = "group_mean"
+    needs_critic: ClassVar[bool] = False
+    compares_samples: ClassVar[bool] = True
     divide_by_std: bool = True
     """Divide by the group's standard deviation (GRPO). It makes prompts on which responses hardly differ
     count as much as any other; false is Dr. GRPO."""
     std_eps: float = Field(default=1e-6, gt=0)
     """Reward units added to the standard deviation. 1e-6 as in verl; TRL uses 1e-4."""
-
-    @property
-    def needs_critic(self) -> bool:
-        """False: the group is the baseline."""
-        return False
 
     def __call__(self, shaped: Shaped) -> Credited:
         """`A_i = (R_i - mean) / (std + std_eps)` on every token of row i.

@@ -1,11 +1,10 @@
 """Statistics over rows that answer the same prompt."""
 
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from framework.errors import UserError
 from framework.masked import keep, sequence_sum
+from framework.tensor import Tensor
 from framework.types import Credited, Shaped
 
 
@@ -27,11 +26,11 @@ def group_sums(
     A group of one is refused: it has nothing to be compared with, and using its raw score instead (as some
     do) hands the policy an advantage without a baseline.
     """
-    _, index, counts = torch.unique(group, return_inverse=True, return_counts=True)
+    _, index, counts = group.unique(return_inverse=True, return_counts=True)
     if counts.numel() and counts.min() < 2:
         raise UserError(
             f"advantage {kind} compares responses to one prompt, and a prompt has only one response: "
-            "sample at least two per prompt, or set advantage.kind=gae"
+            "sample at least two per prompt, or set train.advantage.kind=gae"
         )
     sums = values.new_zeros(counts.shape[0]).index_add(0, index, values)
     return sums[index], counts[index].to(values.dtype)
@@ -41,4 +40,4 @@ def credit_rows(shaped: Shaped, row_advantage: Float[Tensor, "B"]) -> Credited:
     """Every token of a row with its row's advantage; returns are 0, as there is no critic to fit."""
     like = shaped.token_rewards
     advantages = keep(row_advantage.to(like.dtype)[:, None].expand_as(like), shaped.rollout.mask)
-    return Credited(shaped, advantages, torch.zeros_like(like))
+    return Credited(shaped, advantages, like.new_zeros(like.shape))

@@ -1,6 +1,6 @@
 """Each response against the others to the same prompt."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from framework.advantages.groups import credit_rows, group_sums, sequence_scores
 from framework.component import Component
@@ -15,11 +15,8 @@ class LeaveOneOut(Component):
     """
 
     kind: Literal["leave_one_out"] = "leave_one_out"
-
-    @property
-    def needs_critic(self) -> bool:
-        """False: the other responses are the baseline."""
-        return False
+    needs_critic: ClassVar[bool] = False
+    compares_samples: ClassVar[bool] = True
 
     def __call__(self, shaped: Shaped) -> Credited:
         """`A_i = R_i - mean_{j != i} R_j` on every token of row i, in reward units."""

@@ -2,12 +2,11 @@
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from framework.component import Component
+from framework.tensor import Tensor
 
 
 class Entropic(Component):
@@ -31,5 +30,5 @@ class Entropic(Component):
         lowest = scores.amin(dim=0)
         # Measured from the lowest head nothing overflows at small tau, and expm1 / log1p keep the digits
         # that a logarithm of numbers near 1 would lose at large tau.
-        excess = torch.expm1((lowest - scores) / self.temperature)
-        return lowest - self.temperature * torch.log1p(excess.mean(dim=0))
+        excess = ((lowest - scores) / self.temperature).expm1()
+        return lowest - self.temperature * excess.mean(dim=0).log1p()

@@ -4,9 +4,9 @@ from typing import Literal
 
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from framework.component import Component
+from framework.tensor import Tensor
 
 
 class Uncertainty(Component):

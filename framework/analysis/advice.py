@@ -1,23 +1,23 @@
-"""Which budget to spend, from the gold that runs with different budgets ended with.
+"""How far to go, from the gold that runs with different budgets, or other swept points, ended with.
 
-The rule. The best budget is the one with the highest mean gold over seeds; where some runs are missing, means are
-those of an additive model of budgets and seeds, lest a budget be best because its seeds are. Every other is compared
-with it seed by seed, because runs of one seed share their start policy and their reward data, and what these add to
-gold cancels.
-Recommended is the largest budget whose gold is, by the lower end of the 95% t interval of that difference, at most
-epsilon below the best. The best budget differs from itself by nothing, so there always is one.
+The rule, said of budgets. The best budget is the one with the highest mean gold over seeds; where some runs are
+missing, means are those of an additive model of budgets and seeds, lest a budget be best because its seeds are. Every
+other is compared with it seed by seed, because runs of one seed share their start policy and their reward data, and
+what these add to gold cancels. Recommended is the largest budget whose gold is, by the lower end of the 95% t interval
+of that difference, at most epsilon below the best. Where KL is set by another key than a budget, points are in the
+order of the KL that they reached.
 
-Sizes here: `budgets`, `seeds`, `draws` bootstrap samples of the seeds.
+Sizes: `points`, `seeds`, `draws` bootstrap samples of the seeds.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import stdtrit
 
-from framework.analysis.comparison import Estimate
+from framework.analysis.over_seeds import Estimate
 from framework.seeding import numpy_generator
 
 DRAWS = 2000
@@ -32,90 +32,87 @@ SEED_RIDGE = 1e-6
 
 
 @dataclass(frozen=True)
-class BudgetGold:
-    """What a budget brought."""
+class Choice:
+    """What can be asked for: a point, and its budget in nats per sequence, None where it sets KL by another key."""
 
-    budget: float
-    """Nats per sequence asked for."""
+    point: str
+    budget: float | None
+
+    def __str__(self) -> str:
+        return self.point if self.budget is None else f"{self.budget:g} nats"
+
+
+@dataclass(frozen=True)
+class PointGold:
+    """What a point brought, in gold's units."""
+
+    choice: Choice
     gold: Estimate
-    """Over seeds, in gold's units."""
     below_best: Estimate
-    """The best budget's gold less this one's, seed by seed, in gold's units."""
+    """The best point's gold less this one's, seed by seed."""
     is_close: bool
     """Whether the loss is at most epsilon with the stated confidence."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The recommended budget, in nats per sequence."""
+    """The recommended point."""
 
-    budget: float
-    interval: tuple[float, float] | None
+    choice: Choice
+    interval: tuple[Choice, Choice] | None
     """95% percentiles of what the rule recommends on bootstrap samples of the seeds; None with one seed."""
-    best_budget: float
-    """The budget with the highest mean gold."""
+    best: Choice
     epsilon: float
     """Gold units that may be given up."""
     num_seeds: int
-    rows: list[BudgetGold]
+    rows: list[PointGold]
     sentence: str
 
 
 def recommend(
-    gold: Mapping[float, Mapping[int, float]], start: float | None, epsilon: float | None = None
+    gold: Mapping[Choice, Mapping[int, float]], start: float | None, epsilon: float | None = None
 ) -> Advice | None:
-    """The advice from gold at the end of runs, by budget and seed; None where fewer than two budgets have any.
+    """The advice from gold at the end of runs, by point and seed; None where fewer than two points have any.
 
     Args:
-        gold: mean gold at the end of the run, in gold's units, by nats asked for and seed; NaN is a run without.
+        gold: mean gold at the end of the run, in gold's units, the least KL first; NaN is a run without.
         start: mean gold of the start policy; None where it was not measured.
-        epsilon: gold units that may be given up; by default `TOLERATED_SHARE` of what the best budget gained over
-            the start, and nothing where it gained nothing or the start is not known. A fixed share of the gain, rather
-            than a standard error, keeps the tolerance from growing with the noise.
+        epsilon: gold units that may be given up; by default `TOLERATED_SHARE` of what the best point gained over
+            the start, and nothing where it gained nothing or the start is not known. A standard error instead would
+            let the tolerance grow with the noise.
     """
     assert epsilon is None or epsilon >= 0, epsilon
-    known = {
-        budget: {seed: value for seed, value in runs.items() if np.isfinite(value)}
-        for budget, runs in gold.items()
-    }
-    budgets = sorted(budget for budget, runs in known.items() if runs)
-    if len(budgets) < 2:
+    choices = [choice for choice, runs in gold.items() if np.isfinite(list(runs.values())).any()]
+    if len(choices) < 2:
         return None
-    seeds = sorted({seed for budget in budgets for seed in known[budget]})
-    values = np.array(
-        [[known[budget].get(seed, np.nan) for seed in seeds] for budget in budgets], dtype=float
-    )
-    means = budget_means(values[None])[0]
-    best = int(_highest(means[None])[0])
+    known = [{seed: value for seed, value in gold[c].items() if np.isfinite(value)} for c in choices]
+    seeds = sorted({seed for runs in known for seed in runs})
+    values = np.array([[runs.get(seed, np.nan) for seed in seeds] for runs in known], dtype=float)
+    means = point_means(values[None])
+    best = int(_highest(means)[0])
     is_given = epsilon is not None
     if epsilon is None:
-        gain = 0.0 if start is None else float(means[best]) - start
+        gain = 0.0 if start is None else float(means[0, best]) - start
         epsilon = TOLERATED_SHARE * max(gain, 0.0)
     close = close_to_best(values[None], epsilon)[0]
     chosen = int(np.flatnonzero(close)[-1])
-    rows = [
-        BudgetGold(
-            budget,
-            Estimate.of([value for value in own.tolist() if np.isfinite(value)]),
-            Estimate.of([loss for loss in (values[best] - own).tolist() if np.isfinite(loss)]),
-            bool(is_close),
-        )
-        for budget, own, is_close in zip(budgets, values, close, strict=True)
-    ]
-    interval = _interval(budgets, values, epsilon)
-    sentence = _sentence(budgets, chosen, best, interval, epsilon, len(seeds))
-    sentence += _reservations(values, rows[best], start, is_given)
-    return Advice(budgets[chosen], interval, budgets[best], epsilon, len(seeds), rows, sentence)
+    rows = []
+    for choice, own, is_close in zip(choices, values, close.tolist(), strict=True):
+        brought, lost = (Estimate.of(each[np.isfinite(each)].tolist()) for each in (own, values[best] - own))
+        rows.append(PointGold(choice, brought, lost, is_close))
+    interval = _interval(choices, values, epsilon)
+    advice = Advice(choices[chosen], interval, choices[best], epsilon, len(seeds), rows, "")
+    return replace(advice, sentence=_sentence(advice) + _reservations(values, rows[best], start, is_given))
 
 
-def budget_means(values: Float[np.ndarray, "draws budgets seeds"]) -> Float[np.ndarray, "draws budgets"]:
-    """Mean gold of each budget over all seeds, as far as runs that are missing (NaN) let it be told.
+def point_means(values: Float[np.ndarray, "draws points seeds"]) -> Float[np.ndarray, "draws points"]:
+    """Mean gold of each point over all seeds, by least squares on gold = point + seed where runs are missing (NaN).
 
-    Least squares on gold = budget + seed: the plain mean where no run is missing. Minus infinity without any run.
+    Minus infinity without any run.
     """
     known = np.isfinite(values).astype(float)
     gold = np.where(known > 0, values, 0.0)
-    # Effects of seeds eliminated: what is left are the normal equations of the budgets.
+    # Effects of seeds eliminated: what is left are the normal equations of the points.
     share = known / (known.sum(axis=1) + SEED_RIDGE)[:, None, :]
     counts = known.sum(axis=2)
     matrix = -share @ known.transpose(0, 2, 1)
@@ -126,17 +123,15 @@ def budget_means(values: Float[np.ndarray, "draws budgets seeds"]) -> Float[np.n
     return np.where(counts > 0, means, -np.inf)
 
 
-def _highest(means: Float[np.ndarray, "draws budgets"]) -> Int[np.ndarray, "draws"]:
-    """The smallest budget whose mean is the highest, up to `TIE`."""
+def _highest(means: Float[np.ndarray, "draws points"]) -> Int[np.ndarray, "draws"]:
+    """The first point whose mean is the highest, up to `TIE`."""
     top = means.max(axis=1, keepdims=True)
     return np.asarray((means >= top - TIE * np.abs(top)).argmax(axis=1))
 
 
-def close_to_best(
-    values: Float[np.ndarray, "draws budgets seeds"], epsilon: float
-) -> Bool[np.ndarray, "draws budgets"]:
-    """Which budgets are, with confidence, at most epsilon below the best one of each draw; NaN is a run not there."""
-    best = _highest(budget_means(values))
+def close_to_best(values: Float[np.ndarray, "draws points seeds"], epsilon: float) -> Bool[np.ndarray, "draws points"]:
+    """Which points are, with confidence, at most epsilon below the best one of each draw; NaN is a run not there."""
+    best = _highest(point_means(values))
     loss = np.take_along_axis(values, best[:, None, None], axis=1) - values
     paired = np.isfinite(loss)
     count = paired.sum(axis=2)
@@ -150,51 +145,48 @@ def close_to_best(
 
 
 def _interval(
-    budgets: list[float], values: Float[np.ndarray, "budgets seeds"], epsilon: float
-) -> tuple[float, float] | None:
-    """95% percentiles of the rule's budget over bootstrap samples of the seeds."""
-    num_seeds = values.shape[1]
-    if num_seeds < 2:
+    choices: Sequence[Choice], values: Float[np.ndarray, "points seeds"], epsilon: float
+) -> tuple[Choice, Choice] | None:
+    """95% percentiles of the rule's point over bootstrap samples of the seeds."""
+    size = values.shape[1]
+    if size < 2:
         return None
-    drawn: Int[np.ndarray, "draws seeds"] = numpy_generator("seeds of an advice").integers(
-        num_seeds, size=(DRAWS, num_seeds)
-    )
+    drawn = numpy_generator("seeds of an advice").integers(size, size=(DRAWS, size))
     close = close_to_best(values[:, drawn].transpose(1, 0, 2), epsilon)
-    chosen = np.array(budgets)[close.shape[1] - 1 - close[:, ::-1].argmax(axis=1)]
+    chosen = close.shape[1] - 1 - close[:, ::-1].argmax(axis=1)
     low, high = np.quantile(chosen, [0.025, 0.975], method="inverted_cdf")
-    return float(low), float(high)
+    return choices[int(low)], choices[int(high)]
 
 
-def _sentence(
-    budgets: list[float],
-    chosen: int,
-    best: int,
-    interval: tuple[float, float] | None,
-    epsilon: float,
-    num_seeds: int,
-) -> str:
-    ask = f"Ask for {budgets[chosen]:g} nats"
-    if interval is None:
-        return f"{ask}, the budget with the highest gold. One seed says nothing of other seeds: run more."
-    spread = f"Over samples of the {num_seeds} seeds the advice is between {interval[0]:g} and {interval[1]:g} nats."
-    if chosen == best == len(budgets) - 1:
-        why = "gold was highest at the largest budget tried, and a larger one may be better still"
-    elif chosen == best:
-        why = f"gold was highest there, and no larger budget is sure to lose at most {epsilon:.3g} of it"
+def _sentence(advice: Advice) -> str:
+    is_budget, is_best = advice.choice.budget is not None, advice.choice == advice.best
+    ask, what, unit = f"Ask for {advice.choice}", "budget" if is_budget else "point", " nats" * is_budget
+    if advice.interval is None:
+        return f"{ask}, the {what} with the highest gold. One seed says nothing of other seeds: run more."
+    low, high = (str(end).removesuffix(unit) for end in advice.interval)
+    if is_best and advice.choice == advice.rows[-1].choice:
+        why = f"gold was highest at the largest {what} tried, and a larger one may be better still"
+    elif is_best:
+        why = f"gold was highest there, and no larger {what} is sure to lose at most {advice.epsilon:.3g} of it"
     else:
-        why = f"the largest budget sure to lose at most {epsilon:.3g} gold against the best, {budgets[best]:g} nats"
-    return f"{ask}: {why}. {spread}"
+        why = f"the largest {what} sure to lose at most {advice.epsilon:.3g} gold against the best, {advice.best}"
+    seeds = f"Over samples of the {advice.num_seeds} seeds the advice is"
+    return f"{ask}: {why}. {seeds} between {low} and {high}{unit}."
 
 
 def _reservations(
-    values: Float[np.ndarray, "budgets seeds"], best: BudgetGold, start: float | None, is_given: bool
+    values: Float[np.ndarray, "points seeds"], best: PointGold, start: float | None, is_given: bool
 ) -> str:
     """What a reader must know before they follow the advice."""
     text = ""
     if start is not None and best.gold.mean is not None and best.gold.mean <= start:
-        text += f" No budget brought more gold than the initial policy has, {start:.3g}: it may be best to spend none."
+        text += (
+            f" Nothing tried brought more gold than the initial policy has, {start:.3g}: it may be best to spend none."
+        )
     if start is None and not is_given:
         text += " Gold of the initial policy is not known, so no share of a gain may be given up."
     if missing := int(np.isnan(values).sum()):
-        text += f" {missing} of {values.size} runs have no gold at their end; budgets are compared on seeds that both have."
+        text += (
+            f" {missing} of {values.size} runs have no gold at their end; they are compared on seeds that both have."
+        )
     return text

@@ -7,14 +7,13 @@ Sizes here: `steps` logged steps of one run. NaN stands where a signal was not m
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from framework.analysis.curves import moving_mean
-from framework.analysis.summary import arc_of
+from framework.measure import Curve, Outcome, moving_mean, outcome_of
 
 Direction = Literal["up", "down", "stronger"]
 """Which way a signal moves when things go wrong; `stronger` is away from zero on either side."""
@@ -28,10 +27,9 @@ CAP = 3.0
 LIMIT = 11.0
 """Sum of excesses at which the alarm is raised.
 
-Found by simulation, so that the error of ten steps' mean and deviation is counted. Of runs of 200 steps whose
-signal does not drift, 5% are alarmed where neighbouring steps correlate by 0.2, 2% where they do not correlate,
-8% at 0.3. A rise of 2 standard deviations over 20 steps is caught in 99% of runs that were still for 30 steps,
-in 90% of those in which it began at step 0, in the baseline itself.
+Found by simulation. Of runs of 200 steps whose signal does not drift, 5% are alarmed where neighbouring steps correlate
+by 0.2, 2% where they do not correlate, 8% at 0.3. A rise of 2 standard deviations over 20 steps is caught in 99% of runs
+that were still for 30 steps, in 90% of those in which it began at step 0, in the baseline itself.
 """
 
 
@@ -41,8 +39,7 @@ class Signal:
 
     name: str
     direction: Direction
-    meaning: str
-    """What an alarm says, as a sentence that goes on "than in the first steps"."""
+    meaning: str  # goes on "than in the first steps"
 
 
 SIGNALS = (
@@ -78,35 +75,20 @@ def warnings_of(records: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
     """For each of `SIGNALS` the step at which its alarm was first raised, from a run's records so far."""
     raised: dict[str, int | None] = {}
     for signal in SIGNALS:
-        values = (record.get(signal.name) for record in records)
-        index = first_alarm(
-            np.array([math.nan if value is None else value for value in values], dtype=float),
-            signal.direction,
-        )
+        values = [record.get(signal.name) for record in records]
+        index = first_alarm(np.array(values, dtype=float), signal.direction)
         raised[signal.name] = None if index is None else int(records[index]["step"])
     return raised
 
 
-class HasSeries(Protocol):
-    """A run by its metrics: `curves.Run`, or a trial's rows in a sweep's table."""
-
-    def series(self, name: str) -> Float[np.ndarray, "steps"]:
-        """One metric at every logged step; NaN where it was not measured."""
-
-
 @dataclass(frozen=True)
 class AlarmLead:
-    """What one signal's alarm was worth in the runs of one method.
+    """What one signal's alarm was worth in the runs of one curve that have it, and gold with its standard error."""
 
-    Runs without the signal, without gold or without gold's standard error are left out: whether gold turned is a
-    question of its noise.
-    """
-
-    method: str
+    curve: str
     signal: str
-    """A name of `SIGNALS`, or that of `CONTROL`."""
     num_turned: int
-    """Runs whose gold rose and then fell, by `GoldArc.turned_over`."""
+    """Runs whose gold rose and then fell, by `Outcome.turned_over`."""
     num_ahead: int
     """Of those: alarmed at or before the step of gold's peak."""
     num_late: int
@@ -114,71 +96,51 @@ class AlarmLead:
     lead_steps: float | None
     """Median over turned and alarmed runs of peak less alarm, in steps: negative is late. None without such runs."""
     lead_nats: float | None
-    """The same of smoothed KL: nats per sequence that were still to be spent."""
+    """The same of smoothed KL, in nats per sequence."""
     num_unturned: int
     num_false: int
     """Of the unturned: alarmed all the same."""
 
-    def to_json(self) -> dict[str, Any]:
-        """A plain record."""
-        return asdict(self)
+
+def alarm_leads(runs: Mapping[str, Sequence[Curve]]) -> list[AlarmLead]:
+    """For each curve name one record per signal, and one for the control, from the runs of each."""
+    outcomes = {curve: [(run, outcome_of(run)) for run in members] for curve, members in runs.items()}
+    return [_lead(curve, signal, outcomes[curve]) for curve in runs for signal in (*SIGNALS, CONTROL)]
 
 
-def alarm_leads(runs: Mapping[str, Sequence[HasSeries]]) -> list[AlarmLead]:
-    """For each method one record per signal, and one for the control, from the runs of each method.
-
-    Of a sweep: `alarm_leads({m: table.curves_of(m, "rl") for m in table.methods})`.
-    """
-    return [
-        _lead(method, signal, [_outcome(run, signal) for run in members])
-        for method, members in runs.items()
-        for signal in (*SIGNALS, CONTROL)
-    ]
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """A run with gold in which a signal was measured."""
-
-    turned: bool
-    alarmed: bool
-    lead_steps: float = math.nan
-    lead_nats: float = math.nan
-
-
-def _outcome(run: HasSeries, signal: Signal) -> _Outcome | None:
-    steps, kl, values = run.series("step"), run.series("kl_nats"), run.series(signal.name)
-    gold, error = run.series("gold"), run.series("gold_se")
-    arc = arc_of(steps, gold, error, kl) if np.isfinite(error[np.isfinite(gold)]).all() else None
-    finite = values[np.isfinite(values)]
-    # The disagreement of a single head is 0 throughout.
-    if arc is None or not len(finite) or np.ptp(finite) == 0:
-        return None
-    alarm = first_alarm(values, signal.direction)
-    if alarm is None:
-        return _Outcome(arc.turned_over, alarmed=False)
-    nats = math.nan if arc.kl_nats_at_peak is None else arc.kl_nats_at_peak - float(moving_mean(kl)[alarm])
-    return _Outcome(arc.turned_over, True, float(arc.peak_step - steps[alarm]), nats)
-
-
-def _lead(method: str, signal: Signal, outcomes: Sequence[_Outcome | None]) -> AlarmLead:
-    known = [outcome for outcome in outcomes if outcome is not None]
-    turned = [outcome for outcome in known if outcome.turned]
-    warned = [outcome for outcome in turned if outcome.alarmed]
-    ahead = sum(outcome.lead_steps >= 0 for outcome in warned)
+def _lead(curve: str, signal: Signal, runs: Sequence[tuple[Curve, Outcome]]) -> AlarmLead:
+    known = [(run, outcome) for run, outcome in runs if _can_tell(run, outcome, signal)]
+    alarms = [(run, own, first_alarm(run.series(signal.name), signal.direction)) for run, own in known]
+    steps, nats = [], []
+    for run, own, alarm in alarms:
+        if own.turned_over and alarm is not None and own.gold_peak_at is not None:
+            steps.append(own.gold_peak_at - float(run.position[alarm]))
+            at_peak = math.nan if own.kl_nats_at_gold_peak is None else own.kl_nats_at_gold_peak
+            nats.append(at_peak - float(moving_mean(run.series("kl_nats"))[alarm]))
+    num_turned = sum(own.turned_over for _, own in known)
+    ahead = sum(lead >= 0 for lead in steps)
     return AlarmLead(
-        method,
+        curve,
         signal.name,
-        num_turned=len(turned),
+        num_turned=num_turned,
         num_ahead=ahead,
-        num_late=len(warned) - ahead,
-        lead_steps=_median([outcome.lead_steps for outcome in warned]),
-        lead_nats=_median([outcome.lead_nats for outcome in warned]),
-        num_unturned=len(known) - len(turned),
-        num_false=sum(outcome.alarmed for outcome in known if not outcome.turned),
+        num_late=len(steps) - ahead,
+        lead_steps=_median(steps),
+        lead_nats=_median(nats),
+        num_unturned=len(known) - num_turned,
+        num_false=sum(alarm is not None and not own.turned_over for _, own, alarm in alarms),
     )
 
 
+def _can_tell(run: Curve, outcome: Outcome, signal: Signal) -> bool:
+    """Whether the run has gold with its errors, and a signal that varies: the disagreement of one head is 0 throughout."""
+    gold, error, values = (run.series(name) for name in ("gold", "gold_se", signal.name))
+    measured, known = np.isfinite(gold), values[np.isfinite(values)]
+    # A table from elsewhere may number no steps, and then there is no place of the peak.
+    has_gold = outcome.gold_peak_at is not None and bool(np.isfinite(error[measured]).all())
+    return has_gold and len(known) > 0 and bool(np.ptp(known) > 0)
+
+
 def _median(values: Sequence[float]) -> float | None:
-    finite = [value for value in values if math.isfinite(value)]
-    return float(np.median(finite)) if finite else None
+    known = [value for value in values if math.isfinite(value)]
+    return float(np.median(known)) if known else None

@@ -1,21 +1,31 @@
 """Best-of-n from one pool: what gold says of the response that the proxy likes best, for every n at once.
 
-A pool holds N scored responses to each of P prompts. Instead of drawing subsets, the mean over *all* subsets of
-n responses is taken in closed form, so one pool serves every n and every proxy without bias (Gao et al.,
-arXiv 2210.10760; the estimator as in Coste et al., arXiv 2310.02743). Sizes: P prompts, N responses to each,
-K heads, `n` values of n.
+Instead of drawing subsets, the mean over *all* subsets of n responses is taken in closed form, so one pool serves every
+n and every proxy without bias (Gao et al., arXiv 2210.10760; the estimator as in Coste et al., arXiv 2310.02743).
+Sizes: P prompts, N responses to each, K heads, `n` values of n.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
+from pydantic import TypeAdapter
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
-from framework.errors import RunError
+from framework.aggregation import Aggregation
+from framework.analysis.run_folder import read_config
+from framework.errors import RunError, UserError
+
+POOL_LINK = "pool.json"
+"""Beside a run's folder: where the `scores` of the best-of-n pool by its reward model are, and the values of n."""
 
 
 def best_of_n_kl(n: int) -> float:
@@ -50,11 +60,7 @@ class Ranking:
 
     @classmethod
     def of(cls, scores: Float[np.ndarray, "P N"]) -> "Ranking":
-        """The ranking by these scores.
-
-        Raises:
-            RunError: a score is not finite, and so has no rank.
-        """
+        """The ranking by these scores; a `RunError` where one is not finite, and so has no rank."""
         bad = np.argwhere(~np.isfinite(scores))
         if len(bad):
             prompt, sample = bad[0]
@@ -72,7 +78,11 @@ class Ranking:
         """Expected value, at each n, of the best of n random responses; among equals each is taken as often."""
         ranked = np.take_along_axis(np.asarray(values, dtype=np.float64), self.order, axis=1)
         weights = np.stack([rank_weights(self.order.shape[1], n) for n in ns], axis=1)
-        return self._averaged(ranked) @ weights
+        if len(self.starts) < ranked.size:
+            sizes = np.diff(self.starts, append=ranked.size)
+            means = np.add.reduceat(ranked.ravel(), self.starts) / sizes
+            ranked = np.repeat(means, sizes).reshape(ranked.shape)
+        return ranked @ weights
 
     def selection(self, n: int) -> Float[np.ndarray, "P N"]:
         """Probability of each response, in pool order, to be the best of `n` random ones; sums to 1 per prompt."""
@@ -80,15 +90,9 @@ class Ranking:
         below = np.concatenate([[0.0], np.cumsum(rank_weights(self.order.shape[1], n))])
         return (below[first + count] - below[first]) / count
 
-    def win_rate(
-        self, first: Float[np.ndarray, "P N"], second: Float[np.ndarray, "P N"]
-    ) -> Float[np.ndarray, "P"]:
-        """Chance that a response drawn by `first` ranks above one drawn by `second`, a tie counting one half.
-
-        Args:
-            first: probability of each response, in pool order.
-            second: the same of the rival. The two draw independently.
-        """
+    def win_rate(self, first: Float[np.ndarray, "P N"], second: Float[np.ndarray, "P N"]) -> Float[np.ndarray, "P"]:
+        """Chance that a response drawn by `first` ranks above one drawn by `second`, a tie counting one half; both are
+        the probability of each response, in pool order."""
         num_prompts, size = self.order.shape
         mine, theirs = (np.take_along_axis(p, self.order, axis=1) for p in (first, second))
         below = (np.cumsum(theirs, axis=1) - theirs).ravel()[self.starts]
@@ -108,49 +112,20 @@ class Ranking:
             unsorted.append(placed)
         return unsorted[0], unsorted[1]
 
-    def _averaged(self, ranked: Float[np.ndarray, "P N"]) -> Float[np.ndarray, "P N"]:
-        """Values in ascending order of the score, each replaced by the mean of those it ties with."""
-        if len(self.starts) == ranked.size:
-            return ranked
-        sizes = np.diff(self.starts, append=ranked.size)
-        means = np.add.reduceat(ranked.ravel(), self.starts) / sizes
-        return np.repeat(means, sizes).reshape(ranked.shape)
-
-
-def best_of_n_curve(
-    proxy: Float[np.ndarray, "P N"], gold: Float[np.ndarray, "P N"], ns: Sequence[int]
-) -> Float[np.ndarray, "P n"]:
-    """Mean gold of the best of n by `proxy` over all subsets of n, for each prompt and each n.
-
-    `sum_{i=n..N} C(i-1, n-1)/C(N, n) gold(S_i)`, S ascending by proxy (arXiv 2310.02743). Responses that tie in the
-    proxy share their weights, so the pool's order does not matter. With `gold = proxy`: the proxy's own curve.
-
-    Raises:
-        RunError: a proxy score is not finite.
-    """
-    return Ranking.of(proxy).curve(gold, ns)
-
 
 def best_of_n_win_rate(
-    proxy: Float[np.ndarray, "P N"],
-    rival: Float[np.ndarray, "P N"],
-    gold: Float[np.ndarray, "P N"],
-    ns: Sequence[int],
+    proxy: Float[np.ndarray, "P N"], rival: Float[np.ndarray, "P N"], gold: Float[np.ndarray, "P N"], ns: Sequence[int]
 ) -> Float[np.ndarray, "P n"]:
     """Chance that the best of n by `proxy` has more gold than the best of n by `rival`; a tie in gold is one half.
 
-    Each picks from n random responses of its own out of the one pool, so they can pick the same one, which is a tie;
-    at n = N both see the whole pool.
-
-    Raises:
-        RunError: a score is not finite.
+    Each picks from n random responses of its own out of the one pool, so they can pick the same one, which is a tie.
     """
     ours, theirs, by_gold = Ranking.of(proxy), Ranking.of(rival), Ranking.of(gold)
     return np.stack([by_gold.win_rate(ours.selection(n), theirs.selection(n)) for n in ns], axis=1)
 
 
 def mean_and_error(values: Float[np.ndarray, "P"]) -> tuple[float, float | None]:
-    """Mean over prompts and its standard error, `s / sqrt(P)` with the sample (P - 1) deviation; None for one prompt."""
+    """Mean over prompts and its standard error; None for one prompt."""
     error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
     return float(values.mean()), error
 
@@ -167,17 +142,11 @@ def best_of_n_points(
     this one, with `below_peak_se` of the difference on the same prompts; `gap`, proxy minus gold, each less its mean
     over the pool and in standard deviations of the pool (None where one of them is constant), so 0 at n = 1; with
     several heads `win_rate` and `win_rate_se`, the share of comparisons with one head by itself, averaged over heads,
-    that the proxy wins.
-
-    Raises:
-        RunError: a score is not finite.
+    that the proxy wins. A `RunError` where a score is not finite.
     """
     gold = gold.astype(np.float64)
     rankings = {name: Ranking.of(proxy) for name, proxy in proxies.items()}
-    points = {
-        name: _means(ranking, proxies[name].astype(np.float64), gold, ns)
-        for name, ranking in rankings.items()
-    }
+    points = {name: _means(rankings[name], own.astype(np.float64), gold, ns) for name, own in proxies.items()}
     if len(heads) > 1:
         by_gold, singles = Ranking.of(gold), [Ranking.of(head) for head in heads]
         for column, n in enumerate(ns):
@@ -194,21 +163,41 @@ def _means(
 ) -> list[dict[str, Any]]:
     """What one proxy's records hold without its rivals."""
     proxies, golds = ranking.curve(proxy, ns).T, ranking.curve(gold, ns).T
-    peak = golds[golds.mean(axis=1).argmax()]
+    peak, has_spread = golds[golds.mean(axis=1).argmax()], min(proxy.std(), gold.std()) >= 1e-12
     points: list[dict[str, Any]] = []
     for n, proxy_at_n, gold_at_n in zip(ns, proxies, golds, strict=True):
         point: dict[str, Any] = {"n": n, "kl_nats": best_of_n_kl(n)}
         point["proxy"], point["proxy_se"] = mean_and_error(proxy_at_n)
         point["gold"], point["gold_se"] = mean_and_error(gold_at_n)
         point["below_peak"], point["below_peak_se"] = mean_and_error(peak - gold_at_n)
-        point["gap"] = _gap(point["proxy"], point["gold"], proxy, gold)
+        point["gap"] = None
+        if has_spread:
+            far = (point["proxy"] - proxy.mean()) / proxy.std()
+            point["gap"] = float(far - (point["gold"] - gold.mean()) / gold.std())
         points.append(point)
     return points
 
 
-def _gap(
-    proxy_at_n: float, gold_at_n: float, proxy: Float[np.ndarray, "P N"], gold: Float[np.ndarray, "P N"]
-) -> float | None:
-    if min(proxy.std(), gold.std()) < 1e-12:
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """A scored pool as one run's reward sees it; P prompts, N responses to each."""
+
+    proxy: Float[np.ndarray, "P N"]
+    gold: Float[np.ndarray, "P N"]
+    points: list[dict[str, Any]]
+
+
+def read_pool(folder: Path) -> Pool | None:
+    """The pool that the file beside this run folder names, if there is one; a `UserError` where it cannot be read."""
+    link = folder.parent / POOL_LINK
+    if not link.is_file():
         return None
-    return float((proxy_at_n - proxy.mean()) / proxy.std() - (gold_at_n - gold.mean()) / gold.std())
+    try:
+        record = json.loads(link.read_text())
+        tensors = load_file(link.parent / record["scores"])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(f"{link}: its scores cannot be read ({error}); run the same command again") from error
+    heads, gold = torch.from_numpy(tensors["heads"]), tensors["gold"].astype(np.float64)
+    aggregation = TypeAdapter[Any](Aggregation).validate_python(read_config(folder)["aggregation"])
+    proxy = aggregation(heads.flatten(1)).numpy().reshape(gold.shape).astype(np.float64)
+    return Pool(proxy, gold, best_of_n_points(proxy[None], {"own": proxy}, gold, record["ns"])["own"])

@@ -1,97 +1,139 @@
-"""The forms that gold is fitted with as a function of d = sqrt(KL), in sqrt(nats per sequence).
+"""The forms that gold is fitted with as a function of d = sqrt(KL) in sqrt(nats per sequence), and where a fit peaks.
 
 Each is R0 + alpha * first(d) - beta * second(d): linear in its coefficients. Its slope has the sign of
 alpha - beta * x with a rising x(d), which is all that is needed to find the peak and how sure of it one may be.
 """
 
 import math
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
-LARGEST_EXPONENT = 700.0
-"""exp of more than this has no float."""
+TRUSTED_FROM = 0.05
+"""Share of the largest d below which slopes are not read: KL's estimate is mostly noise there, and the RL form's
+slope grows without bound."""
+NO_PEAK = "no peak in this range: "
 
 
-class Form(Protocol):
+@dataclass(frozen=True)
+class Form:
     """A curve through R0 at d = 0."""
 
     name: str
     formula: str
     """For a legend or a table, R0 left out."""
+    terms: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    """first(d) and second(d)."""
+    ratio_at: Callable[[float], float]
+    """The alpha / beta with which gold's slope is zero at d: the x of the slope's sign, alpha - beta * x."""
+    flat_at: Callable[[float], float]
+    """Its inverse: the d at which the slope is zero; 0 where it is negative from the start, infinite past any float."""
 
     def basis(self, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 2"]:
         """What alpha and beta are multiplied with in gold."""
-        ...
-
-    def ratio_at(self, d: float) -> float:
-        """The alpha / beta with which gold's slope is zero at d: the x of the slope's sign, alpha - beta * x."""
-        ...
-
-    def flat_at(self, ratio: float) -> float:
-        """The d at which the slope is zero, given alpha / beta: the inverse of `ratio_at`; infinite past any float."""
-        ...
+        first, second = self.terms(d)
+        return np.stack([first, -second], axis=1)
 
 
-class BestOfN:
-    """d (alpha - beta d), for best-of-n (arXiv 2210.10760); peak at alpha / (2 beta)."""
-
-    name = "bon"
-    formula = "d (α − β d)"
-
-    def basis(self, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 2"]:
-        """d and -d²."""
-        return np.stack([d, -(d**2)], axis=1)
-
-    def ratio_at(self, d: float) -> float:
-        """2 d."""
-        return 2 * d
-
-    def flat_at(self, ratio: float) -> float:
-        """alpha / (2 beta); 0 where the slope is negative from the start."""
-        return max(ratio, 0.0) / 2
+# The first two are those of arXiv 2210.10760, and the parabola in KL itself is what they are held against.
+_FORMS = (
+    Form("bon", "d (α − β d)", lambda d: (d, d**2), lambda d: 2 * d, lambda ratio: max(ratio, 0.0) / 2),
+    Form(
+        "rl", "d (α − β log d)", lambda d: (d, d * np.log(np.where(d > 0, d, 1.0))),
+        lambda d: 1 + math.log(d) if d > 0 else -math.inf,
+        lambda ratio: math.exp(ratio - 1) if ratio < 700 else math.inf,
+    ),
+    Form(
+        "quadratic", "α d² − β d⁴", lambda d: (d**2, d**4),
+        lambda d: 2 * d**2, lambda ratio: math.sqrt(max(ratio, 0.0) / 2),
+    ),
+)  # fmt: skip
+FORMS: dict[str, Form] = {form.name: form for form in _FORMS}
 
 
-class Rl:
-    """d (alpha - beta log d), for RL (arXiv 2210.10760), 0 at d = 0; peak at exp(alpha / beta - 1).
+@dataclass(frozen=True)
+class Peak:
+    """The peak of a fitted curve, in sqrt(nats per sequence), nats per sequence and gold's units."""
 
-    Its slope grows without bound towards d = 0: do not read it there.
+    supported: bool
+    """Whether gold clearly rises somewhere below it and clearly falls somewhere above it, within the d seen."""
+    reason: str
+    """In words, for a reader."""
+    d: float | None = None
+    """The fitted curve's own peak, where it has one within the d seen, supported or not."""
+    kl_nats: float | None = None
+    gold: float | None = None
+    d_interval: tuple[float, float] | None = None
+    """95%: every d at which a slope of zero cannot be ruled out (Fieller); None where unsupported."""
+
+    @property
+    def kl_interval(self) -> tuple[float, float] | None:
+        """The same in nats per sequence."""
+        return self.d_interval and (self.d_interval[0] ** 2, self.d_interval[1] ** 2)
+
+
+def find_peak(
+    form: Form,
+    coefficients: Float[np.ndarray, "3"],
+    covariance: Float[np.ndarray, "3 3"] | None,
+    quantile: float,
+    d_range: tuple[float, float],
+    num_seeds: int,
+) -> Peak:
+    """The peak of R0 + alpha * first(d) - beta * second(d) within the d seen.
+
+    The confidence set of the slope's zero is Fieller's for a ratio: every x with
+    |alpha - beta x| <= quantile * se(alpha - beta x). The peak counts as supported where that set is an interval within
+    the d seen: left of it gold clearly rises, right of it gold clearly falls.
+
+    Args:
+        covariance: of R0, alpha and beta, over seeds; None with one seed.
+        d_range: smallest and largest d seen.
     """
-
-    name = "rl"
-    formula = "d (α − β log d)"
-
-    def basis(self, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 2"]:
-        """d and -d log d, which is 0 at 0."""
-        return np.stack([d, -d * np.log(np.where(d > 0, d, 1.0))], axis=1)
-
-    def ratio_at(self, d: float) -> float:
-        """1 + log d."""
-        return 1 + math.log(d) if d > 0 else -math.inf
-
-    def flat_at(self, ratio: float) -> float:
-        """exp(alpha / beta - 1)."""
-        return math.exp(ratio - 1) if ratio < LARGEST_EXPONENT else math.inf
-
-
-class Quadratic:
-    """alpha KL - beta KL², a parabola in KL itself: what the two forms of the paper are held against."""
-
-    name = "quadratic"
-    formula = "α d² − β d⁴"
-
-    def basis(self, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 2"]:
-        """d² and -d⁴."""
-        return np.stack([d**2, -(d**4)], axis=1)
-
-    def ratio_at(self, d: float) -> float:
-        """2 d²."""
-        return 2 * d**2
-
-    def flat_at(self, ratio: float) -> float:
-        """sqrt(alpha / (2 beta)); 0 where the slope is negative from the start."""
-        return math.sqrt(max(ratio, 0.0) / 2)
+    alpha, beta = coefficients[1:].tolist()
+    least, largest = d_range
+    first, last = (alpha - beta * form.ratio_at(d) if beta else alpha for d in d_range)
+    if first <= 0 or last >= 0:
+        how = f"falls first and rises towards the largest √KL seen ({largest:.1f})"
+        if first > 0:
+            how = f"is still rising at the largest √KL seen ({largest:.1f})"
+        elif last < 0:
+            how = f"falls from the smallest √KL seen ({least:.1f}) on"
+        return Peak(False, f"{NO_PEAK}gold {how}")
+    top, trusted = form.flat_at(alpha / beta), max(least, TRUSTED_FROM * largest)
+    gold = float(coefficients @ np.concatenate([[1.0], form.basis(np.array([top]))[0]]))
+    found = Peak(False, "", top, top**2, gold)
+    interval = None if covariance is None else _fieller(form, coefficients[1:], covariance[1:, 1:], quantile)
+    if top < trusted:
+        reason = (
+            f"{NO_PEAK}gold falls from √KL {trusted:.2g} on, and the slope below that,"
+            f" {TRUSTED_FROM:.0%} of the largest seen, is not read"
+        )
+    elif covariance is None:
+        reason = f"the fitted curve peaks at √KL {top:.2f}, but with one seed it cannot be told whether gold would fall again"
+    elif interval is None or interval[1] > largest:
+        reason = f"{NO_PEAK}with {num_seeds} seeds it cannot be told whether gold falls before the largest √KL seen ({largest:.1f})"
+    elif interval[0] < trusted:
+        reason = (
+            f"{NO_PEAK}gold falls in the end, but with {num_seeds} seeds the fitted slope is nowhere clearly positive"
+        )
+    else:
+        reason = f"gold peaks at √KL {top:.2f}, 95% interval {interval[0]:.2f} to {interval[1]:.2f}"
+        return replace(found, supported=True, reason=reason, d_interval=interval)
+    return replace(found, reason=reason)
 
 
-FORMS: dict[str, Form] = {form.name: form for form in (BestOfN(), Rl(), Quadratic())}
+def _fieller(
+    form: Form, ratio: Float[np.ndarray, "2"], covariance: Float[np.ndarray, "2 2"], quantile: float
+) -> tuple[float, float] | None:
+    """The set of d where the slope may be zero; None where it is not one interval, beta being no clear number."""
+    alpha, beta = ratio.tolist()
+    (alpha_square, product), (_, beta_square) = (quantile**2 * covariance).tolist()
+    square, cross, constant = beta**2 - beta_square, alpha * beta - product, alpha**2 - alpha_square
+    if beta <= 0 or square <= 0:
+        return None
+    # Never negative but for rounding: the ratio itself is always in the set.
+    half = math.sqrt(max(cross**2 - square * constant, 0.0))
+    return form.flat_at((cross - half) / square), form.flat_at((cross + half) / square)

@@ -5,17 +5,15 @@ Sizes here: `points` over all seeds, `seeds`, `draws` bootstrap samples of the s
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import stdtrit
 
-from framework.analysis.forms import FORMS, Form
-from framework.analysis.peak import Peak, find_peak, unsupported
-from framework.analysis.sweep_table import TrialCurve
+from framework.analysis.forms import FORMS, NO_PEAK, Form, Peak, find_peak
+from framework.analysis.over_seeds import t_quantile
+from framework.analysis.table import Curve
 from framework.seeding import numpy_generator
 
 DRAWS = 2000
@@ -29,71 +27,44 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """What a curve is fitted to: every step (every n) of every trial and seed that has gold and KL."""
+    """What a curve is fitted to: every step (every n) of every run and seed that has gold and KL, as measured there."""
 
     d: Float[np.ndarray, "points"]
-    """sqrt(KL) as estimated at that step; smoothed, early steps would lie too far right of their gold."""
     gold: Float[np.ndarray, "points"]
-    """As measured, not smoothed."""
     seed: Int[np.ndarray, "points"]
     """Which of `seeds`, by position."""
     seeds: tuple[int, ...]
-    """Those that have a point."""
     starts: Float[np.ndarray, "seeds"]
     """Each seed's mean gold at step 0 (at n = 1), NaN where it was not measured."""
     num_dropped: int
     """Rows left out for want of gold or KL."""
 
     @classmethod
-    def of(cls, curves: Sequence[TrialCurve]) -> "Points":
-        """The points of these curves, which are of one optimiser."""
-        d, gold, position = (
-            np.concatenate([np.zeros(0), *columns])
-            for columns in (
-                [curve.sqrt_kl for curve in curves],
-                [curve.series("gold") for curve in curves],
-                [curve.position for curve in curves],
-            )
-        )
-        owner = np.repeat(
-            np.array([curve.seed for curve in curves], dtype=np.int64),
-            np.array([len(curve.sqrt_kl) for curve in curves], dtype=np.int64),
-        )
+    def of(cls, curves: Sequence[Curve]) -> "Points":
+        """The points of these curves, which are of one method."""
+        columns = [(c.sqrt_kl, c.series("gold"), c.position, np.full(c.data.num_rows, c.seed)) for c in curves]
+        d, gold, position, owner = (np.concatenate(parts) for parts in zip(*columns, strict=True))
         known = np.isfinite(d) & np.isfinite(gold)
         seeds, seed = np.unique(owner[known], return_inverse=True)
-        begins = known & (position == (1 if curves and curves[0].optimiser == "best_of_n" else 0))
+        begins = known & (position == (1 if curves[0].axis == "n" else 0))
         starts = [gold[begins & (owner == own)] for own in seeds]
-        return cls(
-            d[known],
-            gold[known],
-            seed,
-            tuple(seeds.tolist()),
-            np.array([values.mean() if len(values) else math.nan for values in starts]),
-            int((~known).sum()),
-        )
+        means = np.array([values.mean() if len(values) else math.nan for values in starts])
+        return cls(d[known], gold[known], seed, tuple(seeds.tolist()), means, int((~known).sum()))
 
     @property
     def start(self) -> float | None:
         """Mean over seeds of gold at the start; None where no seed has it."""
         return float(np.nanmean(self.starts)) if np.isfinite(self.starts).any() else None
 
-    @cached_property
-    def spread(self) -> float:
-        """Sum of squares of gold about its mean; 0 where gold does not vary."""
-        return self._beyond_rounding(float(np.square(self.gold - self.gold.mean()).sum()))
+    def errors(self, residuals: Float[np.ndarray, "points"]) -> tuple[float, float | None]:
+        """Their root mean square, in gold's units, and the share of gold's variance that is not in them.
 
-    def rmse(self, squares: float) -> float:
-        """Root mean square, in gold's units, of deviations whose squares over all points sum to this."""
-        return math.sqrt(self._beyond_rounding(squares) / len(self.gold))
-
-    def r_squared(self, squares: float) -> float | None:
-        """Share of gold's variance that is not in such deviations; None where gold does not vary."""
-        return 1 - self._beyond_rounding(squares) / self.spread if self.spread > 0 else None
-
-    def _beyond_rounding(self, squares: float) -> float:
-        """A sum of squares over the points, in gold's units squared; 0 where it is but the rounding of gold."""
+        The rounding of gold counts as 0; there is no share, None, where gold does not vary.
+        """
         tolerance = len(self.gold) * (ROUNDING * float(np.abs(self.gold).max())) ** 2
-        return squares if squares > tolerance else 0.0
+        sums = (float(np.square(each).sum()) for each in (residuals, self.gold - self.gold.mean()))
+        squares, spread = (each if each > tolerance else 0.0 for each in sums)
+        return math.sqrt(squares / len(self.gold)), 1 - squares / spread if spread > 0 else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,22 +80,22 @@ class Fit:
     num_dropped: int
     num_seeds: int
     d_range: tuple[float, float]
-    """Smallest and largest d seen, in sqrt(nats per sequence)."""
+    """Smallest and largest d seen."""
     rmse: float
-    """Root mean squared residual over all points, in gold's units."""
+    """Over all points, in gold's units."""
     r_squared: float | None
-    """Share of gold's variance over all points that the curve explains; None where gold does not vary."""
+    """None where gold does not vary."""
     cv_rmse: float | None
-    """Root mean squared error on the points of a seed left out of the fit, each in turn; None with one seed."""
+    """The same on the points of a seed left out of the fit, each in turn; None with one seed."""
     peak: Peak
     covariance: Float[np.ndarray, "3 3"] | None
-    """Of the coefficients, over seeds, corrected for their small number; None with one seed."""
+    """Of the coefficients, over seeds, corrected for their small number."""
     draws: Float[np.ndarray, "draws 3"] | None
-    """The coefficients of each bootstrap sample; None with one seed."""
+    """The coefficients of each bootstrap sample."""
 
     def curve(self, d: Float[np.ndarray, "d"]) -> Float[np.ndarray, "d"]:
         """Fitted gold."""
-        return _design(FORMS[self.form], d) @ self._vector
+        return _design(FORMS[self.form], d) @ np.array([self.coefficients[name] for name in COEFFICIENTS])
 
     def band(self, d: Float[np.ndarray, "d"]) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "d"]] | None:
         """Pointwise 95% interval of mean gold over seeds; None with one seed."""
@@ -132,142 +103,99 @@ class Fit:
             return None
         design = _design(FORMS[self.form], d)
         errors = np.sqrt(np.maximum(np.einsum("di,ij,dj->d", design, self.covariance, design), 0.0))
-        half = t_quantile(self.num_seeds) * errors
+        half = t_quantile(self.num_seeds - 1) * errors
         return self.curve(d) - half, self.curve(d) + half
 
     def resampled(self, d: Float[np.ndarray, "d"]) -> Float[np.ndarray, "draws d"] | None:
         """Fitted gold of each bootstrap sample; None with one seed."""
         return None if self.draws is None else self.draws @ _design(FORMS[self.form], d).T
 
-    @cached_property
-    def _vector(self) -> Float[np.ndarray, "3"]:
-        return np.array([self.coefficients[name] for name in COEFFICIENTS])
-
-
-def t_quantile(num_seeds: int) -> float:
-    """Standard errors that a 95% interval over this many seeds reaches to either side: Student's t."""
-    return float(stdtrit(num_seeds - 1, 0.975))
-
 
 def fit_points(points: Points, form: Form, intercept: bool) -> Fit | None:
     """The least-squares fit of the form to all points, each counting once; None where they do not determine it.
 
-    The form is linear in R0, alpha and beta, so the optimum is solved for exactly: an iterative non-linear
-    least-squares search could only come near it. Without `intercept`, R0 is the seeds' mean gold at the start.
-
-    Intervals are over seeds, since steps of one seed are not independent: the seeds are resampled with all
-    their points, the covariance of the coefficients is that over the samples times G / (G - 1), and an interval
-    reaches t(G - 1) standard errors to either side, G being the number of seeds. Percentiles of so few seeds would be
-    far too narrow; where the seeds' points lie alike, this is Student's interval of the mean over seeds.
+    Without `intercept`, R0 is the seeds' mean gold at the start. Intervals are over seeds, since steps of one seed are not
+    independent: the seeds are resampled with all their points, the covariance of the coefficients is that over the samples
+    times G / (G - 1), and an interval reaches t(G - 1) standard errors to either side, G being the number of seeds.
+    Percentiles of so few seeds would be far too narrow.
     """
-    sums = SeedSums.of(points, form, intercept)
-    if sums is None:
+    solve = seed_solver(points, form, intercept)
+    if solve is None:
         return None
-    groups = len(points.seeds)
-    coefficients = sums.solve(np.ones((1, groups)))[0]
+    groups, design = len(points.seeds), _design(form, points.d)
+    coefficients = solve(np.ones((1, groups)))[0]
     draws = covariance = cv_rmse = None
+    intervals: dict[str, tuple[float, float] | None] = dict.fromkeys(COEFFICIENTS)
+    quantile = t_quantile(groups - 1) if groups > 1 else math.nan
     if groups > 1:
         counts = numpy_generator("seeds of a fit").multinomial(groups, np.full(groups, 1 / groups), DRAWS)
         # Few seeds make few samples that differ.
         distinct, which = np.unique(counts, axis=0, return_inverse=True)
-        draws = sums.solve(distinct.astype(float))[which]
+        draws = solve(distinct.astype(float))[which]
         covariance = np.cov(draws, rowvar=False, ddof=0) * groups / (groups - 1)
-        cv_rmse = _left_out_rmse(points, form, sums.solve(1.0 - np.eye(groups)))
-    error = float(np.square(points.gold - _design(form, points.d) @ coefficients).sum())
+        halves = quantile * np.sqrt(np.diag(covariance))
+        low, high = (coefficients - halves).tolist(), (coefficients + halves).tolist()
+        intervals = dict(zip(COEFFICIENTS, zip(low, high, strict=True), strict=True))
+        left_out = np.einsum("pi,pi->p", design, solve(1.0 - np.eye(groups))[points.seed])
+        cv_rmse, _ = points.errors(points.gold - left_out)
+    rmse, r_squared = points.errors(points.gold - design @ coefficients)
     d_range = float(points.d.min()), float(points.d.max())
-    quantile = t_quantile(groups) if groups > 1 else math.nan
+    peak = Peak(False, f"{NO_PEAK}gold does not vary")
+    if r_squared is not None:
+        peak = find_peak(form, coefficients, covariance, quantile, d_range, groups)
     return Fit(
         form=form.name,
         intercept=intercept,
         coefficients=dict(zip(COEFFICIENTS, coefficients.tolist(), strict=True)),
-        intervals=_intervals(coefficients, covariance, quantile),
+        intervals=intervals,
         num_points=len(points.d),
         num_dropped=points.num_dropped,
         num_seeds=groups,
         d_range=d_range,
-        rmse=points.rmse(error),
-        r_squared=points.r_squared(error),
+        rmse=rmse,
+        r_squared=r_squared,
         cv_rmse=cv_rmse,
-        peak=find_peak(form, coefficients, covariance, quantile, d_range, groups)
-        if points.spread > 0
-        else unsupported("no peak in this range: gold does not vary"),
+        peak=peak,
         covariance=covariance,
         draws=draws,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class SeedSums:
-    """The normal equations of each seed by itself: any sample of the seeds is a weighted sum of them.
+def seed_solver(points: Points, form: Form, intercept: bool) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What gives R0, alpha and beta [draws 3] of samples, from how often each holds each seed [draws seeds].
 
-    They are those of orthonormal columns, made of the form's by a QR decomposition over all points: squaring the
-    form's own, which are nearly dependent where d spans little, would lose half of the digits.
-    Of the three coefficients, `free` are fitted: all of them, or alpha and beta.
+    None where the points do not determine them.
+
+    The normal equations of a sample are a weighted sum of those of its seeds. They are of orthonormal columns, made of
+    the form's by a QR decomposition over all points: squaring the form's own, which are nearly dependent where d spans
+    little, would lose half of the digits. Where a sample does not determine the coefficients, the smallest that fit are
+    taken. Without `intercept` R0 is the mean of the seeds' starts; a seed without one has the mean of the others.
     """
+    design = _design(form, points.d)[:, 0 if intercept else 1 :]
+    if len(design) < design.shape[1] or (points.start is None and not intercept):
+        return None
+    scale = np.sqrt(np.square(design).mean(axis=0))
+    columns, triangle = np.linalg.qr(design / np.where(scale > 0, scale, 1.0))
+    rounding = len(design) * np.finfo(float).eps * np.linalg.norm(triangle, 2)
+    if np.linalg.matrix_rank(triangle, tol=rounding) < design.shape[1]:
+        return None
+    back = np.linalg.inv(triangle) / scale[:, None]
+    targets = np.stack([points.gold, np.ones(len(design))], axis=1)
+    parts = [points.seed == number for number in range(len(points.seeds))]
+    gram = np.stack([columns[own].T @ columns[own] for own in parts])
+    moments = np.stack([columns[own].T @ targets[own] for own in parts])
+    starts = np.zeros(len(parts))
+    if points.start is not None and not intercept:
+        starts = np.where(np.isnan(points.starts), points.start, points.starts)
 
-    gram: Float[np.ndarray, "seeds free free"]
-    moments: Float[np.ndarray, "seeds free"]
-    """Columns times gold."""
-    ones: Float[np.ndarray, "seeds free"]
-    """Sums of the columns."""
-    starts: Float[np.ndarray, "seeds"]
-    """Gold at each seed's start; of a seed without it, the mean of the others."""
-    back: Float[np.ndarray, "free free"]
-    """From coefficients of the orthonormal columns to those of the form."""
+    def solve(counts: Float[np.ndarray, "draws seeds"]) -> Float[np.ndarray, "draws 3"]:
+        inverse = np.linalg.pinv(np.einsum("bs,sij->bij", counts, gram), rcond=RELATIVE_RANK, hermitian=True)
+        r0 = counts @ starts / counts.sum(axis=1)
+        sums = np.einsum("bs,sit->tbi", counts, moments)
+        fitted = np.einsum("bij,bj->bi", inverse, sums[0] - r0[:, None] * sums[1]) @ back.T
+        return fitted if intercept else np.concatenate([r0[:, None], fitted], axis=1)
 
-    @classmethod
-    def of(cls, points: Points, form: Form, intercept: bool) -> "SeedSums | None":
-        """The sums of these points; None where they do not determine the coefficients, or the start is not known."""
-        design = _design(form, points.d)[:, 0 if intercept else 1 :]
-        free = design.shape[1]
-        if len(design) < free or (points.start is None and not intercept):
-            return None
-        scale = np.sqrt(np.square(design).mean(axis=0))
-        columns, triangle = np.linalg.qr(design / np.where(scale > 0, scale, 1.0))
-        rounding = len(design) * np.finfo(float).eps * np.linalg.norm(triangle, 2)
-        if np.linalg.matrix_rank(triangle, tol=rounding) < free:
-            return None
-        parts = [points.seed == number for number in range(len(points.seeds))]
-        start = math.nan if points.start is None else points.start
-        return cls(
-            np.stack([columns[own].T @ columns[own] for own in parts]),
-            np.stack([columns[own].T @ points.gold[own] for own in parts]),
-            np.stack([columns[own].sum(axis=0) for own in parts]),
-            np.where(np.isfinite(points.starts), points.starts, start),
-            np.linalg.inv(triangle) / scale[:, None],
-        )
-
-    def solve(self, counts: Float[np.ndarray, "draws seeds"]) -> Float[np.ndarray, "draws 3"]:
-        """R0, alpha and beta of each sample, given how often it holds each seed.
-
-        Where a sample does not determine them, the smallest that fit are taken.
-        """
-        gram, moments = np.einsum("bs,sij->bij", counts, self.gram), counts @ self.moments
-        if len(self.back) == len(COEFFICIENTS):
-            return self._smallest(gram, moments)
-        r0 = counts @ self.starts / counts.sum(axis=1)
-        rest = self._smallest(gram, moments - r0[:, None] * (counts @ self.ones))
-        return np.concatenate([r0[:, None], rest], axis=1)
-
-    def _smallest(self, gram: np.ndarray, moments: np.ndarray) -> np.ndarray:
-        inverse = np.linalg.pinv(gram, rcond=RELATIVE_RANK, hermitian=True)
-        return np.asarray((inverse @ moments[:, :, None])[..., 0] @ self.back.T)
-
-
-def _left_out_rmse(points: Points, form: Form, without: Float[np.ndarray, "seeds 3"]) -> float:
-    """Error on each point of the curve that its seed had no part in."""
-    fitted = np.einsum("pi,pi->p", _design(form, points.d), without[points.seed])
-    return points.rmse(float(np.square(points.gold - fitted).sum()))
-
-
-def _intervals(
-    coefficients: Float[np.ndarray, "3"], covariance: Float[np.ndarray, "3 3"] | None, quantile: float
-) -> dict[str, tuple[float, float] | None]:
-    if covariance is None:
-        return dict.fromkeys(COEFFICIENTS)
-    halves = quantile * np.sqrt(np.diag(covariance))
-    bounds = zip((coefficients - halves).tolist(), (coefficients + halves).tolist(), strict=True)
-    return dict(zip(COEFFICIENTS, bounds, strict=True))
+    return solve
 
 
 def _design(form: Form, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 3"]:

@@ -1,18 +1,15 @@
 """How often a reward model agrees with the labels of a set of pairs, by subset; RewardBench's sections among them."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float
 
+from framework.analysis.over_seeds import wilson
 from framework.component import Component
 from framework.data.tables import TableSource
-
-NORMAL_95: Final = 1.959963984540054
-"""Of the standard normal, 95% lie within so many deviations."""
 
 SECTIONS: Final = {
     "Chat": ("alpacaeval-easy", "alpacaeval-length", "alpacaeval-hard", "mt-bench-easy", "mt-bench-med"),
@@ -53,31 +50,6 @@ class Accuracy:
     high: float
 
 
-@dataclass(frozen=True)
-class BenchScore:
-    """RewardBench's summary."""
-
-    sections: dict[str, float]
-    """Accuracy of each section that has pairs."""
-    score: float | None
-    """Mean over the four sections; None where one has no pairs."""
-
-
-def accuracy_by_subset(
-    chosen: Float[np.ndarray, "N"], rejected: Float[np.ndarray, "N"], subsets: Sequence[str]
-) -> dict[str, Accuracy]:
-    """Agreement of each subset, in the order in which they first appear.
-
-    Args:
-        chosen: reward of the response that the label prefers.
-        subsets: of each pair.
-    """
-    names = np.asarray(subsets)
-    return {
-        name: accuracy_of(chosen[names == name], rejected[names == name]) for name in dict.fromkeys(subsets)
-    }
-
-
 def accuracy_of(chosen: Float[np.ndarray, "N"], rejected: Float[np.ndarray, "N"]) -> Accuracy:
     """Share of pairs whose chosen response has the higher reward, a tie counting one half."""
     assert len(chosen), "there is nothing to measure on no pairs"
@@ -86,16 +58,10 @@ def accuracy_of(chosen: Float[np.ndarray, "N"], rejected: Float[np.ndarray, "N"]
     return Accuracy(len(chosen), ties, accuracy, *wilson(accuracy, len(chosen)))
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """95% score interval of a share of `count` independent draws (Wilson, 1927); inside [0, 1] also for 0 and 1."""
-    spread = NORMAL_95**2 / count
-    centre = (share + spread / 2) / (1 + spread)
-    half = NORMAL_95 / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+def rewardbench_sections(accuracies: Mapping[str, Accuracy]) -> dict[str, Any] | None:
+    """RewardBench's summary; None where some subset is not one of its own.
 
-
-def rewardbench_sections(accuracies: Mapping[str, Accuracy]) -> BenchScore | None:
-    """RewardBench's section scores and their mean; None where some subset is not one of its own.
+    `sections` has the accuracy of each section with pairs, `score` their mean, None where one has no pairs.
 
     Inside a section subsets weigh by their pairs, but `math-prm` as much as all code subsets together, as in its
     published code. Its score there counts a tie as a loss; ours, like every accuracy here, as one half.
@@ -111,5 +77,5 @@ def rewardbench_sections(accuracies: Mapping[str, Accuracy]) -> BenchScore | Non
         if weights:
             total = sum(weight * accuracies[name].accuracy for name, weight in weights.items())
             sections[section] = total / sum(weights.values())
-    whole = len(sections) == len(SECTIONS)
-    return BenchScore(sections, sum(sections.values()) / len(sections) if whole else None)
+    score = sum(sections.values()) / len(sections) if len(sections) == len(SECTIONS) else None
+    return {"sections": sections, "score": score}

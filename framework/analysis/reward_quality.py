@@ -1,11 +1,9 @@
 """How good a fitted reward model is on pairs it has not seen, and where its heads part ways.
 
-Every function takes raw scores (before calibration) where it speaks of probabilities, because
-sigmoid(raw difference) is the probability that Bradley-Terry fitted. The *mean reward* is the mean
-over heads. Nothing here returns NaN: a figure that does not exist is None.
+Where it speaks of probabilities it takes raw scores (before calibration): sigmoid(raw difference) is the probability
+that Bradley-Terry fitted. The *mean reward* is the mean over heads. A figure that does not exist is None.
 """
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,17 +11,6 @@ from jaxtyping import Bool, Float
 
 BINS = 10
 """Of the reliability table and so of the ECE; fewer where there are fewer pairs."""
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Pairs that the model is about equally sure of."""
-
-    predicted: float
-    """Mean probability that the model gives to the response it prefers, 0.5 to 1."""
-    observed: float
-    """Share of pairs whose label prefers that response too."""
-    count: int
 
 
 def held_out_quality(
@@ -46,50 +33,39 @@ def held_out_quality(
     lead = chosen - rejected
     mean_lead = lead.mean(axis=0)
     gold = None if flipped is None else np.where(flipped, 0.0, 1.0)
-    probability, bins = _sigmoid(mean_lead), reliability(chosen, rejected, target)
+    bins = reliability(chosen, rejected, target)
     return {
         "accuracy_on_labels": float(_agreement(lead, target).mean()),
         "accuracy_on_gold": None if gold is None else float(_agreement(lead, gold).mean()),
         "mean_accuracy_on_labels": float(_agreement(mean_lead, target).mean()),
         "mean_accuracy_on_gold": None if gold is None else float(_agreement(mean_lead, gold).mean()),
-        "ece": expected_calibration_error(bins),
-        "brier": float(np.square(probability - target).mean()),
-        "nll": float(
-            (target * np.logaddexp(0, -mean_lead) + (1 - target) * np.logaddexp(0, mean_lead)).mean()
-        ),
-        "reliability": [asdict(bin) for bin in bins],
+        "ece": sum(bin["count"] * abs(bin["predicted"] - bin["observed"]) for bin in bins) / len(target),
+        "brier": float(np.square(_sigmoid(mean_lead) - target).mean()),
+        "nll": float((target * np.logaddexp(0, -mean_lead) + (1 - target) * np.logaddexp(0, mean_lead)).mean()),
+        "reliability": bins,
     }
 
 
 def reliability(
     chosen: Float[np.ndarray, "K N"], rejected: Float[np.ndarray, "K N"], target: Float[np.ndarray, "N"]
-) -> list[Bin]:
+) -> list[dict[str, Any]]:
     """Bins of equal mass (their counts differ by at most one), from least to most sure.
 
-    Each pair is read from the side that the mean reward prefers: sigmoid(|lead|), and whether the label
-    agrees. Read from the side of `chosen` every outcome would be a win, and there were nothing to compare.
-    Equal mass, because a reward model is seldom sure and bins of equal width would mostly be empty.
+    `predicted` is the mean probability, 0.5 to 1, that the model gives to the response it prefers, `observed` the share
+    of the `count` pairs whose label prefers it too. Equal mass, because a reward model is seldom sure and bins of equal
+    width would mostly be empty.
     """
     lead = (chosen - rejected).mean(axis=0)
     sure, agrees = _sigmoid(np.abs(lead)), _agreement(lead, target)
     order = np.argsort(sure, kind="stable")
-    parts = np.array_split(order, min(BINS, len(order)))
     return [
-        Bin(float(sure[part].mean()), float(agrees[part].mean()), len(part)) for part in parts if len(part)
+        {"predicted": float(sure[part].mean()), "observed": float(agrees[part].mean()), "count": len(part)}
+        for part in np.array_split(order, min(BINS, len(order)))
     ]
 
 
-def expected_calibration_error(bins: list[Bin]) -> float:
-    """Mean over pairs of their bin's |predicted - observed|."""
-    pairs = sum(bin.count for bin in bins)
-    return sum(bin.count * abs(bin.predicted - bin.observed) for bin in bins) / pairs
-
-
 def head_correlation(scores: Float[np.ndarray, "K N"]) -> float | None:
-    """Mean Pearson correlation over pairs of heads; None for fewer than two heads that vary.
-
-    A head that scores all texts alike has no correlation and is left out.
-    """
+    """Mean Pearson correlation over pairs of heads that vary; None for fewer than two of them."""
     spread = scores.std(axis=1)
     varying = scores[spread > 1e-6 * np.abs(scores).max(axis=1, initial=0.0)]
     if len(varying) < 2:
@@ -104,10 +80,9 @@ def disagreement(scores: Float[np.ndarray, "K N"]) -> float:
 
 
 def compare(reference: Float[np.ndarray, "K N"], policy: Float[np.ndarray, "K M"]) -> dict[str, float | None]:
-    """How the heads' disagreement and correlation differ between reference and policy samples.
+    """How the heads' disagreement and correlation differ between reference and policy samples, by calibrated scores.
 
-    `disagreement_ratio` is policy / reference: above 1, the policy has gone where the heads know less. None
-    where the heads do not disagree on the reference samples. Wants calibrated scores.
+    `disagreement_ratio` is policy / reference, None where the heads do not disagree on the reference samples.
     """
     before, after = disagreement(reference), disagreement(policy)
     return {
@@ -119,9 +94,7 @@ def compare(reference: Float[np.ndarray, "K N"], policy: Float[np.ndarray, "K M"
     }
 
 
-def _agreement(
-    lead: Float[np.ndarray, "*heads N"], target: Float[np.ndarray, "N"]
-) -> Float[np.ndarray, "*heads N"]:
+def _agreement(lead: Float[np.ndarray, "*heads N"], target: Float[np.ndarray, "N"]) -> Float[np.ndarray, "*heads N"]:
     """How far each lead agrees with a label: `target` if chosen leads, 1 - target if it trails, 1/2 at a tie."""
     wins = (np.sign(lead) + 1) / 2
     return target * wins + (1 - target) * (1 - wins)

@@ -42,12 +42,7 @@ def augment(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair],
     train = [pair for pair in pairs if pair.split == "train"]
     others = _Others([pair.prompt for pair in train])
     random = numpy_generator(seed, "augment")
-    counts = {
-        "chosen_over_off_prompt": 0,
-        "rejected_over_off_prompt": 0,
-        "off_prompt_ties": 0,
-        "same_text": 0,
-    }
+    counts = {"chosen_over_off_prompt": 0, "rejected_over_off_prompt": 0, "off_prompt_ties": 0, "same_text": 0}
     added = []
     for index in sorted(random.permutation(len(train))[: round(share * len(train))].tolist()):
         pair, other = train[index], train[others.draw(index, random)]

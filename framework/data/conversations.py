@@ -63,7 +63,7 @@ def parted(first: str | list[Turn], second: str | list[Turn]) -> Replies | None:
         shared += 1
     if not shared:
         raise NotTextError("shares no turn with the other response, so no prompt is known")
-    replies = reply(first), reply(second)
+    replies = _reply(first), _reply(second)
     if len(first) != shared + 1 or len(second) != shared + 1:
         return None
     return _joined(first[:shared], *replies)
@@ -77,12 +77,15 @@ def answered(prompt: str | list[Turn], first: str | list[Turn], second: str | li
     """
     sides = [[Turn("assistant", side)] if isinstance(side, str) else side for side in (first, second)]
     if any(len(side) > 1 for side in sides):
-        return parted(*sides) if not isinstance(prompt, list) else _continued(prompt, *sides)
-    replies = reply(sides[0]), reply(sides[1])
+        if isinstance(prompt, str):
+            return parted(*sides)
+        # Each holds the whole conversation, whose beginning the prompt holds too, or what follows it.
+        return parted(*(side if side[: len(prompt)] == prompt else [*prompt, *side] for side in sides))
+    replies = _reply(sides[0]), _reply(sides[1])
     return (prompt, *replies) if isinstance(prompt, str) else _joined(prompt, *replies)
 
 
-def reply(turns: Sequence[Turn]) -> str:
+def _reply(turns: Sequence[Turn]) -> str:
     """What the assistant said last.
 
     Raises:
@@ -91,12 +94,6 @@ def reply(turns: Sequence[Turn]) -> str:
     if turns[-1].role != "assistant":
         raise NotTextError(f"ends with a turn of {turns[-1].role!r}, not with a reply of 'assistant'")
     return turns[-1].content
-
-
-def _continued(prompt: list[Turn], first: list[Turn], second: list[Turn]) -> Replies | None:
-    """Replies that hold the whole conversation, beside a prompt that holds its beginning."""
-    whole = [side if side[: len(prompt)] == prompt else [*prompt, *side] for side in (first, second)]
-    return parted(*whole)
 
 
 def _joined(prompt: Sequence[Turn], first: str, second: str) -> Replies:
@@ -118,9 +115,7 @@ def _parted_strings(first: str, second: str) -> Replies | None:
         whole_words = all(not end or end.isspace() for end in ends)
         cut = len((shared if whole_words else re.sub(r"\S+\Z", "", shared)).rstrip())
     if not first[:cut].strip():
-        raise NotTextError(
-            "begins unlike the other response, so no prompt is known; name the prompt's column"
-        )
+        raise NotTextError("begins unlike the other response, so no prompt is known; name the prompt's column")
     replies = first[cut:], second[cut:]
     return None if any(HUMAN in text for text in replies) else (first[:cut], *replies)
 

@@ -24,7 +24,5 @@ def expand(path: str) -> str:
     expanded = os.path.expanduser(os.path.expandvars(path))
     unset = re.search(r"\$\{(\w+)\}", expanded)
     if unset:
-        raise UserError(
-            f"{path}: the environment variable {unset[1]} is not set; export it or write the path out"
-        )
+        raise UserError(f"{path}: the environment variable {unset[1]} is not set; export it or write the path out")
     return expanded

@@ -13,27 +13,19 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from framework.component import Component
-from framework.errors import UserError
 from framework.seeding import derive, numpy_generator
 
 Split = Literal["train", "held_out"]
 Divider = Literal["pair", "prompt"]
-_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-_NUMBERS = [
-    ("gold_chosen", pa.float64()),
-    ("gold_rejected", pa.float64()),
-    ("flipped", pa.bool_()),
-    ("split", pa.string()),
-    ("margin", pa.float64()),
-    ("weight", pa.float64()),
-    ("target", pa.float64()),
-]
 TEXTS = ("prompt", "chosen", "rejected")
+_OTHERS = {
+    "gold_chosen": "double", "gold_rejected": "double", "flipped": "bool", "split": "string", "margin": "double",
+    "weight": "double", "target": "double",
+}  # fmt: skip
+"""Arrow's types of the columns beside the texts."""
 KEY_MARK = "\x1f"
 """Between the texts of a key: the ASCII separator of units, which text does not hold."""
 SPLITS: tuple[Split, ...] = ("train", "held_out")
@@ -92,9 +84,7 @@ class Label(Component):
 
 def divided_key(pair: Pair, by: Divider) -> str:
     """What stays on one side: the prompt, or the prompt with both responses, whichever of them is chosen."""
-    return (
-        pair.prompt if by == "prompt" else KEY_MARK.join([pair.prompt, *sorted((pair.chosen, pair.rejected))])
-    )
+    return pair.prompt if by == "prompt" else KEY_MARK.join([pair.prompt, *sorted((pair.chosen, pair.rejected))])
 
 
 def split_of(pair: Pair, held_out: float, by: Divider) -> Split:
@@ -138,11 +128,7 @@ def split_record(pairs: Sequence[Pair], by: Divider) -> dict[str, Any]:
 
 
 def pair_up(
-    prompts: Sequence[str],
-    responses: Sequence[Sequence[str]],
-    gold: Sequence[Sequence[float]],
-    noise: float,
-    seed: int,
+    prompts: Sequence[str], responses: Sequence[Sequence[str]], gold: Sequence[Sequence[float]], noise: float, seed: int
 ) -> tuple[list[Pair], dict[str, int]]:
     """Labelled pairs of every two responses to each prompt, and how many were dropped: `ties`, `identical`.
 
@@ -161,16 +147,17 @@ def pair_up(
             continue
         first_wins = (gold[i][a] > gold[i][b]) != flip
         won, lost = (a, b) if first_wins else (b, a)
-        pairs.append(
-            Pair(prompts[i], responses[i][won], responses[i][lost], gold[i][won], gold[i][lost], flip)
-        )
+        pairs.append(Pair(prompts[i], responses[i][won], responses[i][lost], gold[i][won], gold[i][lost], flip))
     return pairs, dropped
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair], conversational: bool = False) -> None:
     """One Parquet file in preference format, texts as strings or as conversations of one turn each."""
-    text = _TURNS if conversational else pa.string()
-    schema = pa.schema([*((name, text) for name in TEXTS), *_NUMBERS])
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})) if conversational else "string"
+    schema = pa.schema(dict.fromkeys(TEXTS, text) | _OTHERS)
     rows = [asdict(pair) for pair in pairs]
     if conversational:
         for row in rows:
@@ -178,38 +165,3 @@ def write_pairs(path: Path, pairs: Sequence[Pair], conversational: bool = False)
             for name in ("chosen", "rejected"):
                 row[name] = [{"role": "assistant", "content": row[name]}]
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
-
-
-def read_pairs(path: Path) -> list[Pair]:
-    """The pairs of a file that `write_pairs` wrote.
-
-    Raises:
-        UserError: no such file, a missing column, or a missing text, with file and row (from 1).
-    """
-    if not path.exists():
-        raise UserError(f"{path} does not exist: make pairs with `goldilocks label`")
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0]})") from error
-    for column in TEXTS:
-        if column not in table.column_names:
-            raise UserError(f"{path} has no column {column!r}; it has {', '.join(table.column_names)}")
-    known = {name for name, _ in _NUMBERS}
-    pairs = []
-    for row, record in enumerate(table.to_pylist(), start=1):
-        texts: dict[str, Any] = {name: _text(record[name], path, row, name) for name in TEXTS}
-        others = {name: value for name, value in record.items() if name in known and value is not None}
-        pairs.append(Pair(**texts, **others))
-    if not pairs:
-        raise UserError(f"{path} holds no pairs")
-    return pairs
-
-
-def _text(value: Any, path: Path, row: int, column: str) -> str:
-    """A string, or the content of a conversation of one turn."""
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-        value = value[0].get("content")
-    if not isinstance(value, str):
-        raise UserError(f"{path} row {row}: column {column!r} holds no text")
-    return value

@@ -4,13 +4,10 @@ import csv
 import difflib
 import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from framework.component import Component
@@ -35,16 +32,17 @@ class TableSource(Component):
     limit: int | None = Field(default=None, ge=1)
     """Rows: the first so many that `where` keeps. None: all."""
 
+    def theirs(self, name: str) -> str:
+        """What the table calls the column that we call `name`."""
+        return self.columns.get(name, name)
 
-@dataclass(frozen=True)
-class _Table:
-    names: list[str]
-    """Every column the table has."""
-    values: dict[str, list[object]]
-    """Those that were asked for and exist, in full."""
+    def wrong(self, row: int, name: str, what: str) -> UserError:
+        """An error that names the file, the row (from 1) and the column, by the table's own name."""
+        return UserError(f"{self.path} row {row}: column {self.theirs(name)!r} {what}")
 
 
-_Reader = Callable[[Path, set[str]], _Table]
+_Table = dict[str, list[object]]
+"""Every column of a table by its name: its values where it was asked for, else perhaps none."""
 
 
 def read_columns(source: TableSource, wanted: Sequence[str]) -> list[dict[str, str]]:
@@ -72,17 +70,14 @@ def read_labelled(source: TableSource) -> tuple[list[str], list[int]]:
     for number, row in rows:
         _require_text(source, number, "text", row["text"])
         if str(row["label"]) not in ("0", "1", "0.0", "1.0", "False", "True"):
-            theirs = source.columns.get("label", "label")
-            raise UserError(
-                f"{source.path} row {number}: column {theirs!r} holds {row['label']!r}; a label is 0 or 1"
-            )
+            raise source.wrong(number, "label", f"holds {row['label']!r}; a label is 0 or 1")
         labels.append(int(str(row["label"]) in ("1", "1.0", "True")))
     return [str(row["text"]) for _, row in rows], labels
 
 
 def column_names(source: TableSource) -> list[str]:
     """The table's columns, by its own names."""
-    return _load(source, set()).names
+    return list(_load(source, set()))
 
 
 def read_rows(source: TableSource, wanted: Sequence[str]) -> list[tuple[int, dict[str, object]]]:
@@ -93,55 +88,38 @@ def read_rows(source: TableSource, wanted: Sequence[str]) -> list[tuple[int, dic
     Raises:
         UserError: no such file, unreadable, no such column, or no rows.
     """
-    theirs = {name: source.columns.get(name, name) for name in wanted}
+    theirs = {name: source.theirs(name) for name in wanted}
     table = _load(source, {*theirs.values(), *source.where})
+    ours = {name: our for our, name in theirs.items()}
     for name in [*theirs.values(), *source.where]:
-        if name not in table.values:
-            raise UserError(_missing_column(source, name, table.names, {v: k for k, v in theirs.items()}))
-    count = len(next(iter(table.values.values())))
+        if name not in table:
+            near = difflib.get_close_matches(name, table, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            mend = f"; map it with columns: {{{ours[name]}: THEIR_NAME}}" if name in ours else ""
+            raise UserError(f"{source.path} has no column {name!r}{hint}; it has {', '.join(table) or 'none'}{mend}")
+    count, where = len(table[theirs[wanted[0]]]), source.where
     if not count:
         raise UserError(f"{source.path}: the table holds no rows")
-    kept = [
-        i for i in range(count)
-        if all(str(table.values[name][i]) == value for name, value in source.where.items())
-    ]  # fmt: skip
+    kept = [i for i in range(count) if all(str(table[n][i]) == value for n, value in where.items())]
     if not kept:
-        raise UserError(
-            f"{source.path}: no row has {_condition(source.where)}; {_values(table, source.where)}"
-        )
-    return [
-        (i + 1, {ours: table.values[name][i] for ours, name in theirs.items()}) for i in kept[: source.limit]
-    ]
+        wanted_there = " and ".join(f"{name}={value!r}" for name, value in where.items())
+        seen = {name: dict.fromkeys(str(value) for value in table[name]) for name in where}
+        found = "; ".join(f"{name} has {', '.join(map(repr, [*some][:5]))}" for name, some in seen.items())
+        raise UserError(f"{source.path}: no row has {wanted_there}; {found}")
+    return [(i + 1, {ours: table[n][i] for ours, n in theirs.items()}) for i in kept[: source.limit]]
 
 
 def _require_text(source: TableSource, row: int, name: str, value: object) -> None:
     if isinstance(value, str) and value.strip():
         return
-    what = (
-        "is empty" if value is None or isinstance(value, str) else f"holds {type(value).__name__}, not text"
-    )
-    raise UserError(
-        f"{source.path} row {row}: column {source.columns.get(name, name)!r} {what}; mend or drop the row"
-    )
-
-
-def _missing_column(source: TableSource, name: str, names: list[str], ours: Mapping[str, str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    mend = f"; map it with columns: {{{ours[name]}: THEIR_NAME}}" if name in ours else ""
-    return f"{source.path} has no column {name!r}{hint}; it has {', '.join(names) or 'none'}{mend}"
-
-
-def _condition(where: Mapping[str, str]) -> str:
-    return " and ".join(f"{name}={value!r}" for name, value in where.items())
-
-
-def _values(table: _Table, where: Mapping[str, str]) -> str:
-    seen = {name: list(dict.fromkeys(str(v) for v in table.values[name]))[:5] for name in where}
-    return "; ".join(f"{name} has {', '.join(map(repr, values))}" for name, values in seen.items())
+    empty = value is None or isinstance(value, str)
+    what = "is empty" if empty else f"holds {type(value).__name__}, not text"
+    raise source.wrong(row, name, f"{what}; mend or drop the row")
 
 
 def _load(source: TableSource, wanted: set[str]) -> _Table:
+    import pyarrow as pa
+
     path = _file(source)
     if path is None:
         return _read_dataset(source, wanted)
@@ -187,60 +165,51 @@ def _package_file(path: str) -> Path:
 
 
 def _read_parquet(path: Path, wanted: set[str]) -> _Table:
+    import pyarrow.parquet as pq
+
     with pq.ParquetFile(path) as file:
-        names = list(file.schema_arrow.names)
-        present = [name for name in names if name in wanted]
-        table = file.read(columns=present)
-    return _Table(names, {name: table.column(name).to_pylist() for name in present})
+        names = file.schema_arrow.names
+        found = file.read(columns=[name for name in names if name in wanted]).to_pydict()
+    return {name: found.get(name, []) for name in names}
 
 
 def _read_csv(path: Path, wanted: set[str]) -> _Table:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        names = list(reader.fieldnames or [])
-        present = [name for name in names if name in wanted]
-        rows = [[row[name] for name in present] for row in reader]
-    return _Table(names, {name: [row[i] for row in rows] for i, name in enumerate(present)})
+        names, rows = list(reader.fieldnames or ()), list(reader)
+    return {name: [row[name] for row in rows] for name in names}
 
 
 def _read_json_lines(path: Path, wanted: set[str]) -> _Table:
-    records = []
     with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                records.append(_json(path, line, f"line {number}: "))
-    return _records(path, records, wanted)
+        lines = enumerate(file, start=1)
+        return _records(path, [_json(path, line, f"line {i}: ") for i, line in lines if line.strip()])
 
 
 def _read_json(path: Path, wanted: set[str]) -> _Table:
     records = _json(path, path.read_text(encoding="utf-8"), "")
     if not isinstance(records, list):
         raise UserError(f"{path}: must be a list of objects, one per row")
-    return _records(path, records, wanted)
+    return _records(path, records)
 
 
 def _json(path: Path, text: str, where: str) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path} {where}not JSON ({error.msg} at line {error.lineno} column {error.colno})"
-        ) from error
+        raise UserError(f"{path} {where}not JSON ({error.msg} at line {error.lineno} column {error.colno})") from error
 
 
-def _records(path: Path, records: list[object], wanted: set[str]) -> _Table:
+def _records(path: Path, records: list[Any]) -> _Table:
     """A table of objects; a key that some object lacks is empty there."""
-    rows: list[dict[str, object]] = []
     for number, record in enumerate(records, start=1):
         if not isinstance(record, dict):
-            raise UserError(
-                f"{path} row {number}: holds {type(record).__name__}, not an object with named columns"
-            )
-        rows.append(record)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    if not rows:
+            what = f"holds {type(record).__name__}, not an object with named columns"
+            raise UserError(f"{path} row {number}: {what}")
+    if not records:
         raise UserError(f"{path}: the table holds no rows")
-    return _Table(names, {name: [row.get(name) for row in rows] for name in names if name in wanted})
+    names = dict.fromkeys(name for record in records for name in record)
+    return {name: [record.get(name) for record in records] for name in names}
 
 
 def _read_dataset(source: TableSource, wanted: set[str]) -> _Table:
@@ -256,21 +225,15 @@ def _read_dataset(source: TableSource, wanted: set[str]) -> _Table:
         else:
             table = datasets.load_dataset(path, split=source.split)
     except KeyError as error:
-        raise UserError(
-            f"{source.path}: has no split {source.split!r}; it has {', '.join(loaded)}"
-        ) from error
+        raise UserError(f"{source.path}: has no split {source.split!r}; it has {', '.join(loaded)}") from error
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{source.path}: no file, and `datasets` cannot load split {source.split!r} ({reason})"
         ) from error
-    names = list(table.column_names)
-    return _Table(names, {name: list(table[name]) for name in names if name in wanted})
+    return {name: list(table[name]) if name in wanted else [] for name in table.column_names}
 
 
-_READERS: Final[dict[str, _Reader]] = {
-    ".parquet": _read_parquet,
-    ".jsonl": _read_json_lines,
-    ".json": _read_json,
-    ".csv": _read_csv,
-}
+_READERS: Final[dict[str, Callable[[Path, set[str]], _Table]]] = {
+    ".parquet": _read_parquet, ".jsonl": _read_json_lines, ".json": _read_json, ".csv": _read_csv
+}  # fmt: skip

@@ -1,11 +1,11 @@
 """Real text as a world: openings that people wrote are prompts, and what they wrote next is the corpus."""
 
 import re
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from framework.component import Component
+from framework.component import Component, WordRange
 from framework.data.tables import TableSource, read_columns
 from framework.errors import UserError
 from framework.seeding import derive, numpy_generator
@@ -25,11 +25,13 @@ class Text(Component):
     """
 
     kind: Literal["text"] = "text"
+    needs_pretrained: ClassVar[bool] = True
+    """Whether the policy must bring a tokenizer: yes, real text has more words than a world could list."""
     source: TableSource
     """The table that prompts come from."""
     corpus_source: TableSource | None = None
     """The table that the policy is first fitted to. None: there is nothing to fit it to."""
-    opening_words: tuple[int, int] | None = (4, 12)
+    opening_words: WordRange | None = (4, 12)
     """Words: fewest and most of an opening, drawn per text. None: prompts are whole."""
     label_share: float = Field(default=0.5, gt=0, lt=1)
     """Share of prompts kept for pairs; the others train the policy."""
@@ -40,14 +42,6 @@ class Text(Component):
     draw: int = Field(default=0, ge=0)
     """Seed of the openings' lengths and the order of prompts: part of the data, the same in every run."""
 
-    @model_validator(mode="after")
-    def _words(self) -> "Text":
-        if self.opening_words and not 1 <= self.opening_words[0] <= self.opening_words[1]:
-            raise ValueError(
-                f"opening_words={list(self.opening_words)} must be [fewest, most] with 1 <= fewest <= most"
-            )
-        return self
-
     def prompts(self, split: Split) -> list[str]:
         """Distinct prompts of one split, shuffled.
 
@@ -56,12 +50,7 @@ class Text(Component):
         Raises:
             UserError: the table is unreadable, or no prompt is left for this split.
         """
-        if self.opening_words:
-            rows = read_columns(self.source, ["text"])
-            pairs = [self._parted(row["text"]) for row in rows]
-            found = [pair[0] for pair in pairs if pair]
-        else:
-            found = [_clean(row["prompt"]) for row in read_columns(self.source, ["prompt"])]
+        found = [texts[0] for texts in self._read(self.source, "prompt")]
         kept = [prompt for prompt in dict.fromkeys(found) if self._split_of(prompt) == split]
         if not kept:
             raise UserError(
@@ -80,19 +69,19 @@ class Text(Component):
             UserError: no corpus was named, it is unreadable, or no text is long enough.
         """
         if self.corpus_source is None:
-            raise UserError(
-                "world.corpus_source is not set: name a table to fit the policy to, or set sft.steps=0"
-            )
-        if self.opening_words:
-            rows = read_columns(self.corpus_source, ["text"])
-            pairs = [pair for row in rows if (pair := self._parted(row["text"]))]
-        else:
-            rows = read_columns(self.corpus_source, ["prompt", "response"])
-            pairs = [(_clean(row["prompt"]), _clean(row["response"])) for row in rows]
+            raise UserError("world.corpus_source is not set: name a table to fit the policy to, or set sft.steps=0")
+        pairs = [(prompt, more) for prompt, more in self._read(self.corpus_source, "prompt", "response")]
         if not pairs:
             raise UserError(f"{self.corpus_source.path}: no text is longer than world.opening_words")
         order = numpy_generator(seed, "text", "corpus").permutation(len(pairs))
         return [pairs[i] for i in order[: self.max_corpus]]
+
+    def _read(self, source: TableSource, *whole: str) -> list[tuple[str, ...]]:
+        """Opening and continuation of each text that is long enough; of whole prompts, these columns."""
+        if self.opening_words:
+            pairs = [self._parted(row["text"]) for row in read_columns(source, ["text"])]
+            return [pair for pair in pairs if pair]
+        return [tuple(_clean(row[name]) for name in whole) for row in read_columns(source, whole)]
 
     def _parted(self, text: str) -> tuple[str, str] | None:
         """Opening and continuation, or None where the text is too short to have both."""

@@ -1,14 +1,15 @@
 """Several fits averaged into one model: an ensemble of weights, not of scores."""
 
 import copy
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
 
 from framework.component import Component
 from framework.ensembles.recipe import Fitter, Part
-from framework.models.reward_heads import Member, RewardHeads
+
+if TYPE_CHECKING:
+    from framework.models.reward_heads import Member, RewardHeads
 
 
 class Averaged(Component):
@@ -35,7 +36,7 @@ class Averaged(Component):
         fits = {f"member_{k}": Part(order=k + 1, lr_factor=factor) for k, factor in enumerate(factors)}
         return {"probe": Part(epochs=1)} | fits
 
-    def fit(self, fitter: Fitter) -> list[Member]:
+    def fit(self, fitter: Fitter) -> "list[Member]":
         """The fitted members: one, the mean."""
         probe = fitter.start(member=0)
         probe.freeze_encoder(True)
@@ -49,11 +50,13 @@ class Averaged(Component):
         return [averaged(models)]
 
 
-@torch.no_grad()
-def averaged(models: list[RewardHeads]) -> RewardHeads:
+def averaged(models: "list[RewardHeads]") -> "RewardHeads":
     """A model whose every weight is the mean of theirs."""
+    import torch
+
     mean = copy.deepcopy(models[0])
     states = [dict(model.named_parameters()) for model in models]
-    for name, parameter in mean.named_parameters():
-        parameter.copy_(torch.stack([state[name] for state in states]).mean(dim=0))
+    with torch.no_grad():
+        for name, parameter in mean.named_parameters():
+            parameter.copy_(torch.stack([state[name] for state in states]).mean(dim=0))
     return mean

@@ -1,13 +1,14 @@
 """K whole reward models: the ensemble that cheaper ones are measured against."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from framework.component import Component
 from framework.ensembles.recipe import Fitter, Part
-from framework.models.published import PublishedReward
-from framework.models.reward_heads import Member
+
+if TYPE_CHECKING:
+    from framework.models.reward_heads import Member
 
 
 class Full(Component):
@@ -36,8 +37,10 @@ class Full(Component):
         """The fits of this recipe, by name."""
         return {f"member_{k}": Part(order=k) for k in range(self.members)}
 
-    def fit(self, fitter: Fitter) -> list[Member]:
+    def fit(self, fitter: Fitter) -> "list[Member]":
         """The fitted members, then the published ones as they are."""
+        from framework.models.published import PublishedReward
+
         # First, so that a wrong path costs no fit.
         published = [PublishedReward.from_published(path) for path in self.published]
         members: list[Member] = []

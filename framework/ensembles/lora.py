@@ -1,13 +1,14 @@
 """One encoder, K low-rank adapters: between heads alone and whole models."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from framework.component import Component
 from framework.ensembles.recipe import Fitter, Part
-from framework.models.lora_heads import LoraHeads
-from framework.models.reward_heads import Member
+
+if TYPE_CHECKING:
+    from framework.models.reward_heads import Member
 
 
 class Lora(Component):
@@ -41,8 +42,10 @@ class Lora(Component):
         }
         return {"encoder": Part(pairs=(0.0, self.first_share))} | rest
 
-    def fit(self, fitter: Fitter) -> list[Member]:
+    def fit(self, fitter: Fitter) -> "list[Member]":
         """The fitted members: one, with K heads."""
+        from framework.models.lora_heads import LoraHeads
+
         base = fitter.start(member=0)
         fitter.fit(base, "encoder")
         fitter.seed_member(1)

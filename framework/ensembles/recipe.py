@@ -1,9 +1,10 @@
 """What an ensemble's recipe is written in: parts to be fitted, and the one who fits them."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from framework.models.reward_heads import Member, RewardHeads
+if TYPE_CHECKING:
+    from framework.models.reward_heads import Member, RewardHeads
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Fitter(Protocol):
 
     def start(
         self, member: int, heads: int = 1, init_scales: tuple[float, ...] = (1.0,), dropout: float = 0.0
-    ) -> RewardHeads:
+    ) -> "RewardHeads":
         """The encoder as it is before any reward fit, with heads drawn from the member's own seed."""
         ...
 
@@ -35,6 +36,6 @@ class Fitter(Protocol):
         """Set torch's global generator to the member's own seed, before something is drawn from it."""
         ...
 
-    def fit(self, module: Member, name: str) -> None:
+    def fit(self, module: "Member", name: str) -> None:
         """Fit `module` in place as the recipe's part `name`; takes up where a stopped fit of it left off."""
         ...

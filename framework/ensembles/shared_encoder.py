@@ -1,12 +1,14 @@
 """One encoder, K linear heads: an ensemble for the price of one model."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from framework.component import Component
 from framework.ensembles.recipe import Fitter, Part
-from framework.models.reward_heads import Member
+
+if TYPE_CHECKING:
+    from framework.models.reward_heads import Member
 
 
 class SharedEncoder(Component):
@@ -32,13 +34,9 @@ class SharedEncoder(Component):
     def _scales(self) -> "SharedEncoder":
         scales = self.init_scales
         if len(scales) not in (1, self.heads):
-            raise ValueError(
-                f"init_scale has {len(scales)} numbers for heads={self.heads}: give one, or one per head"
-            )
+            raise ValueError(f"init_scale has {len(scales)} numbers for heads={self.heads}: give one, or one per head")
         if not min(scales) > 0:
-            raise ValueError(
-                f"init_scale={min(scales)} must be greater than 0: heads that start alike stay alike"
-            )
+            raise ValueError(f"init_scale={min(scales)} must be greater than 0: heads that start alike stay alike")
         return self
 
     @property
@@ -54,7 +52,7 @@ class SharedEncoder(Component):
         """The fits of this recipe, by name."""
         return {"model": Part(bootstrap=self.bootstrap and self.heads > 1)}
 
-    def fit(self, fitter: Fitter) -> list[Member]:
+    def fit(self, fitter: Fitter) -> "list[Member]":
         """The fitted members: one, with K heads."""
         model = fitter.start(0, self.heads, self.init_scales, self.dropout)
         model.freeze_encoder(self.freeze_encoder)

@@ -1,10 +1,12 @@
 """One encoder, one head: an ordinary reward model."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from framework.component import Component
 from framework.ensembles.recipe import Fitter, Part
-from framework.models.reward_heads import Member
+
+if TYPE_CHECKING:
+    from framework.models.reward_heads import Member
 
 
 class Single(Component):
@@ -20,7 +22,7 @@ class Single(Component):
         """The fits of this recipe, by name."""
         return {"model": Part()}
 
-    def fit(self, fitter: Fitter) -> list[Member]:
+    def fit(self, fitter: Fitter) -> "list[Member]":
         """The fitted members."""
         model = fitter.start(member=0)
         fitter.fit(model, "model")

@@ -6,7 +6,6 @@ per-call bookkeeping, which on small models costs more than the arithmetic (see 
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,24 +18,7 @@ TURNED_ELEMENTS = 1 << 17
 """Up to this size a CPU multiplies a few rows faster by a turned copy of a weight; above, the copy is no faster."""
 
 
-class Decoder(Protocol):
-    """Feeds tokens to a model and returns last-layer states."""
-
-    def prefill(
-        self, ids: Int[Tensor, "N P"], mask: Bool[Tensor, "N P"], copies: int
-    ) -> Float[Tensor, "B H"]:
-        """The state after left-padded prompts, each `copies` times in a row; fills the cache.
-
-        A prompt is read once, however many responses to it are wanted.
-        """
-        ...
-
-    def step(self, ids: Int[Tensor, "B"]) -> Float[Tensor, "B H"]:
-        """The state after one more token per row."""
-        ...
-
-
-def decoder_for(model: HfModel, max_new_tokens: int) -> Decoder:
+def decoder_for(model: HfModel, max_new_tokens: int) -> "ModuleDecoder | LlamaDecoder":
     """The fastest decoder that is exact for this model."""
     return LlamaDecoder(model, max_new_tokens) if _is_plain_llama(model) else ModuleDecoder(model)
 
@@ -52,7 +34,7 @@ def _is_plain_llama(model: HfModel) -> bool:
 
 
 class ModuleDecoder:
-    """Any Hugging Face causal model, through its own forward and cache."""
+    """Feeds tokens to any Hugging Face causal model, through its own forward and cache; gives last-layer states."""
 
     def __init__(self, model: HfModel) -> None:
         from transformers import DynamicCache  # slow to import: see models/causal.py
@@ -62,9 +44,11 @@ class ModuleDecoder:
         self.mask: Tensor
         self.position: Tensor
 
-    def prefill(
-        self, ids: Int[Tensor, "N P"], mask: Bool[Tensor, "N P"], copies: int
-    ) -> Float[Tensor, "B H"]:
+    def prefill(self, ids: Int[Tensor, "N P"], mask: Bool[Tensor, "N P"], copies: int) -> Float[Tensor, "B H"]:
+        """The state after left-padded prompts, each `copies` times in a row; fills the cache.
+
+        A prompt is read once, however many responses to it are wanted.
+        """
         self.mask = mask.long()
         positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
         state = self._forward(ids, positions)
@@ -74,17 +58,14 @@ class ModuleDecoder:
         return state.repeat_interleave(copies, dim=0)
 
     def step(self, ids: Int[Tensor, "B"]) -> Float[Tensor, "B H"]:
+        """The state after one more token per row."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(ids), 1)], dim=1)
         self.position = self.position + 1
         return self._forward(ids.unsqueeze(1), self.position.unsqueeze(1))
 
     def _forward(self, ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]) -> Float[Tensor, "B H"]:
         out = self.model.base_model(
-            input_ids=ids,
-            attention_mask=self.mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
+            input_ids=ids, attention_mask=self.mask, position_ids=positions, past_key_values=self.cache, use_cache=True
         )
         return out.last_hidden_state[:, -1]
 
@@ -118,9 +99,7 @@ class LlamaDecoder:
         self.eps = config.rms_norm_eps
         self.width = (config.hidden_size,)
 
-    def prefill(
-        self, ids: Int[Tensor, "N P"], mask: Bool[Tensor, "N P"], copies: int
-    ) -> Float[Tensor, "B H"]:
+    def prefill(self, ids: Int[Tensor, "N P"], mask: Bool[Tensor, "N P"], copies: int) -> Float[Tensor, "B H"]:
         from transformers import DynamicCache  # slow to import: see models/causal.py
 
         cache = DynamicCache(config=self.model.config)

@@ -5,7 +5,6 @@ change with the number of workers or the order in which they finish.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -34,12 +33,6 @@ class SampleRequest(Component):
     policy_version: int
 
 
-class Sampler(Protocol):
-    """Turns prompts into a rollout. The built-in one is `TorchSampler`."""
-
-    def sample(self, request: SampleRequest) -> Rollout: ...
-
-
 class TorchSampler:
     """Samples with the policy's own weights, in process."""
 
@@ -56,9 +49,7 @@ class TorchSampler:
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
         self.instruction = instruction
         if instruction is not None and not tokenizer.chat_template:
-            raise UserError(
-                "instruction is set, but the policy's tokenizer has no chat template: set instruction=null"
-            )
+            raise UserError("instruction is set, but the policy's tokenizer has no chat template: set instruction=null")
         ends = policy.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         self.end_ids = sorted({tokenizer.eos_token_id, *(e for e in ends if e is not None)})
@@ -82,10 +73,7 @@ class TorchSampler:
             mask=real.cpu(),
             logprobs=logprobs.cpu(),
             values=None if values is None else values.cpu(),
-            ended=torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device))
-            .logical_and(real)
-            .any(1)
-            .cpu(),
+            ended=torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device)).logical_and(real).any(1).cpu(),
             group=torch.arange(len(request.prompts)).repeat_interleave(request.samples_per_prompt),
             prompts=tuple(p for p in request.prompts for _ in range(request.samples_per_prompt)),
             responses=tuple(self._texts(ids, tokens, real)),
@@ -120,8 +108,7 @@ class TorchSampler:
         for i, row in enumerate(rows):
             ids[i, width - len(row) :] = torch.tensor(row)
             mask[i, width - len(row) :] = True
-        device = self.policy.output_weight.device
-        return ids.to(device), mask.to(device)
+        return ids.to(self.policy.device), mask.to(self.policy.device)
 
     def _uniforms(self, request: SampleRequest) -> Float[Tensor, "B T"]:
         """One row of uniforms in [0, 1) per response, from a generator of its own."""
@@ -158,9 +145,7 @@ class TorchSampler:
         kept = torch.stack(tokens, dim=1).where(mask, self.tokenizer.pad_token_id)
         return kept, mask, torch.stack(logprobs, dim=1).where(mask, 0.0), stacked
 
-    def _texts(
-        self, ids: Int[Tensor, "B P"], tokens: Int[Tensor, "B T"], real: Bool[Tensor, "B T"]
-    ) -> list[str]:
+    def _texts(self, ids: Int[Tensor, "B P"], tokens: Int[Tensor, "B T"], real: Bool[Tensor, "B T"]) -> list[str]:
         """Responses as text, decoded in the context of their prompt so that leading spaces survive."""
         prompt_rows = ids.tolist()
         whole = [p + [t for t, r in zip(ts, rs, strict=True) if r] for p, ts, rs in
@@ -174,9 +159,7 @@ class TorchSampler:
         return [text if not text or text[0].isspace() else f" {text}" for text in texts]
 
 
-def draw(
-    logits: Float[Tensor, "B V"], uniform: Float[Tensor, "B"]
-) -> tuple[Int[Tensor, "B"], Float[Tensor, "B"]]:
+def draw(logits: Float[Tensor, "B V"], uniform: Float[Tensor, "B"]) -> tuple[Int[Tensor, "B"], Float[Tensor, "B"]]:
     """One token per row by inverting the cumulative distribution, and its log-probability (nats).
 
     Written this way, and not with `torch.multinomial`, because a row's token then depends on its own

@@ -7,8 +7,7 @@ from pydantic import Field
 from framework.gold.classifier import Classifier
 from framework.gold.ngram import Ngram
 from framework.gold.rule import Rule
-from framework.gold.scorer import GoldScorer, ScoredTexts
 
 Gold = Annotated[Rule | Ngram | Classifier, Field(discriminator="kind")]
 
-__all__ = ["Classifier", "Gold", "GoldScorer", "Ngram", "Rule", "ScoredTexts"]
+__all__ = ["Classifier", "Gold", "Ngram", "Rule"]

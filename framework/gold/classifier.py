@@ -1,25 +1,24 @@
 """A Hugging Face sequence classifier, or reward model, as gold."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
-import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from framework.component import Component
 from framework.errors import RunError, UserError
-from framework.gold.scorer import GoldScorer, ScoredTexts
-from framework.models.encoding import pad_right
 from framework.models.huggingface import HfModel
-from framework.models.sequence_classifier import load_classifier, logits, readable_tokens, tokenize
+from framework.tensor import Tensor
+from framework.types import GoldScorer, Scores
 
 
 class Classifier(Component):
     """Judges text by a logit, or a difference of two, of a sequence-classification model."""
 
     kind: Literal["classifier"] = "classifier"
+    worlds: ClassVar[tuple[str, ...] | None] = None
+    """Kinds of the worlds that it can judge; None: any."""
     path: str
     """Hub id or folder. ${VARIABLE} is expanded."""
     label: int | str = 0
@@ -49,6 +48,8 @@ class ClassifierScorer:
     """Holds the model and its own tokenizer."""
 
     def __init__(self, settings: Classifier, device: str) -> None:
+        from framework.models.sequence_classifier import load_classifier, readable_tokens
+
         self.settings, self.device = settings, device
         self.model, self.tokenizer = load_classifier(settings.path, settings.dtype, "gold.path")
         self.model.to(device).eval()
@@ -59,13 +60,16 @@ class ClassifierScorer:
         readable = readable_tokens(self.model, self.tokenizer)
         self.max_length = min(settings.max_length or readable, readable)
 
-    @torch.inference_mode()
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> ScoredTexts:
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """One logit (or difference of two) per text; the start of an over-long text is cut.
 
         Raises:
             RunError: too many texts were cut, or a score is not finite.
         """
+        import torch
+
+        from framework.models.sequence_classifier import tokenize
+
         rows, num_cut = tokenize(self.tokenizer, prompts, responses, self.max_length)
         if num_cut > self.settings.max_cut_share * len(rows):
             raise RunError(
@@ -81,17 +85,22 @@ class ClassifierScorer:
         if not bool(values.isfinite().all()):
             broken = int((~values.isfinite()).sum())
             raise RunError(
-                f"gold: {broken} of {len(rows)} scores of {self.settings.path} are not finite; "
-                "try gold.dtype=float32"
+                f"gold: {broken} of {len(rows)} scores of {self.settings.path} are not finite; try gold.dtype=float32"
             )
-        return ScoredTexts(values=values, num_cut=num_cut)
+        return Scores(values, num_cut)
 
     def _forward(self, rows: Sequence[Sequence[int]]) -> Float[Tensor, "B"]:
         """Scores of one batch."""
+        import torch
+
+        from framework.models.encoding import pad_right
+        from framework.models.sequence_classifier import logits
+
         ids, mask = pad_right(rows)
-        scores = logits(self.model, ids.to(self.device), mask.to(self.device))
-        score = scores[:, self.label]
-        return (score if self.against is None else score - scores[:, self.against]).cpu()
+        with torch.inference_mode():
+            scores = logits(self.model, ids.to(self.device), mask.to(self.device))
+            score = scores[:, self.label]
+            return (score if self.against is None else score - scores[:, self.against]).cpu()
 
 
 def _label_number(label: int | str, model: HfModel, path: str, field: str) -> int:

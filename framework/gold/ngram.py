@@ -6,24 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from framework.component import Component
+from framework.component import Component, WordRange
 from framework.data.paths import expand
 from framework.data.tables import TableSource
 from framework.errors import UserError
-from framework.gold.scorer import GoldScorer, ScoredTexts
 from framework.seeding import numpy_generator
+from framework.types import GoldScorer, Scores
 
 SETTINGS_FILE: Final = "config.json"
 NGRAMS_FILE: Final = "ngrams.parquet"
-SCHEMA: Final = pa.schema([("ngram", pa.string()), ("idf", pa.float64()), ("weight", pa.float64())])
 TOKEN_PATTERN: Final = r"(?u)\b\w\w+\b"
 SHORT_WORDS: Final = 40
 """Words that stand for a sampled text where a fit is measured on short ones."""
@@ -33,6 +29,8 @@ class Ngram(Component):
     """Judges text by its known words and word pairs; a score is a logit."""
 
     kind: Literal["ngram"] = "ngram"
+    worlds: ClassVar[tuple[str, ...] | None] = None
+    """Kinds of the worlds that it can judge; None: any."""
     path: str
     """Folder that `fit-gold` wrote: config.json and ngrams.parquet. ${VARIABLE} is expanded."""
     on: Literal["response", "joined"] = "joined"
@@ -44,62 +42,54 @@ class Ngram(Component):
         Raises:
             UserError: the folder is missing or holds something else.
         """
-        return NgramScorer(_read(Path(expand(self.path)), self.path), self.on)
+        return _read(Path(expand(self.path)), self.path, self.on)
 
 
 @dataclass(frozen=True)
-class NgramWeights:
-    """A fitted scorer: what each known n-gram weighs."""
+class NgramScorer:
+    """What each known n-gram weighs; scores texts as scikit-learn's `decision_function` would, without it."""
 
     index: dict[str, int]
     idf: np.ndarray
     weight: np.ndarray
     intercept: float
-    token_pattern: str
-    lowercase: bool
-    ngram_range: tuple[int, int]
+    token_pattern: str = TOKEN_PATTERN
+    lowercase: bool = True
+    ngram_range: tuple[int, int] = (1, 2)
+    on: Literal["response", "joined"] = "joined"
 
-
-class NgramScorer:
-    """Scores texts as scikit-learn's `decision_function` would, without it."""
-
-    def __init__(self, weights: NgramWeights, on: Literal["response", "joined"] = "joined") -> None:
-        self.weights, self.on = weights, on
-        self.pattern = re.compile(weights.token_pattern)
-
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> ScoredTexts:
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Logit of the positive label for each text; one with no known n-gram scores the intercept.
 
         `f = (1 + ln count) * idf` over known n-grams, divided by its Euclidean norm, times the weights.
         """
+        import torch
+
+        texts = responses
         if self.on == "joined":
             texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-        else:
-            texts = list(responses)
-        return ScoredTexts(values=torch.from_numpy(self.decide(texts)).float(), num_cut=0)
+        return Scores(torch.from_numpy(self.decide(texts)).float())
 
     def decide(self, texts: Sequence[str]) -> np.ndarray:
         """The scores in double precision, one per text."""
-        weights = self.weights
         found = [self._known(text) for text in texts]
         rows = np.repeat(np.arange(len(texts)), [len(ids) for ids in found])
         columns = np.fromiter(chain.from_iterable(found), dtype=np.int64, count=len(rows))
-        keys, counts = np.unique(rows * len(weights.idf) + columns, return_counts=True)
-        rows, columns = np.divmod(keys, len(weights.idf))
-        features = (1.0 + np.log(counts)) * weights.idf[columns]
+        keys, counts = np.unique(rows * len(self.idf) + columns, return_counts=True)
+        rows, columns = np.divmod(keys, len(self.idf))
+        features = (1.0 + np.log(counts)) * self.idf[columns]
         squares = np.bincount(rows, weights=features**2, minlength=len(texts))
-        sums = np.bincount(rows, weights=features * weights.weight[columns], minlength=len(texts))
-        return weights.intercept + sums / np.sqrt(np.where(squares > 0, squares, 1.0))
+        sums = np.bincount(rows, weights=features * self.weight[columns], minlength=len(texts))
+        return self.intercept + sums / np.sqrt(np.where(squares > 0, squares, 1.0))
 
     def _known(self, text: str) -> list[int]:
-        index = self.weights.index
-        tokens = self.pattern.findall(text.lower() if self.weights.lowercase else text)
-        shortest, longest = self.weights.ngram_range
+        tokens = re.findall(self.token_pattern, text.lower() if self.lowercase else text)
+        shortest, longest = self.ngram_range
         grams = chain.from_iterable(
             tokens if size == 1 else map(" ".join, zip(*(tokens[i:] for i in range(size)), strict=False))
             for size in range(shortest, longest + 1)
         )
-        return [index[gram] for gram in grams if gram in index]
+        return [self.index[gram] for gram in grams if gram in self.index]
 
 
 class FitNgram(Component):
@@ -113,18 +103,10 @@ class FitNgram(Component):
     """Texts, their cuts counted too, that an n-gram must occur in."""
     inverse_penalty: float = Field(default=4.0, gt=0)
     """Logistic regression's C: larger fits closer."""
-    cut_words: tuple[int, int] = (12, 60)
+    cut_words: WordRange = (12, 60)
     """Words, fewest and most: each training text is also shown as one random cut, as samples are short."""
     held_out: float = Field(default=0.1, gt=0, lt=1)
     """Share of texts that is only measured on."""
-
-    @model_validator(mode="after")
-    def _words(self) -> "FitNgram":
-        if not 1 <= self.cut_words[0] <= self.cut_words[1]:
-            raise ValueError(
-                f"cut_words={list(self.cut_words)} must be [fewest, most] with 1 <= fewest <= most"
-            )
-        return self
 
 
 def fit_ngram(
@@ -149,9 +131,7 @@ def fit_ngram(
     held, fitted = ([distinct[i] for i in part] for part in (order[:num_held], order[num_held:]))
     for part, name in ((fitted, "fit"), (held, "hold out")):
         if {label_of[text] for text in part} != {0, 1}:
-            raise UserError(
-                f"fit-gold: {len(part)} texts to {name} do not hold both labels 0 and 1; give more texts"
-            )
+            raise UserError(f"fit-gold: {len(part)} texts to {name} do not hold both labels 0 and 1; give more texts")
     vectorizer = TfidfVectorizer(
         ngram_range=(1, 2), sublinear_tf=True, max_features=settings.features, min_df=settings.min_texts,
         token_pattern=TOKEN_PATTERN,
@@ -160,19 +140,14 @@ def fit_ngram(
     try:
         features = vectorizer.fit_transform(fitted + cut_texts(fitted, settings.cut_words, seed))
     except ValueError as error:
-        raise UserError(
-            f"fit-gold: the texts have no n-grams to learn from ({error}); lower min_texts"
-        ) from error
+        raise UserError(f"fit-gold: the texts have no n-grams to learn from ({error}); lower min_texts") from error
     model = LogisticRegression(C=settings.inverse_penalty, max_iter=1000)
     model.fit(features, targets + targets)
-    weights = NgramWeights(
-        index={ngram: i for i, ngram in enumerate(vectorizer.get_feature_names_out())},
-        idf=vectorizer.idf_, weight=model.coef_[0], intercept=float(model.intercept_[0]),
-        token_pattern=TOKEN_PATTERN, lowercase=True, ngram_range=(1, 2),
-    )  # fmt: skip
-    metrics = _measure(NgramScorer(weights), held, [label_of[text] for text in held])
-    _write(weights, out, {"trained_on_texts": len(fitted), "held_out_texts": len(held), "held_out": metrics})
-    return metrics | {"texts": float(len(fitted)), "features": float(len(weights.index))}
+    index = {ngram: i for i, ngram in enumerate(vectorizer.get_feature_names_out())}
+    scorer = NgramScorer(index, vectorizer.idf_, model.coef_[0], float(model.intercept_[0]))
+    metrics = _measure(scorer, held, [label_of[text] for text in held])
+    _write(scorer, out, {"trained_on_texts": len(fitted), "held_out_texts": len(held), "held_out": metrics})
+    return metrics | {"texts": float(len(fitted)), "features": float(len(index))}
 
 
 def cut_texts(texts: Sequence[str], words: tuple[int, int], seed: int) -> list[str]:
@@ -190,41 +165,40 @@ def cut_texts(texts: Sequence[str], words: tuple[int, int], seed: int) -> list[s
 def _measure(scorer: NgramScorer, texts: Sequence[str], labels: Sequence[int]) -> dict[str, float]:
     from sklearn.metrics import accuracy_score, roc_auc_score
 
-    whole = scorer.decide(texts)
-    short = scorer.decide([" ".join(text.split()[:SHORT_WORDS]) for text in texts])
-    return {
-        "auc": float(roc_auc_score(labels, whole)),
-        "accuracy": float(accuracy_score(labels, whole > 0)),
-        f"auc_{SHORT_WORDS}_words": float(roc_auc_score(labels, short)),
-        f"accuracy_{SHORT_WORDS}_words": float(accuracy_score(labels, short > 0)),
-    }
+    short = [" ".join(text.split()[:SHORT_WORDS]) for text in texts]
+    figures = {}
+    for suffix, few in (("", texts), (f"_{SHORT_WORDS}_words", short)):
+        scores = scorer.decide(few)
+        figures[f"auc{suffix}"] = float(roc_auc_score(labels, scores))
+        figures[f"accuracy{suffix}"] = float(accuracy_score(labels, scores > 0))
+    return figures
 
 
-def _write(weights: NgramWeights, out: Path, notes: dict[str, object]) -> None:
+def _write(scorer: NgramScorer, out: Path, notes: dict[str, object]) -> None:
     """Parquet and JSON; the settings are written last, so a torn folder is not taken for a whole one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     out.mkdir(parents=True, exist_ok=True)
-    columns = [list(weights.index), weights.idf, weights.weight]
-    pq.write_table(pa.table(columns, schema=SCHEMA), out / NGRAMS_FILE, compression="zstd")
-    settings = {
-        "intercept": weights.intercept,
-        "lowercase": weights.lowercase,
-        "token_pattern": weights.token_pattern,
-        "ngram_range": list(weights.ngram_range),
-        "sublinear_tf": True,
-        "norm": "l2",
-    }
+    table = pa.table({"ngram": list(scorer.index), "idf": scorer.idf, "weight": scorer.weight})
+    pq.write_table(table, out / NGRAMS_FILE, compression="zstd")
+    names = ("intercept", "lowercase", "token_pattern", "ngram_range")
+    settings = {name: getattr(scorer, name) for name in names} | {"sublinear_tf": True, "norm": "l2"}
     (out / SETTINGS_FILE).write_text(json.dumps(settings | notes, indent=1) + "\n", encoding="utf-8")
 
 
-def _read(folder: Path, shown: str) -> NgramWeights:
+def _read(folder: Path, shown: str, on: Literal["response", "joined"]) -> NgramScorer:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     for name in (SETTINGS_FILE, NGRAMS_FILE):
         if not (folder / name).is_file():
             raise UserError(f"{shown} holds no {name}: not an n-gram scorer; make one with fit-gold")
     try:
         settings: dict[str, Any] = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-        table = pq.read_table(folder / NGRAMS_FILE, columns=SCHEMA.names)
+        table = pq.read_table(folder / NGRAMS_FILE, columns=["ngram", "idf", "weight"])
         shortest, longest = settings["ngram_range"]
-        weights = NgramWeights(
+        scorer = NgramScorer(
             index={ngram: i for i, ngram in enumerate(table.column("ngram").to_pylist())},
             idf=table.column("idf").to_numpy().astype(np.float64),
             weight=table.column("weight").to_numpy().astype(np.float64),
@@ -232,20 +206,13 @@ def _read(folder: Path, shown: str) -> NgramWeights:
             token_pattern=settings["token_pattern"],
             lowercase=bool(settings["lowercase"]),
             ngram_range=(int(shortest), int(longest)),
+            on=on,
         )
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{shown}: not a readable n-gram scorer ({error}); make it again with fit-gold"
-        ) from error
+        raise UserError(f"{shown}: not a readable n-gram scorer ({error}); make it again with fit-gold") from error
     if settings.get("norm") != "l2" or settings.get("sublinear_tf") is not True:
         raise UserError(f"{shown}/{SETTINGS_FILE}: only norm='l2' with sublinear_tf=true can be read")
-    finite = (
-        np.isfinite(weights.idf).all()
-        and np.isfinite(weights.weight).all()
-        and np.isfinite(weights.intercept)
-    )
-    if not (finite and len(weights.index) == len(weights.idf) > 0):
-        raise UserError(
-            f"{shown}/{NGRAMS_FILE}: n-grams repeat, are none, or have no finite weight; make it again"
-        )
-    return weights
+    numbers = (scorer.idf, scorer.weight, scorer.intercept)
+    if not (all(np.isfinite(part).all() for part in numbers) and len(scorer.index) == len(scorer.idf) > 0):
+        raise UserError(f"{shown}/{NGRAMS_FILE}: n-grams repeat, are none, or have no finite weight; make it again")
+    return scorer

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from framework.kl.adaptive import Adaptive
 from framework.kl.budget import Budget
+from framework.kl.controller import KlState
 from framework.kl.fixed import Fixed
-from framework.kl.state import KlState
 from framework.kl.stop import Stop
 
 KlController = Annotated[Fixed | Adaptive | Budget | Stop, Field(discriminator="kind")]

@@ -1,17 +1,16 @@
 """The proportional controller of Ziegler et al."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from framework.component import Component
-from framework.kl.state import KlState
+from framework.kl.controller import KlState, Steering
 
 ERROR_CLIP = 0.2
 
 
-class Adaptive(Component):
+class Adaptive(Steering):
     """Raises the coefficient while KL is above the target, lowers it below (arXiv 1909.08593, section 2.2).
 
     `coef *= 1 + clip(kl / target - 1, -0.2, 0.2) * episodes / horizon`. It answers slowly: with the
@@ -20,6 +19,7 @@ class Adaptive(Component):
     """
 
     kind: Literal["adaptive"] = "adaptive"
+    sets_kl: ClassVar[tuple[str, ...]] = ("target",)
     initial_coef: float = Field(default=0.1, gt=0)
     """Reward units per nat at the first step."""
     target: float = Field(default=6.0, gt=0)
@@ -28,20 +28,15 @@ class Adaptive(Component):
     """Sequences over which the coefficient may change by a fifth."""
 
     def most_change(self, steps: int, episodes: int) -> float:
-        """Nepers: the most that log coef can rise over that many steps of `episodes` sequences each."""
         return steps * math.log1p(ERROR_CLIP * min(episodes / self.horizon, 1.0))
 
-    @property
-    def set_point(self) -> float | None:
-        """Nats per sequence that the controller aims at."""
-        return self.target
+    def slowest(self, steps: int, episodes: int) -> tuple[str, str]:
+        return "horizon", "lower"
 
     def start(self) -> KlState:
-        """The state before the first step."""
         return KlState(coef=self.initial_coef)
 
     def next(self, state: KlState, kl_nats: float, episodes: int) -> KlState:
-        """The state after a step that measured `kl_nats` on `episodes` sequences."""
         assert math.isfinite(kl_nats), f"KL is {kl_nats}"
         error = kl_nats / self.target - 1
         clipped = min(max(error, -ERROR_CLIP), ERROR_CLIP)

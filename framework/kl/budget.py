@@ -1,12 +1,11 @@
 """A controller that spends a stated number of nats and then holds there."""
 
 import math
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from framework.component import Component
-from framework.kl.state import KlState
+from framework.kl.controller import KlState, Steering
 
 INITIAL_COST, LEAST_COST, LARGEST_COST = 0.1, 0.01, 10.0
 """Reward units that a whole budget costs at the default start and bounds of the coefficient."""
@@ -16,7 +15,7 @@ LARGEST_ERROR = 1.5
 """sqrt(nats): from further away the budget is approached at the same price."""
 
 
-class Budget(Component):
+class Budget(Steering):
     """Steers the logarithm of the coefficient by where KL is heading (a proportional-integral controller).
 
     With the error `e = sqrt(kl) - sqrt(budget)`, held within 1.5 sqrt(nats) and smoothed, each step adds
@@ -36,6 +35,7 @@ class Budget(Component):
     """
 
     kind: Literal["budget"] = "budget"
+    sets_kl: ClassVar[tuple[str, ...]] = ("budget",)
     budget: float = Field(default=8.0, gt=0)
     """Nats per sequence to reach and hold."""
     initial_coef: float | None = Field(default=None, gt=0)
@@ -55,7 +55,6 @@ class Budget(Component):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The least and the largest coefficient, reward units per nat."""
         low = LEAST_COST / self.budget if self.min_coef is None else self.min_coef
         high = LARGEST_COST / self.budget if self.max_coef is None else self.max_coef
         return low, high
@@ -81,17 +80,14 @@ class Budget(Component):
         """
         return min(steps * self.max_step, self.gain * LARGEST_ERROR * (steps + 2 * self.lead_steps))
 
-    @property
-    def set_point(self) -> float | None:
-        """Nats per sequence that the controller aims at."""
-        return self.budget
+    def slowest(self, steps: int, episodes: int) -> tuple[str, str]:
+        held = steps * self.max_step <= self.most_change(steps, episodes)
+        return "max_step" if held else "gain", "raise"
 
     def start(self) -> KlState:
-        """The state before the first step."""
         return KlState(coef=INITIAL_COST / self.budget if self.initial_coef is None else self.initial_coef)
 
     def next(self, state: KlState, kl_nats: float, episodes: int) -> KlState:
-        """The state after a step that measured `kl_nats`; the number of sequences does not matter."""
         assert math.isfinite(kl_nats), f"KL is {kl_nats}"
         # k1 is not bounded below: an estimate under zero is one of no KL at all.
         distance = math.sqrt(max(kl_nats, 0.0)) - math.sqrt(self.budget)

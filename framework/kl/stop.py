@@ -1,15 +1,14 @@
 """A fixed coefficient, and an end to the run once a budget of nats is spent."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from framework.component import Component
-from framework.kl.state import KlState
+from framework.kl.controller import Controller, KlState
 
 
-class Stop(Component):
+class Stop(Controller):
     """Leaves the price alone and ends training at the first step whose smoothed KL has reached the budget.
 
     Early stopping as a KL budget. On the gold-against-KL curve it stops where a penalty would hold
@@ -17,6 +16,7 @@ class Stop(Component):
     """
 
     kind: Literal["stop"] = "stop"
+    sets_kl: ClassVar[tuple[str, ...]] = ("budget",)
     budget: float = Field(default=8.0, gt=0)
     """Nats per sequence that may be spent."""
     coef: float = Field(default=0.0, ge=0)
@@ -24,17 +24,10 @@ class Stop(Component):
     smoothing: float = Field(default=0.5, ge=0, lt=1)
     """Ratio: how much of the past KL is kept at each step, so that one noisy batch does not end a run."""
 
-    @property
-    def set_point(self) -> float | None:
-        """Nats per sequence that may be spent."""
-        return self.budget
-
     def start(self) -> KlState:
-        """The state before the first step: nothing is spent."""
         return KlState(coef=self.coef, last_error=-1.0)
 
     def next(self, state: KlState, kl_nats: float, episodes: int) -> KlState:
-        """The state after a step that measured `kl_nats`; the number of sequences does not matter."""
         assert math.isfinite(kl_nats), f"KL is {kl_nats}"
         error = self.smoothing * state.last_error + (1 - self.smoothing) * (kl_nats / self.budget - 1)
         return KlState(coef=self.coef, last_error=error, steps=state.steps + 1, spent=error >= 0)

@@ -1,78 +1,36 @@
 """The policy as a model: a Hugging Face causal language model, read as per-token log-probabilities.
 
-transformers' model classes take seconds to import, so they are imported where a model is made: a
-configuration is checked without them.
+transformers' model classes take seconds to import, so they are imported where a model is made.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from framework.component import Component
-from framework.errors import UserError
-from framework.logprobs import all_logprobs, token_logprobs
+from framework.logprobs import token_logprobs
 from framework.models.huggingface import HfModel
 from framework.types import Rollout
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 
 
-class TinyLlama(Component):
-    """A Llama-style model made from scratch, for a world small enough to fit in seconds."""
+@dataclass(frozen=True)
+class PolicyOutput:
+    """What a policy says of the responses of a rollout."""
 
-    kind: Literal["tiny_llama"] = "tiny_llama"
-    hidden: int = Field(default=128, gt=0)
-    """Width of the residual stream."""
-    layers: int = Field(default=2, gt=0)
-    """Decoder layers."""
-    heads: int = Field(default=4, gt=0)
-    """Attention heads; must divide `hidden`."""
-    intermediate: int = Field(default=256, gt=0)
-    """Width of the feed-forward layer."""
-    context: int = Field(default=64, gt=0)
-    """Tokens: the longest prompt and response together."""
-
-    def build(self, vocab_size: int, pad_id: int, eos_id: int) -> HfModel:
-        """A freshly initialised model; draws from torch's global generator."""
-        if self.hidden % self.heads:
-            raise UserError(f"policy.hidden={self.hidden} is not a multiple of policy.heads={self.heads}")
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        config = LlamaConfig(
-            vocab_size=vocab_size,
-            hidden_size=self.hidden,
-            intermediate_size=self.intermediate,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            num_key_value_heads=self.heads,
-            max_position_embeddings=self.context,
-            tie_word_embeddings=True,
-            initializer_range=0.05,  # the usual 0.02 is meant for wider models
-            pad_token_id=pad_id,
-            bos_token_id=None,
-            eos_token_id=eos_id,
-        )
-        return LlamaForCausalLM(config)
-
-
-class Pretrained(Component):
-    """Any Hugging Face causal language model, by hub id or folder."""
-
-    kind: Literal["pretrained"] = "pretrained"
-    path: str
-    """Hub id or folder; ${GOLDILOCKS_SHARED} is expanded."""
-    gguf_file: str | None = None
-    """Name of a GGUF file in that folder; converted once to plain layout."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """How the converted copy is stored."""
-
-
-PolicyModel = Annotated[TinyLlama | Pretrained, Field(discriminator="kind")]
+    logprobs: Float[Tensor, "B T"]
+    """Of each response token, in nats; 0 at padding."""
+    values: Float[Tensor, "B T"] | None
+    """The critic's, without a critic None; 0 at padding."""
+    logits: Float[Tensor, "B T V"] | None = None
+    """Where they are asked for, divided by the temperature."""
+    features: Float[Tensor, "B T H"] | None = None
+    """Where they are asked for: the states that the tokens are predicted from."""
 
 
 class CausalPolicy(nn.Module):
@@ -88,6 +46,10 @@ class CausalPolicy(nn.Module):
             nn.init.zeros_(self.value_head.bias)
 
     @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
     def output_weight(self) -> Float[Tensor, "V H"]:
         return self.model.get_output_embeddings().weight
 
@@ -96,9 +58,7 @@ class CausalPolicy(nn.Module):
         """Tokens that fit, prompt and response together."""
         return int(self.model.config.max_position_embeddings)
 
-    def hidden_states(
-        self, input_ids: Int[Tensor, "B S"], prompt_mask: Bool[Tensor, "B P"]
-    ) -> Float[Tensor, "B S H"]:
+    def hidden_states(self, input_ids: Int[Tensor, "B S"], prompt_mask: Bool[Tensor, "B P"]) -> Float[Tensor, "B S H"]:
         """Last-layer states of left-padded prompts followed by right-padded responses.
 
         Right padding needs no mask under causal attention: nothing real can see it. Without left
@@ -111,9 +71,7 @@ class CausalPolicy(nn.Module):
             mask = torch.cat([prompt_mask, prompt_mask.new_ones(len(prompt_mask), extra)], dim=1)
             positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
             mask = mask.long()
-        out = self.model.base_model(
-            input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False
-        )
+        out = self.model.base_model(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False)
         return out.last_hidden_state
 
     def response_states(self, rollout: Rollout) -> Float[Tensor, "B T H"]:
@@ -123,29 +81,31 @@ class CausalPolicy(nn.Module):
         states = self.hidden_states(input_ids, rollout.prompt_mask)
         return states[:, rollout.prompt_ids.shape[1] - 1 :]
 
-    def logprobs_and_values(
-        self, rollout: Rollout, temperature: float = 1.0
-    ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"] | None]:
-        """Log-probability of each response token (nats; 0 at padding), and the critic's values."""
+    def forward(
+        self, rollout: Rollout, temperature: float = 1.0, needs_logits: bool = False, needs_features: bool = False
+    ) -> PolicyOutput:
+        """What this policy, at a temperature, says of responses that another may have sampled."""
         states = self.response_states(rollout)
         logprobs = token_logprobs(states, self.output_weight, rollout.response_ids, temperature)
         logprobs = logprobs.masked_fill(~rollout.mask, 0.0)
         values = None
         if self.value_head is not None:
             values = self.value_head(states).squeeze(-1).float().masked_fill(~rollout.mask, 0.0)
-        return logprobs, values
+        logits = self._logits(states, temperature) if needs_logits else None
+        return PolicyOutput(logprobs, values, logits, states if needs_features else None)
 
     def full_logprobs(self, rollout: Rollout, temperature: float = 1.0) -> Float[Tensor, "B T V"]:
         """Log-probability of every token at every response position, for exact KL on a sample."""
-        return all_logprobs(self.response_states(rollout), self.output_weight, temperature)
+        return self._logits(self.response_states(rollout), temperature).log_softmax(dim=-1)
+
+    def _logits(self, states: Float[Tensor, "B T H"], temperature: float) -> Float[Tensor, "B T V"]:
+        return (states @ self.output_weight.T).float() / temperature
 
     def save(self, folder: Path) -> None:
         """Write plain Hugging Face layout, and the value head beside it."""
         self.model.save_pretrained(folder)
         if self.value_head is not None:
-            save_file(
-                {k: v.contiguous() for k, v in self.value_head.state_dict().items()}, folder / VALUE_HEAD_FILE
-            )
+            save_file({k: v.contiguous() for k, v in self.value_head.state_dict().items()}, folder / VALUE_HEAD_FILE)
 
     @classmethod
     def load(
@@ -160,3 +120,18 @@ class CausalPolicy(nn.Module):
         if policy.value_head is not None and head.exists():
             policy.value_head.load_state_dict(load_file(head))
         return policy
+
+
+class ResponseLoss(nn.Module):
+    """A policy as supervised fitting sees it: texts in, one number to be made smaller out."""
+
+    def __init__(self, policy: CausalPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, ids: Int[Tensor, "B S"], learn: Bool[Tensor, "B S"]) -> Float[Tensor, ""]:
+        """Negative log-likelihood of the tokens that are to be learnt, in nats, summed; ids are right-padded."""
+        states = self.policy.hidden_states(ids, torch.ones_like(learn[:, :1]))[:, :-1]
+        wanted = learn[:, 1:]
+        logits = (states[wanted] @ self.policy.output_weight.T).float()
+        return F.cross_entropy(logits, ids[:, 1:][wanted], reduction="sum")

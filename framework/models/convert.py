@@ -1,10 +1,7 @@
 """Any pretrained causal model, once, into plain Hugging Face layout: safetensors, config, tokenizer."""
 
-import hashlib
 import importlib.util
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,54 +15,29 @@ from framework.models.tokenizer import check_sizes, load_tokenizer
 
 SOURCE_FILE: Final = "source.json"
 """Beside a converted model: what it was made from."""
-_EDGE_BYTES: Final = 1 << 20
 _WANTED: Final = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 
 
 def to_plain(
-    source: str,
-    out: Path,
-    gguf_file: str | None = None,
-    dtype: Literal["float32", "bfloat16"] = "bfloat16",
-) -> Path:
-    """The folder `out` with the model of a hub id or folder, its tokenizer and chat template.
+    source: str, out: Path, gguf_file: str | None = None, dtype: Literal["float32", "bfloat16"] = "bfloat16"
+) -> None:
+    """Write the model of a hub id or folder into the folder `out`, with its tokenizer and chat template.
 
-    Nothing is done where `out` already holds the same source in the same dtype. A GGUF file is read in
-    float32 and stripped of its quantiser before it is stored, so that `from_pretrained` opens the copy
-    as an ordinary model. The copy appears whole or not at all.
+    A GGUF file is read in float32 and stripped of its quantiser before it is stored, so that `from_pretrained`
+    opens the copy as an ordinary model.
 
     Raises:
-        UserError: no such model, GGUF without its packages, a tokenizer that does not fit, or an `out`
-            that holds something else.
+        UserError: no such model, GGUF without its packages, or a tokenizer that does not fit.
     """
     folder = _folder(source, gguf_file)
-    made_from = {"source": source, "gguf_file": gguf_file, "dtype": dtype, "hash": _hash(folder)}
-    if _already(out, made_from):
-        return out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / SOURCE_FILE).is_file():
-        raise UserError(f"{out} exists and is not a converted model: name another folder, or remove it")
     # The tokenizer is checked first: it takes no time, and reading a GGUF file does.
     tokenizer = load_tokenizer(folder)
     model = _read_gguf(folder, gguf_file, source) if gguf_file else _read_plain(folder, source, dtype)
     check_sizes(tokenizer, model.get_input_embeddings().num_embeddings, source)
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        model.to(getattr(torch, dtype)).save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        (partial / SOURCE_FILE).write_text(json.dumps(made_from, indent=1) + "\n", encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        partial.rename(out)
-    except OSError as error:
-        if not _already(out, made_from):
-            raise UserError(
-                f"{out}: the converted model cannot be written ({error.strerror or error})"
-            ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return out
+    model.to(getattr(torch, dtype)).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    record = {"source": source, "gguf_file": gguf_file, "dtype": dtype}
+    (out / SOURCE_FILE).write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _folder(source: str, gguf_file: str | None) -> Path:
@@ -90,28 +62,6 @@ def _folder(source: str, gguf_file: str | None) -> Path:
     return folder
 
 
-def _hash(folder: Path) -> str:
-    """Names, sizes and both ends of every file: tells two models apart without reading gigabytes."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.name}/{size}/".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_EDGE_BYTES))
-            file.seek(max(0, size - _EDGE_BYTES))
-            digest.update(file.read(_EDGE_BYTES))
-    return digest.hexdigest()
-
-
-def _already(out: Path, made_from: dict[str, str | None]) -> bool:
-    try:
-        found = json.loads((out / SOURCE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    # The same model by another path is the same model.
-    return all(found.get(key) == value for key, value in made_from.items() if key != "source")
-
-
 def _read_plain(folder: Path, source: str, dtype: str) -> PreTrainedModel:
     try:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
@@ -124,8 +74,7 @@ def _read_gguf(folder: Path, gguf_file: str, source: str) -> PreTrainedModel:
     missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"{source}/{gguf_file}: reading GGUF needs {' and '.join(missing)}; "
-            "pip install 'goldilocks[gguf]'"
+            f"{source}/{gguf_file}: reading GGUF needs {' and '.join(missing)}; pip install 'goldilocks[gguf]'"
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype=torch.float32)

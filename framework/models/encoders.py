@@ -35,7 +35,7 @@ def reads_last_token(model_type: str) -> bool:
     )
 
 
-def reading(path: str | Path) -> tuple[bool, int | None]:
+def reads_and_takes(path: str | Path) -> tuple[bool, int | None]:
     """Whether the encoder of a hub id or folder is read at its last token, and how many tokens it can take."""
     from transformers import AutoConfig  # slow to import: see causal.py
 
@@ -60,17 +60,11 @@ def load_encoder(path: str | Path, dtype: torch.dtype = torch.float32) -> HfMode
 
     folder = expand(str(path))
     model, info = AutoModel.from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        output_loading_info=True,
-        **_encoder_options(Path(folder)),
+        folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **_encoder_options(Path(folder))
     )
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
     if missing:
-        raise UserError(
-            f"{path}: {len(missing)} weights are missing, {missing[0]} for one: not the whole model"
-        )
+        raise UserError(f"{path}: {len(missing)} weights are missing, {missing[0]} for one: not the whole model")
     return model
 
 

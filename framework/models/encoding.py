@@ -9,27 +9,26 @@ from torch import Tensor
 from framework.models.huggingface import HfTokenizer
 
 
+def whole_texts(tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
+    """Prompt and response as one text: two turns of the tokenizer's chat template, where it has one."""
+    if not tokenizer.chat_template:
+        return [p + r for p, r in zip(prompts, responses, strict=True)]
+    turns = (
+        [{"role": "user", "content": p}, {"role": "assistant", "content": r}]
+        for p, r in zip(prompts, responses, strict=True)
+    )
+    return [tokenizer.apply_chat_template(each, tokenize=False) for each in turns]
+
+
 def tokenize_texts(
-    tokenizer: HfTokenizer,
-    prompts: Sequence[str],
-    responses: Sequence[str],
-    max_tokens: int,
-    end_id: int | None,
+    tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str], max_tokens: int, end_id: int | None
 ) -> tuple[list[list[int]], int]:
     """Token ids of prompt + response, and how many rows had to be cut.
 
-    A causal encoder is read at its last token, so `end_id` is appended there. A chat tokenizer's own
-    template is used; cutting removes the *start* of a text, so the response is always seen.
+    A causal encoder is read at its last token, so `end_id` is appended there. Cutting removes the *start* of a
+    text, so the response is always seen.
     """
-    if tokenizer.chat_template:
-        texts = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": p}, {"role": "assistant", "content": r}], tokenize=False
-            )
-            for p, r in zip(prompts, responses, strict=True)
-        ]
-    else:
-        texts = [p + r for p, r in zip(prompts, responses, strict=True)]
+    texts = whole_texts(tokenizer, prompts, responses)
     if not texts:
         return [], 0
     # A template writes its own special tokens; a causal encoder wants none but the end.
@@ -50,15 +49,3 @@ def pad_right(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B S"], Bool[T
         ids[i, : len(row)] = torch.tensor(row)
         mask[i, : len(row)] = True
     return ids, mask
-
-
-def encode_texts(
-    tokenizer: HfTokenizer,
-    prompts: Sequence[str],
-    responses: Sequence[str],
-    max_tokens: int,
-    end_id: int | None,
-) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"], int]:
-    """Right-padded ids and mask of prompt + response, and how many rows had to be cut."""
-    rows, num_cut = tokenize_texts(tokenizer, prompts, responses, max_tokens, end_id)
-    return *pad_right(rows), num_cut

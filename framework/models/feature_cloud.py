@@ -68,9 +68,7 @@ class FeatureCloud:
         return cls(mean, whitening)
 
 
-def _fit(
-    features: Float[np.ndarray, "N H"],
-) -> tuple[Float[np.ndarray, "H"], Float[np.ndarray, "H H"]] | None:
+def _fit(features: Float[np.ndarray, "N H"]) -> tuple[Float[np.ndarray, "H"], Float[np.ndarray, "H H"]] | None:
     from sklearn.covariance import ledoit_wolf  # slow to import, and a run that only scores needs none
 
     mean = features.mean(axis=0)

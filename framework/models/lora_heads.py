@@ -49,25 +49,17 @@ class LoraHeads(Member):
         """Adapter k and its head as a module with one head, to be fitted apart from the others."""
         return LoraMember(self, k)
 
-    def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
+    def forward(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
         """What each head says of the encoding that its own adapter makes."""
         return self.read(input_ids, mask)[0]
 
     def read(
         self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "K B"], Float[Tensor, "K B H"]]:
-        scores, features = zip(
-            *(self._read_one(k, input_ids, mask) for k in range(self.num_heads)), strict=True
-        )
+        scores, features = zip(*(self.read_one(k, input_ids, mask) for k in range(self.num_heads)), strict=True)
         return torch.cat(scores), torch.stack(features)
 
-    def score_one(
-        self, k: int, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
-    ) -> Float[Tensor, "1 B"]:
-        """What head k says."""
-        return self._read_one(k, input_ids, mask)[0]
-
-    def _read_one(
+    def read_one(
         self, k: int, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "1 B"], Float[Tensor, "B H"]]:
         """What head k says, and of which features."""
@@ -146,9 +138,9 @@ class LoraMember(Member):
         self.ensemble[0].encoder.train(mode)
         return self
 
-    def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "1 B"]:
+    def forward(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "1 B"]:
         """What this member says."""
-        return self.ensemble[0].score_one(self.k, input_ids, mask)
+        return self.ensemble[0].read_one(self.k, input_ids, mask)[0]
 
     def save(self, folder: Path) -> None:
         """A member is saved with its ensemble."""

@@ -47,7 +47,7 @@ class PublishedReward(Member):
         """Token ids as the model was trained to read them, over-long texts cut at the start; and how many were."""
         return tokenize(self.tokenizer, prompts, responses, self.max_tokens)
 
-    def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "1 B"]:
+    def forward(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "1 B"]:
         """The published score of right-padded texts, before calibration.
 
         A difference of two logits is the log-odds of label 1.

@@ -60,14 +60,10 @@ def load_member(folder: Path, record: dict[str, Any]) -> Member:
         raise
     except (OSError, ValueError, SafetensorError) as error:  # transformers and peft raise any of them
         reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{folder}: a member is missing or damaged ({reason}); fit the model again"
-        ) from error
+        raise UserError(f"{folder}: a member is missing or damaged ({reason}); fit the model again") from error
 
 
-def load_tokenizers(
-    folder: Path, records: Sequence[dict[str, Any]], members: Sequence[Member]
-) -> list[HfTokenizer]:
+def load_tokenizers(folder: Path, records: Sequence[dict[str, Any]], members: Sequence[Member]) -> list[HfTokenizer]:
     """One per member, each the one it was saved with; equal ones are one object, so that work is shared."""
     shared: dict[str, HfTokenizer] = {}
     tokenizers = []

@@ -33,14 +33,14 @@ class Member(nn.Module):
         """How many scores it gives."""
         raise NotImplementedError
 
-    def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
+    def forward(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
         """What each head says before calibration, of right-padded texts."""
         raise NotImplementedError
 
     def read(
         self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "K B"], Float[Tensor, "E B H"]]:
-        """`raw_scores`, and the features that they stand on, one vector per encoding of a text; in one pass."""
+        """What `forward` gives, and the features that they stand on, one vector per encoding of a text; in one pass."""
         raise NotImplementedError
 
     def save(self, folder: Path) -> None:
@@ -54,11 +54,7 @@ class RewardHeads(Member):
     shows_features = True
 
     def __init__(
-        self,
-        encoder: HfModel,
-        num_heads: int,
-        init_scales: Sequence[float] = (1.0,),
-        dropout: float = 0.0,
+        self, encoder: HfModel, num_heads: int, init_scales: Sequence[float] = (1.0,), dropout: float = 0.0
     ) -> None:
         """Heads are drawn from torch's global generator: N(0, init_scale^2 / (H + 1)), bias 0.
 
@@ -98,7 +94,7 @@ class RewardHeads(Member):
         """One vector per right-padded text: the last real token's state if causal, else the mean."""
         return pooled(self.encoder, input_ids, mask, self.causal)
 
-    def raw_scores(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
+    def forward(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
         """What each head says before calibration: what the Bradley-Terry loss sees."""
         return self.read(input_ids, mask)[0]
 

@@ -10,9 +10,8 @@ training texts' features beside it where it has one.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,19 +35,8 @@ from framework.models.reward_folder import (
 )
 from framework.models.reward_heads import Member
 from framework.models.tokenizer import tokenizer_hash
-from framework.types import ReferenceScores
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What the members say of a batch of texts, on the CPU."""
-
-    values: Float[Tensor, "K B"]
-    """From `score`, calibrated: standard deviations of each head on the reference responses. From `read`, raw."""
-    num_cut: int
-    """Texts that were longer than the model reads and lost their start."""
-    distances: Float[Tensor, "E B"]
-    """From the training cloud of each encoding that has one, in r.m.s. distances of training texts."""
+from framework.precision import Precision
+from framework.types import ReferenceScores, Scores
 
 
 class RewardModel:
@@ -61,7 +49,7 @@ class RewardModel:
         max_tokens: int,
         *,
         rows: int = 32,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: Precision = "float32",
     ) -> None:
         """Wrap members that are built.
 
@@ -92,7 +80,7 @@ class RewardModel:
         assert self._reference is not None, "calibrate the model first"
         return self._reference
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scored:
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Every head's calibrated score of each text, on the CPU, in the order given.
 
         Raises:
@@ -115,24 +103,18 @@ class RewardModel:
             raise RunError(f"reward: head {self.first_head + head} gives {value} for row {row}")
         return values
 
-    def raw_scores(
-        self, prompts: Sequence[str], responses: Sequence[str]
-    ) -> tuple[Float[Tensor, "K B"], int]:
+    def raw_scores(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[Float[Tensor, "K B"], int]:
         """Every head's uncalibrated score, float32 on the CPU, and how many texts were cut by some member."""
         read = self.read(prompts, responses)
         return read.values, read.num_cut
 
     @torch.inference_mode()
-    def read(self, prompts: Sequence[str], responses: Sequence[str]) -> Scored:
+    def read(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Raw scores, with distances from the training clouds, `rows` texts per forward pass."""
         encodings = sum(len(cloud.mean) for cloud in self.clouds if cloud)
-        none = Scored(torch.zeros(self.num_heads, 0), 0, torch.zeros(encodings, 0))
-        passes = [none, *(self._pass(prompts[few], responses[few]) for few in self._slices(len(prompts)))]
-        return Scored(
-            torch.cat([one.values for one in passes], dim=1),
-            sum(one.num_cut for one in passes),
-            torch.cat([one.distances for one in passes], dim=1),
-        )
+        none = Scores(torch.zeros(self.num_heads, 0), 0, torch.zeros(encodings, 0))
+        slices = self._slices(len(prompts))
+        return Scores.of_rows([none, *(self._pass(prompts[few], responses[few]) for few in slices)])
 
     @torch.inference_mode()
     def fit_clouds(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
@@ -160,9 +142,7 @@ class RewardModel:
         raw = self._less_length(raw, responses)
         centre, scale = raw.mean(dim=1), raw.std(dim=1, correction=0)
         # Relative to the size of the scores: a constant head differs from itself by rounding.
-        flat = [
-            k for k in range(self.num_heads) if not scale[k] > 1e-6 * max(1e-2, float(raw[k].abs().max()))
-        ]
+        flat = [k for k in range(self.num_heads) if not scale[k] > 1e-6 * max(1e-2, float(raw[k].abs().max()))]
         if flat:
             raise UserError(
                 f"reward heads {flat} give every reference response the same score: nothing was learnt; "
@@ -218,7 +198,7 @@ class RewardModel:
         *,
         share: tuple[int, int] = (0, 1),
         rows: int = 32,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: Precision = "float32",
     ) -> "RewardModel":
         """Read what `save` wrote.
 
@@ -259,7 +239,7 @@ class RewardModel:
     def _slices(self, count: int) -> list[slice]:
         return [slice(start, start + self.rows) for start in range(0, count, self.rows)]
 
-    def _pass(self, prompts: Sequence[str], responses: Sequence[str]) -> Scored:
+    def _pass(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """One forward pass of every member; members with one tokenizer read the same ids."""
         seen: dict[tuple[int, bool, int], tuple[Tensor, Tensor, int]] = {}
         scores, distances = [torch.zeros(0, len(prompts))], [torch.zeros(0, len(prompts))]
@@ -276,7 +256,7 @@ class RewardModel:
             if cloud:
                 distances.append(cloud.distances(features))
         num_cut = max((cut for _, _, cut in seen.values()), default=0)
-        return Scored(torch.cat(scores), num_cut, torch.cat(distances))
+        return Scores(torch.cat(scores), num_cut, torch.cat(distances))
 
     def _read_member(
         self, member: Member, ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
@@ -287,7 +267,7 @@ class RewardModel:
         with torch.autocast(where.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             if member.shows_features:
                 return member.read(ids, mask)
-            return member.raw_scores(ids, mask), torch.zeros(0, len(ids), 0)
+            return member(ids, mask), torch.zeros(0, len(ids), 0)
 
     def _tokenize(
         self, member: Member, tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from framework.data.paths import expand
 from framework.errors import UserError
+from framework.models.encoding import whole_texts
 from framework.models.huggingface import HfModel, HfTokenizer
 from framework.models.tokenizer import check_sizes
 
@@ -63,11 +64,7 @@ def tokenize(
     tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str], max_tokens: int
 ) -> tuple[list[list[int]], int]:
     """Token ids of each text, the start of an over-long one cut, and how many were cut."""
-    templated = bool(tokenizer.chat_template)
-    if templated:
-        texts = [_turns(tokenizer, p, r) for p, r in zip(prompts, responses, strict=True)]
-    else:
-        texts = [p + r for p, r in zip(prompts, responses, strict=True)]
+    templated, texts = bool(tokenizer.chat_template), whole_texts(tokenizer, prompts, responses)
     if not texts:
         return [], 0
     # A template writes its own special tokens.
@@ -93,8 +90,3 @@ def logits(model: HfModel, ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -
         return torch.cat([logits(model, *row) for row in rows])
     filled = ids if pad is None else ids.masked_fill(~mask, pad)
     return model(input_ids=filled, attention_mask=mask.long()).logits.float()
-
-
-def _turns(tokenizer: HfTokenizer, prompt: str, response: str) -> str:
-    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False))

@@ -2,16 +2,14 @@
 
 from typing import Literal
 
-import torch
 from pydantic import Field
 
-from framework.component import Component
 from framework.masked import keep
-from framework.objectives.drift import drift_metrics, log_ratio
+from framework.objectives.objective import PolicyObjective, log_ratio, ratio_metrics
 from framework.types import ObjectiveOutput, PolicyBatch
 
 
-class PpoClip(Component):
+class PpoClip(PolicyObjective):
     """Importance-weighted policy gradient that stops paying for large steps (PPO, arXiv 1707.06347)."""
 
     kind: Literal["ppo_clip"] = "ppo_clip"
@@ -33,11 +31,11 @@ class PpoClip(Component):
         advantages = keep(batch.advantages, batch.mask)
         plain = -advantages * ratio
         clipped = -advantages * ratio.clamp(1 - self.clip_low, 1 + self.clip_high)
-        loss = torch.maximum(plain, clipped)
-        metrics = drift_metrics(difference) | {"clip_fraction": (clipped > plain).to(loss.dtype)}
+        loss = plain.maximum(clipped)
+        metrics = ratio_metrics(difference) | {"clip_fraction": (clipped > plain).to(loss.dtype)}
         if self.dual_clip is not None:
             ceiling = -advantages * self.dual_clip
             capped = (advantages < 0) & (loss > ceiling)
-            loss = torch.where(capped, ceiling, loss)
+            loss = ceiling.where(capped, loss)
             metrics["dual_clip_fraction"] = capped.to(loss.dtype)
         return ObjectiveOutput(token_loss=keep(loss, batch.mask), token_metrics=metrics)

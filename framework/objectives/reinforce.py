@@ -1,26 +1,24 @@
 """The plain policy gradient."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from framework.component import Component
 from framework.masked import keep
-from framework.objectives.drift import drift_metrics, log_ratio
+from framework.objectives.objective import PolicyObjective, log_ratio, ratio_metrics
 from framework.types import ObjectiveOutput, PolicyBatch
 
 
-class Reinforce(Component):
+class Reinforce(PolicyObjective):
     """Advantage-weighted log-likelihood (Williams, 1992).
 
-    Right only on rows that the policy being updated sampled itself: one pass, one update per rollout. It
-    has no ratio to correct anything else.
+    It has no ratio to correct for rows that another policy sampled: one pass, one update per rollout.
     """
 
     kind: Literal["reinforce"] = "reinforce"
+    on_policy: ClassVar[bool] = True
 
     def __call__(self, batch: PolicyBatch) -> ObjectiveOutput:
         """Loss of each token: `-A log policy(token)`; 0 at padding."""
         logprobs = keep(batch.logprobs, batch.mask)
         return ObjectiveOutput(
-            token_loss=-keep(batch.advantages, batch.mask) * logprobs,
-            token_metrics=drift_metrics(log_ratio(batch)),
+            token_loss=-keep(batch.advantages, batch.mask) * logprobs, token_metrics=ratio_metrics(log_ratio(batch))
         )

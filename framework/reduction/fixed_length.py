@@ -1,13 +1,15 @@
 """Every token counts the same from batch to batch, whatever the lengths drawn."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
-from torch import Tensor
 
 from framework.component import Component
+from framework.tensor import Tensor
+
+if TYPE_CHECKING:
+    import torch
 
 
 class FixedLength(Component):
@@ -21,8 +23,9 @@ class FixedLength(Component):
     """Tokens per response to divide by; null takes the padded length of the batch at hand, which is the
     same from step to step only where batches are padded to one length."""
 
-    def weights(self, mask: Bool[Tensor, "B T"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "B T"]:
+    def weights(self, mask: Bool[Tensor, "B T"], dtype: "torch.dtype | None" = None) -> Float[Tensor, "B T"]:
         """Weight of each token: 1 / (rows * max_tokens), 0 at padding."""
         rows, padded_length = mask.shape
         length = padded_length if self.max_tokens is None else self.max_tokens
-        return mask.to(dtype) / max(rows * length, 1)
+        real = mask.float() if dtype is None else mask.to(dtype)
+        return real / max(rows * length, 1)

@@ -1,12 +1,14 @@
 """Every response counts the same, however long it is."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from framework.component import Component
+from framework.tensor import Tensor
+
+if TYPE_CHECKING:
+    import torch
 
 
 class SequenceMean(Component):
@@ -18,10 +20,11 @@ class SequenceMean(Component):
 
     kind: Literal["sequence_mean"] = "sequence_mean"
 
-    def weights(self, mask: Bool[Tensor, "B T"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "B T"]:
+    def weights(self, mask: Bool[Tensor, "B T"], dtype: "torch.dtype | None" = None) -> Float[Tensor, "B T"]:
         """Weight of each token: 1 / (rows * length of its row), 0 at padding.
 
         A row without a real token counts as a row whose loss is 0 (as in TRL; verl leaves it out).
         """
+        real = mask.float() if dtype is None else mask.to(dtype)
         lengths = mask.sum(dim=1, keepdim=True).clamp(min=1)
-        return mask.to(dtype) / (lengths * max(mask.shape[0], 1)).to(dtype)
+        return real / (lengths * max(mask.shape[0], 1)).to(real.dtype)

@@ -1,12 +1,14 @@
 """Every token of the batch counts the same."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from framework.component import Component
+from framework.tensor import Tensor
+
+if TYPE_CHECKING:
+    import torch
 
 
 class TokenMean(Component):
@@ -14,9 +16,10 @@ class TokenMean(Component):
 
     kind: Literal["token_mean"] = "token_mean"
 
-    def weights(self, mask: Bool[Tensor, "B T"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "B T"]:
+    def weights(self, mask: Bool[Tensor, "B T"], dtype: "torch.dtype | None" = None) -> Float[Tensor, "B T"]:
         """Weight of each token: one over the count of real tokens, 0 at padding.
 
         A batch without a real token has all weights 0.
         """
-        return mask.to(dtype) / mask.sum().clamp(min=1).to(dtype)
+        real = mask.float() if dtype is None else mask.to(dtype)
+        return real / mask.sum().clamp(min=1).to(real.dtype)

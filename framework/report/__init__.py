@@ -1,1 +1,5 @@
-"""One self-contained HTML page about a run or a study, with its plots beside it as PNG files."""
+"""The report: one page for a run, an experiment and best-of-n."""
+
+from framework.report.page import write_report
+
+__all__ = ["write_report"]

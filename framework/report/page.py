@@ -1,115 +1,116 @@
-"""The pieces that every page of a report is made of, as HTML, and how a page is written."""
+"""The report of an experiment, of one run or of many: a page that needs nothing else, and its charts as PNG beside it.
+
+The charts' script comes from an installed package and is written into the page. Nothing is loaded from elsewhere, and
+no script runs but the two whose hashes the page's own policy names.
+"""
 
 import base64
-import html
+import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from string import Template
 from typing import Any
 
-import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from framework.analysis.experiment import Experiment
 from framework.errors import UserError
-from framework.report.figures import Figure
-from framework.report.reading import Paragraph
+from framework.report.charts import VEGA_LITE, png
+from framework.report.drawn import dot_rows, method_title, runs_of
+from framework.report.sections.best_of_n import best_of_n
+from framework.report.sections.budgets import budgets
+from framework.report.sections.comparison import cell_name, comparison
+from framework.report.sections.curves import curves
+from framework.report.sections.frontier import frontier
+from framework.report.sections.samples import samples
+from framework.report.sections.tables import overview, provenance, warnings
+from framework.report.text import count, number, percent, plural, significant
 
+SECTIONS = (overview, comparison, frontier, budgets, best_of_n, curves, warnings, samples, provenance)
+TEMPLATES = Path(__file__).parent / "templates"
+BESIDE = {
+    "results.parquet": "every row: a step of a run, or an n of best-of-n",
+    "summary.json": "every figure of this page",
+    "runs.json": "what became of each run",
+    "experiment.yaml": "the configuration",
+}
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def write_page(target: Path, page: str, figures: Sequence[Figure]) -> Path:
-    """Write a page whole or not at all, with its figures as PNG beside it; returns `target`.
+def write_report(experiment: Experiment, folder: Path, live: bool = False) -> Path:
+    """The path of `report.html`, written into the folder whole or not at all, with its charts as PNG beside it.
+
+    Args:
+        live: the experiment goes on; the page says so and loads itself again, and the PNGs are left for the end.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or a run's folder cannot be read.
     """
+    dots = dot_rows(experiment)
+    sections = {made.name: made for make in SECTIONS if (made := make(experiment))}
+    figures = [figure for section in sections.values() for figure in section.figures]
+    stills = {figure.name: figure.still(dots) for figure in figures}
+    specs = {f"{f.name}-{place}": panel.live() for f in figures for place, panel in enumerate(f.panels)}
+    page = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            name=experiment.name,
+            kicker=_kicker(experiment),
+            sections=sections,
+            is_live=live,
+            files={name: what for name, what in BESIDE.items() if (Path(folder) / name).is_file()},
+            stills=stills,
+            specs=specs,
+            dots=dots,
+            scripts=(_library(), (TEMPLATES / "page.js").read_text(encoding="utf-8")) if figures else (),
+            style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        )
+    )
+    target = Path(folder) / "report.html"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for figure in figures:
-            (target.parent / f"{figure.name}.png").write_bytes(figure.png)
-        draft = target.with_name(target.name + ".part")
+        for name, svg in stills.items() if not live else ():
+            target.with_name(f"{name}.png").write_bytes(png(svg))
+        draft = target.with_name("report.html.part")
         draft.write_text(page, encoding="utf-8")
         os.replace(draft, target)
     except OSError as error:
-        raise UserError(f"cannot write the report to {target.parent}: {error.strerror or error}") from error
+        raise UserError(f"cannot write the report to {folder}: {error.strerror or error}") from error
     return target
 
 
-def fill_page(body: str, title: str, **parts: str) -> str:
-    """A page of the shared head and the template of this name in this folder, its parts filled in as HTML."""
-    shell, own = (
-        (Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("template.html", body)
-    )
-    head = Template(shell.partition("<body>")[0])
-    return head.substitute(title=escaped(title)) + Template(own).substitute(title=escaped(title), **parts)
+def _kicker(experiment: Experiment) -> str:
+    runs = {(own.run, own.seed) for own in experiment.records or runs_of(experiment)}
+    seeds = sorted({seed for _, seed in runs} or {curve.seed for curve in experiment.table.curves})
+    many = ((len(experiment.curves), "curve"), (len(runs), "run"), (len(seeds), "seed"))
+    names = [plural(number, noun) for number, noun in many if number > 1]
+    return " · ".join(("Goldilocks report", *names, *([] if len(seeds) > 1 else [f"seed {seeds[0]}"])))
 
 
-def escaped(value: str) -> str:
-    """Safe as HTML text and in a double-quoted attribute; unprintable characters become visible."""
-    return html.escape(UNPRINTABLE.sub("\ufffd", value), quote=True)
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and their embedding, as one script that needs nothing else."""
+    import vl_convert
+
+    bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE))
+    assert "</script" not in bundle.lower() and "\r" not in bundle
+    return bundle
 
 
-def html_paragraph(content: Paragraph) -> str:
-    """A few sentences, after what they are about."""
-    if not content.about:
-        return f'<p class="headline">{escaped(content.text)}</p>'
-    return f"<p><strong>{escaped(content.about)}</strong>: {escaped(content.text)}</p>"
+def _environment() -> Environment:
+    own = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_printable, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    own.globals |= {"number": number, "count": count, "percent": percent, "significant": significant}
+    own.globals |= {"plural": plural, "cell_name": cell_name, "method_title": method_title}
+    own.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
+    own.filters["hash"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return own
 
 
-def html_table(head: str, rows: Iterable[str], kind: str) -> str:
-    """A table of a row of header cells and of rows, that scrolls where it is too wide."""
-    return (
-        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def folded(title: str, content: str) -> str:
-    """HTML that a reader opens if they want it."""
-    return f"<details><summary>{escaped(title)}</summary>{content}</details>"
-
-
-def html_figure(drawn: Figure) -> str:
-    """A plot within the page, with its caption and the name of its PNG."""
-    data = base64.b64encode(drawn.svg).decode()
-    return (
-        f'<figure><h3>{escaped(drawn.title)}</h3><div class="wide"><img alt="{escaped(drawn.alt)}" '
-        f'src="data:image/svg+xml;base64,{data}"></div><figcaption>{escaped(drawn.caption)} '
-        f'<a href="{drawn.name}.png">{drawn.name}.png</a></figcaption></figure>'
-    )
-
-
-def provenance_table(runs: Iterable[tuple[str, str, Mapping[str, Any]]]) -> str:
-    """Code version and parents of runs, given the name, configuration fingerprint and manifest of each."""
-    rows = []
-    for name, fingerprint, manifest in runs:
-        parents = manifest.get("parents") or {}
-        listed = "<br>".join(_parent(role, parent) for role, parent in parents.items())
-        rows.append(
-            f'<tr><th scope="row">{escaped(name)}</th>'
-            f'<td class="hash">{escaped(fingerprint)}</td>'
-            f"<td>{escaped(str(manifest.get('code_version', '–')))}</td><td>{listed or '–'}</td></tr>"
-        )
-    columns = ("Run", "Config fingerprint", "Code", "Parents (SHA-256)")
-    return html_table("".join(f'<th scope="col">{column}</th>' for column in columns), rows, "text")
-
-
-def config_as_yaml(name: str, config: Mapping[str, Any]) -> str:
-    """A configuration, folded."""
-    shown = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    return folded(f"Resolved config of {name}", f"<pre>{escaped(shown)}</pre>")
-
-
-def plural(count: int, noun: str) -> str:
-    """A count and its noun."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
-def _parent(role: str, parent: Any) -> str:
-    entry = parent if isinstance(parent, Mapping) else {"sha256": parent}
-    digest = escaped(str(entry.get("sha256") or "no hash"))
-    return (
-        f'{escaped(role)} <span class="hash" title="{digest}">{digest[:16]}</span> '
-        f"{escaped(str(entry.get('path') or ''))}"
-    )
+def _printable(value: Any) -> Any:
+    """Unprintable characters become visible: a terminal's escapes, halves of surrogate pairs."""
+    return UNPRINTABLE.sub("\ufffd", value) if type(value) is str else value

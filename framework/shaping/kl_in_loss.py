@@ -3,12 +3,12 @@
 from typing import Literal
 
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from framework.component import Component
 from framework.divergence import k2, k3, sequence_log_ratio
 from framework.masked import keep, sequence_sum
 from framework.shaping.placement import at_last_token
+from framework.tensor import Tensor
 from framework.types import Rollout, Shaped
 
 
@@ -31,11 +31,7 @@ class KlInLoss(Component):
     """Whether the estimator sees a response as one event or its tokens one by one."""
 
     def __call__(
-        self,
-        rollout: Rollout,
-        reference: Float[Tensor, "B T"],
-        reward: Float[Tensor, "B"],
-        kl_coef: float,
+        self, rollout: Rollout, reference: Float[Tensor, "B T"], reward: Float[Tensor, "B"], kl_coef: float
     ) -> Shaped:
         """The rollout with its reward on the last token and nothing else, in reward units."""
         return Shaped(

@@ -3,12 +3,12 @@
 from typing import Literal
 
 from jaxtyping import Float
-from torch import Tensor
 
 from framework.component import Component
 from framework.divergence import k1, sequence_log_ratio
 from framework.masked import keep
 from framework.shaping.placement import at_last_token
+from framework.tensor import Tensor
 from framework.types import Rollout, Shaped
 
 
@@ -21,11 +21,7 @@ class KlInReward(Component):
     kind: Literal["kl_in_reward"] = "kl_in_reward"
 
     def __call__(
-        self,
-        rollout: Rollout,
-        reference: Float[Tensor, "B T"],
-        reward: Float[Tensor, "B"],
-        kl_coef: float,
+        self, rollout: Rollout, reference: Float[Tensor, "B T"], reward: Float[Tensor, "B"], kl_coef: float
     ) -> Shaped:
         """The rollout with `-kl_coef * k1` on each token plus its reward on the last, in reward units."""
         penalty = keep(k1(rollout.logprobs, reference), rollout.mask) * -kl_coef

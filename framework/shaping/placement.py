@@ -1,9 +1,9 @@
 """Where on a response its reward stands."""
 
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from framework.masked import keep
+from framework.tensor import Tensor
 
 
 def at_last_token(reward: Float[Tensor, "B"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:

@@ -1,14 +1,8 @@
-"""The seam between an update and the machinery that takes its steps.
+"""How the optimiser of a fit or an update is set."""
 
-The plain torch engine stands beside this file; a sharded one (DeepSpeed) has the same shape.
-"""
+from typing import Literal
 
-from pathlib import Path
-from typing import Literal, Protocol
-
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from framework.component import Component
 
@@ -39,29 +33,3 @@ class Optimizer(Component):
             return self.lr
         left = (total_steps - step) / max(1, total_steps - self.warmup_steps)
         return self.lr * max(0.0, left)
-
-
-class Engine(Protocol):
-    """Owns a module's gradients and optimiser. Losses add up until `step`."""
-
-    module: nn.Module
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss`."""
-        ...
-
-    def step(self) -> float:
-        """Clip, step, clear; returns the gradient norm before clipping."""
-        ...
-
-    def autocast(self) -> torch.autocast:
-        """The precision that forward passes run in."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write optimiser state, beside weights that the module's owner writes."""
-        ...
-
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote."""
-        ...

@@ -4,12 +4,11 @@ Source: Chen et al. 2024 (arXiv 2402.07319). During the fit a module has 2K outp
 their K length heads. Bradley-Terry sees the sum of the two; the policy later sees quality alone.
 """
 
-import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from framework.component import Component
+from framework.tensor import Tensor
 
 
 class Odin(Component):
@@ -56,5 +55,5 @@ def _unit(rows: Float[Tensor, "K B"]) -> Float[Tensor, "K B"]:
     rounding = rows.detach().abs().amax(dim=1, keepdim=True) * 1e-6
     varies = energy.detach() > rows.shape[1] * rounding.square()
     # The root is taken of 1 where a row is constant: the gradient of sqrt(0) is infinite even if masked.
-    norm = torch.where(varies, energy, torch.ones_like(energy)).sqrt()
-    return torch.where(varies, centred / norm, torch.zeros_like(centred))
+    norm = energy.where(varies, energy.new_ones(())).sqrt()
+    return (centred / norm).where(varies, energy.new_zeros(()))

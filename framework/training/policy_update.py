@@ -5,24 +5,28 @@ mini-batch before it is cut into micro-batches. Accumulated or not, the gradient
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from framework.component import Component
+from framework.critic import Critic, SquaredError
 from framework.errors import RunError
 from framework.masked import masked_mean
-from framework.models.causal import CausalPolicy
-from framework.objectives import Objective
-from framework.objectives.value import value_loss
+from framework.objectives.objective import PolicyObjective
 from framework.reduction import Reduction, TokenMean
 from framework.seeding import numpy_generator
 from framework.shaping import KlInLoss, Shaping
-from framework.training.engine import Engine, Optimizer
+from framework.tensor import Tensor
+from framework.training.engine import Optimizer
 from framework.types import Credited, PolicyBatch
+
+if TYPE_CHECKING:
+    import torch
+
+    from framework.training.torch_engine import TorchEngine
 
 
 class Update(Component):
@@ -35,10 +39,8 @@ class Update(Component):
     micro_batch: int | None = Field(default=None, ge=1)
     """Rows per forward pass; the rest of a mini-batch is accumulated. None: the whole mini-batch."""
     reduction: Reduction = TokenMean()
-    value_coef: float = Field(default=0.1, ge=0)
-    """Weight of the critic's loss, where the advantage needs a critic."""
-    value_clip: float | None = Field(default=0.2, gt=0)
-    """Range around the old value; None leaves the critic's loss unclipped."""
+    critic: Critic = SquaredError()
+    """What the critic is trained on, where the advantage needs one."""
     optimizer: Optimizer = Optimizer(lr=4e-4, warmup_steps=10, betas=(0.9, 0.95))
 
 
@@ -55,15 +57,14 @@ class PolicyUpdate:
 
     def __init__(
         self,
-        engine: Engine,
-        policy: CausalPolicy,
+        engine: "TorchEngine",
         settings: Update,
-        objective: Objective,
+        objective: PolicyObjective,
         shaping: Shaping,
         seed: int,
         temperature: float,
     ) -> None:
-        self.engine, self.policy, self.settings = engine, policy, settings
+        self.engine, self.settings = engine, settings
         self.objective, self.shaping = objective, shaping
         self.seed, self.temperature = seed, temperature
 
@@ -88,6 +89,8 @@ class PolicyUpdate:
 
     def _minibatch(self, batch: Credited) -> dict[str, float]:
         """One optimiser step."""
+        import torch
+
         weights = self.settings.reduction.weights(batch.shaped.rollout.mask)
         rows = self.settings.micro_batch or len(batch)
         totals: dict[str, float] = {}
@@ -111,11 +114,14 @@ class PolicyUpdate:
 
     def _loss(self, micro: Credited, weights: Float[Tensor, "B T"]) -> tuple[Tensor, dict[str, Tensor]]:
         """The micro-batch's part of the mini-batch loss, and token means to log."""
-        micro, weights = _trim(micro, weights, self.policy.output_weight.device)
-        rollout = micro.shaped.rollout
+        micro, weights = _trim(micro, weights, self.engine.device)
+        rollout, objective = micro.shaped.rollout, self.objective
         with self.engine.autocast():
-            logprobs, values = self.policy.logprobs_and_values(rollout, self.temperature)
-        output = self.objective(PolicyBatch(logprobs, rollout.logprobs, micro.advantages, rollout.mask))
+            said = self.engine(rollout, self.temperature, objective.needs_logits, objective.needs_features)
+        logprobs, values = said.logprobs, said.values
+        output = objective(
+            PolicyBatch(logprobs, rollout.logprobs, micro.advantages, rollout.mask, said.logits, said.features)
+        )
         loss = (output.token_loss * weights).sum()
         if isinstance(self.shaping, KlInLoss):
             loss = loss + self.shaping.loss(
@@ -123,16 +129,17 @@ class PolicyUpdate:
             )
         metrics = {name: masked_mean(m, rollout.mask) for name, m in output.token_metrics.items()}
         if values is not None and rollout.values is not None:
-            critic = value_loss(values, rollout.values, micro.returns, rollout.mask, self.settings.value_clip)
-            loss = loss + self.settings.value_coef * (critic * weights).sum()
-            metrics["value_loss"] = masked_mean(critic.detach(), rollout.mask)
+            critic = self.settings.critic
+            value_loss = critic(values, rollout.values, micro.returns, rollout.mask)
+            loss = loss + critic.coef * (value_loss * weights).sum()
+            metrics["value_loss"] = masked_mean(value_loss.detach(), rollout.mask)
         gap = (logprobs.detach() - rollout.logprobs).abs()
         metrics["logprob_gap"] = masked_mean(gap, rollout.mask)
         return loss, metrics
 
 
 def _trim(
-    micro: Credited, weights: Float[Tensor, "B T"], device: torch.device
+    micro: Credited, weights: Float[Tensor, "B T"], device: "torch.device"
 ) -> tuple[Credited, Float[Tensor, "B W"]]:
     """The batch without columns that are padding in every row, on the policy's device."""
     width = max(1, int(micro.shaped.rollout.mask.sum(dim=1).max()))

@@ -3,7 +3,6 @@
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,9 @@ from framework.models.published import PublishedReward
 from framework.models.reward_heads import RewardHeads
 from framework.models.reward_model import RewardModel
 from framework.models.tokenizer import load_tokenizer
-from framework.precision import Precision
 from framework.seeding import numpy_generator
 from framework.training.data_parallel import Shard
-from framework.training.fit_checkpoint import FitCheckpoints
-from framework.training.policy_fit import Progress
+from framework.training.fit import FitSetting, assert_divides
 from framework.training.preference_strength import apply_strength
 from framework.training.reward_fitter import RewardFitter, refuse_cut
 from framework.training.reward_settings import FitReward
@@ -30,28 +27,16 @@ CLOUD_PAIRS = 256
 """Training pairs whose two texts make the feature clouds: a forward pass over 512 texts costs little beside a fit."""
 
 
-@dataclass(frozen=True)
-class FitSetting:
-    """What surrounds a fit: where its encoder is, where it computes, and what it may skip."""
-
-    source: str
-    """Folder or hub id of the encoder."""
-    seed: int
-    device: str = "cpu"
-    precision: Precision = "float32"
-    rows: int = 32
-    """Texts per forward pass when scoring."""
-    shard: Shard = field(default_factory=Shard)
-    checkpoints: FitCheckpoints | None = None
-    progress: Progress | None = None
-
-
 def fit_reward(
-    settings: FitReward, pairs: Sequence[Pair], setting: FitSetting
+    settings: FitReward, source: str, pairs: Sequence[Pair], setting: FitSetting, rows: int = 32
 ) -> tuple[RewardModel, dict[str, float], dict[str, Any]]:
     """The fitted and calibrated model, its figures, and its held-out quality in full.
 
     In a fit over several processes all come to the same model; only the first need write it.
+
+    Args:
+        source: folder or hub id of the encoder.
+        rows: texts per forward pass when scoring.
 
     Raises:
         UserError: fewer training pairs than one batch, no held-out pairs, too many texts to be cut, or
@@ -59,29 +44,18 @@ def fit_reward(
         RunError: a loss or a gradient that is not finite.
     """
     train, held = split_pairs(pairs)
-    train, counted = prepare_pairs(train, settings, setting)
+    train, counted = prepare_pairs(train, settings, setting, rows)
     _check_size(settings, train, setting.shard)
-    tokenizer = load_tokenizer(setting.source, needs_end=False)
-    fitter = RewardFitter(
-        settings,
-        setting.source,
-        tokenizer,
-        train,
-        setting.seed,
-        device=setting.device,
-        precision=setting.precision,
-        shard=setting.shard,
-        checkpoints=setting.checkpoints,
-        progress=setting.progress,
-    )
+    tokenizer = load_tokenizer(source, needs_end=False)
+    fitter = RewardFitter(settings, source, tokenizer, train, setting)
     members = settings.ensemble.fit(fitter)
     for member in members:
         if settings.odin and isinstance(member, RewardHeads):
             member.keep_heads(member.num_heads // 2)
     tokenizers = [m.tokenizer if isinstance(m, PublishedReward) else tokenizer for m in members]
-    model = RewardModel(
-        members, tokenizers, settings.max_tokens, rows=setting.rows, precision=setting.precision
-    ).to(setting.device)
+    model = RewardModel(members, tokenizers, settings.max_tokens, rows=rows, precision=setting.precision).to(
+        setting.device
+    )
     prompts, responses = [p.prompt for p in held] * 2, [p.chosen for p in held] + [p.rejected for p in held]
     cut = model.calibrate(prompts, responses, by_length=settings.length_calibration)
     refuse_cut(cut, len(responses), settings, "held-out texts")
@@ -109,13 +83,13 @@ def split_pairs(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
 
 
 def prepare_pairs(
-    train: Sequence[Pair], settings: FitReward, setting: FitSetting
+    train: Sequence[Pair], settings: FitReward, setting: FitSetting, rows: int = 32
 ) -> tuple[list[Pair], dict[str, float]]:
     """The pairs that are trained on, after `strength` and `augment`, with how many were changed or added."""
     counted: dict[str, float] = {}
     pairs = list(train)
     if settings.strength:
-        judge = RewardModel.load(settings.strength.model, setting.device, rows=setting.rows)
+        judge = RewardModel.load(settings.strength.model, setting.device, rows=rows)
         prompts, chosen, rejected = zip(*((p.prompt, p.chosen, p.rejected) for p in pairs), strict=True)
         # Raw scores: their differences are log-odds, which is what targets and margins are made of.
         won, cut = judge.raw_scores(prompts, chosen)
@@ -166,15 +140,11 @@ def policy_responses(source: TableSource) -> tuple[list[str], list[str]]:
     for number, row in rows:
         for name, value in row.items():
             if not isinstance(value, str):
-                raise UserError(
-                    f"{source.path} row {number}: column {name!r} holds no text; mend or drop the row"
-                )
+                raise UserError(f"{source.path} row {number}: column {name!r} holds no text; mend or drop the row")
     return [str(row["prompt"]) for _, row in rows], [str(row["response"]) for _, row in rows]
 
 
-def compare_on(
-    model: RewardModel, prompts: Sequence[str], responses: Sequence[str]
-) -> dict[str, float | None]:
+def compare_on(model: RewardModel, prompts: Sequence[str], responses: Sequence[str]) -> dict[str, float | None]:
     """How the heads agree on a policy's responses beside the reference responses, and how many were cut or empty."""
     scored = model.score(prompts, responses)
     return compare(model.reference.scores.numpy(), scored.values.numpy()) | {
@@ -192,9 +162,7 @@ def _cloud_texts(train: Sequence[Pair], seed: int) -> tuple[list[str], list[str]
 
 
 def _check_size(settings: FitReward, train: Sequence[Pair], shard: Shard) -> None:
-    bounds = [
-        [round(share * len(train)) for share in part.pairs] for part in settings.ensemble.parts().values()
-    ]
+    bounds = [[round(share * len(train)) for share in part.pairs] for part in settings.ensemble.parts().values()]
     fewest = min((stop - start for start, stop in bounds), default=len(train))
     if bounds and fewest < settings.batch:
         raise UserError(
@@ -203,11 +171,7 @@ def _check_size(settings: FitReward, train: Sequence[Pair], shard: Shard) -> Non
         )
     if not any(p.weight > 0 for p in train):
         raise UserError("every training pair has weight 0: there is nothing to fit; mend the column `weight`")
-    if settings.batch % shard.size:
-        raise UserError(
-            f"fit_reward.batch={settings.batch} does not divide into {shard.size} workers: "
-            "change the batch, or fit.replicas of the cluster layout"
-        )
+    assert_divides("fit_reward", settings.batch, shard)
     longer = Counter(len(p.chosen) > len(p.rejected) for p in train if len(p.chosen) != len(p.rejected))
     if sum(longer.values()) > 50 and max(longer.values()) > 0.9 * sum(longer.values()):
         side = "longer" if longer[True] > longer[False] else "shorter"

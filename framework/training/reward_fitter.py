@@ -1,29 +1,24 @@
-"""The loop that fits one module to preference pairs; an ensemble's recipe calls it once per part."""
+"""How one module is fitted to preference pairs; an ensemble's recipe asks for it once per part."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from framework.data.preferences import Pair
 from framework.ensembles.recipe import Part
-from framework.errors import RunError, UserError
-from framework.models.encoders import load_encoder, reading
+from framework.errors import UserError
+from framework.models.encoders import load_encoder, reads_and_takes
 from framework.models.encoding import pad_right, tokenize_texts
 from framework.models.huggingface import HfTokenizer
 from framework.models.reward_heads import Member, RewardHeads
-from framework.precision import Precision
 from framework.preference import preference_loss
 from framework.seeding import derive, numpy_generator
-from framework.training.data_parallel import DataParallelEngine, Shard
-from framework.training.engine import Engine
-from framework.training.fit_checkpoint import FitCheckpoints
+from framework.training.fit import FitLoop, FitSetting
 from framework.training.odin import odin_penalty
-from framework.training.policy_fit import Progress
 from framework.training.reward_settings import FitReward
 from framework.training.torch_engine import TorchEngine
 
@@ -50,28 +45,15 @@ class RewardFitter:
     """Fits the parts of `settings.ensemble`, each from where a stopped fit left it."""
 
     def __init__(
-        self,
-        settings: FitReward,
-        source: str,
-        tokenizer: HfTokenizer,
-        pairs: Sequence[Pair],
-        seed: int,
-        *,
-        device: str = "cpu",
-        precision: Precision = "float32",
-        shard: Shard | None = None,
-        checkpoints: FitCheckpoints | None = None,
-        progress: Progress | None = None,
+        self, settings: FitReward, source: str, tokenizer: HfTokenizer, pairs: Sequence[Pair], setting: FitSetting
     ) -> None:
         """`source` is the folder or hub id of the encoder, `pairs` those to train on."""
-        self.settings, self.source, self.seed = settings, source, seed
-        self.device, self.precision = device, precision
-        self.shard, self.checkpoints = shard or Shard(), checkpoints or FitCheckpoints(None)
-        self.progress = progress
+        self.settings, self.source, self.setting = settings, source, setting
+        self.seed, self.device = setting.seed, setting.device
         self.parts = settings.ensemble.parts()
-        self.pairs = encode_pairs(tokenizer, pairs, settings, *reading(source))
-        self.total_steps = sum(self.steps(part) for part in self.parts.values())
-        self.done_steps = 0
+        self.pairs = encode_pairs(tokenizer, pairs, settings, *reads_and_takes(source))
+        total_steps = sum(self.steps(part) for part in self.parts.values())
+        self.loop = FitLoop("fit_reward", setting, total_steps, settings.save_every)
         self.losses: list[float] = []
         """Mean loss over the last tenth of each part."""
 
@@ -99,39 +81,15 @@ class RewardFitter:
         Raises:
             RunError: a loss or a gradient that is not finite.
         """
-        part, settings = self.parts[name], self.settings
-        total, share = self.steps(part), self._share(part)
-        engine = self._engine(module, part, total)
-        state = self.checkpoints.load(name, module, engine)
-        self.shard.wait()  # until all have read it: the first process is about to write there
-        counts = self._counts(module, part)
-        module.train()
-        while state.step < total:
-            drawn = derive(self.seed, "reward-dropout", part.order, state.step, self.shard.rank)
-            torch.manual_seed(drawn % 2**32)
-            loss = self._loss(module, engine, self._batch(share, part.order, state.step), counts)
-            value, at = float(loss.detach()), f"at step {state.step} of {name}; lower fit_reward.optimizer.lr"
-            if not math.isfinite(value):
-                raise RunError(f"fit-reward: the loss is {value} {at}")
-            engine.backward(loss)
-            if not math.isfinite(engine.step()):
-                raise RunError(f"fit-reward: the gradient is not finite {at}")
-            state.losses.append(value)
-            state.step += 1
-            self._show(state.step, value)
-            if state.step % settings.save_every == 0 and state.step < total:
-                self.checkpoints.save(name, state, module, engine, finished=False)
-        module.eval()
-        if not state.finished:
-            self.checkpoints.save(name, state, module, engine, finished=True)
-        self.done_steps += total
-        self.losses.append(sum(tail := state.losses[-max(1, total // 10) :]) / len(tail))
-
-    def _engine(self, module: nn.Module, part: Part, total: int) -> Engine:
-        optimizer = self.settings.optimizer
+        part, optimizer = self.parts[name], self.settings.optimizer
         optimizer = optimizer.model_copy(update={"lr": optimizer.lr * part.lr_factor})
-        kind = TorchEngine if self.shard.size == 1 else DataParallelEngine
-        return kind(module, optimizer, total, self.precision)
+        total, share, counts = self.steps(part), self._share(part), self._counts(module, part)
+
+        def loss(engine: TorchEngine, step: int) -> Float[Tensor, ""]:
+            return self._loss(module, engine, self._batch(share, part.order, step), counts)
+
+        losses = self.loop.fit(module, name, total, optimizer, loss, ("reward-dropout", part.order))
+        self.losses.append(sum(tail := losses[-max(1, total // 10) :]) / len(tail))
 
     def _share(self, part: Part) -> list[int]:
         """The pairs that a part is fitted to."""
@@ -156,15 +114,16 @@ class RewardFitter:
         return module.num_heads // (2 if self.settings.odin else 1)
 
     def _loss(
-        self, module: Member, engine: Engine, index: list[int], counts: Float[Tensor, "K N"]
+        self, module: Member, engine: TorchEngine, index: list[int], counts: Float[Tensor, "K N"]
     ) -> Float[Tensor, ""]:
         """The loss of a batch; under ODIN pairs are judged by the sum of quality and length heads."""
         settings, pairs = self.settings, self.pairs
-        mine = self.shard.take(index)
+        shard = self.setting.shard
+        mine = shard.take(index)
         ids, mask = pad_right([pairs.chosen[i] for i in mine] + [pairs.rejected[i] for i in mine])
         with engine.autocast():
-            raw = module.raw_scores(ids.to(self.device), mask.to(self.device))
-        chosen, rejected = (self.shard.gather(part) for part in raw.split(len(mine), dim=1))
+            raw = engine(ids.to(self.device), mask.to(self.device))
+        chosen, rejected = (shard.gather(part) for part in raw.split(len(mine), dim=1))
         heads = self._quality_heads(module)
         loss = preference_loss(
             _summed(chosen, heads),
@@ -182,24 +141,11 @@ class RewardFitter:
         both = torch.cat([chosen, rejected], dim=1)
         lengths = pairs.lengths[index].T.reshape(-1).to(raw.device)
         weight = module.heads.weight
-        return loss + odin_penalty(
-            both[:heads], both[heads:], lengths, weight[:heads], weight[heads:], settings.odin
-        )
-
-    def _show(self, step: int, loss: float) -> None:
-        done = self.done_steps + step
-        if done % 10 == 0 or done == self.total_steps:
-            self.checkpoints.show(done, self.total_steps, loss)
-        if self.progress:
-            self.progress(done, self.total_steps, {"loss": loss})
+        return loss + odin_penalty(both[:heads], both[heads:], lengths, weight[:heads], weight[heads:], settings.odin)
 
 
 def encode_pairs(
-    tokenizer: HfTokenizer,
-    pairs: Sequence[Pair],
-    settings: FitReward,
-    causal: bool,
-    positions: int | None = None,
+    tokenizer: HfTokenizer, pairs: Sequence[Pair], settings: FitReward, causal: bool, positions: int | None = None
 ) -> EncodedPairs:
     """Token rows and labels of the pairs.
 

@@ -55,7 +55,5 @@ class FitReward(Component):
             )
         unused = [name for name in ("odin", "augment", "strength") if getattr(self, name) is not None]
         if unused and not self.ensemble.parts():
-            raise ValueError(
-                f"{unused[0]} changes a fit, and with ensemble.members=0 nothing is fitted: leave it out"
-            )
+            raise ValueError(f"{unused[0]} changes a fit, and with ensemble.members=0 nothing is fitted: leave it out")
         return self

@@ -1,27 +1,27 @@
-"""The plain torch engine: one process, AdamW, float32 master weights, optional bfloat16 autocast."""
+"""The seam between an update and the machinery that takes its steps. This one: AdamW, float32 master weights,
+optional bfloat16 autocast, and every weight whole. One that shards weights overrides what differs.
+"""
 
+import contextlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from framework.precision import Precision
 from framework.training.engine import Optimizer
 
 TENSORS_FILE, COUNT_FILE = "optimizer.safetensors", "optimizer.json"
 
 
 class TorchEngine:
-    """Takes optimiser steps on one module."""
+    """Owns a module's gradients and optimiser. Losses add up until `step`."""
 
     def __init__(
-        self,
-        module: nn.Module,
-        optimizer: Optimizer,
-        total_steps: int | None = None,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        self, module: nn.Module, optimizer: Optimizer, total_steps: int | None = None, precision: Precision = "float32"
     ) -> None:
         self.module, self.settings, self.total_steps = module, optimizer, total_steps
         self.steps_taken = 0
@@ -36,10 +36,25 @@ class TorchEngine:
             fused=True,
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the module computes."""
+        return self.parameters[0].device
+
+    def __call__(self, *args: Any) -> Any:
+        """The module's forward pass: the only place where its weights may lie in parts."""
+        return self.module(*args)
+
+    def whole_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Every weight whole in this process, for code that reads weights itself: sampling and saving."""
+        return contextlib.nullcontext()
+
     def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`."""
         loss.backward()
 
     def step(self) -> float:
+        """Clip, step, clear; returns the gradient norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         for group in self.adam.param_groups:
             group["lr"] = self.settings.lr_at(self.steps_taken, self.total_steps)
@@ -50,11 +65,11 @@ class TorchEngine:
         return float(norm)
 
     def autocast(self) -> torch.autocast:
-        device = self.parameters[0].device.type
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
+        """The precision that forward passes run in."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def save(self, folder: Path) -> None:
-        """Optimiser moments as safetensors, counters as JSON: nothing is pickled."""
+        """Write moments as safetensors and counters as JSON, nothing pickled; weights are their owner's to write."""
         tensors = {
             f"{index}.{name}": value.contiguous()
             for index, state in self.adam.state_dict()["state"].items()
@@ -64,6 +79,7 @@ class TorchEngine:
         (folder / COUNT_FILE).write_text(json.dumps({"steps_taken": self.steps_taken}) + "\n")
 
     def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in load_file(folder / TENSORS_FILE).items():
             index, name = key.split(".", 1)

@@ -4,10 +4,10 @@ from typing import ClassVar, Literal, Self
 
 from jaxtyping import Float
 from pydantic import model_validator
-from torch import Tensor
 
 from framework.component import Component
-from framework.transforms.references import ReferenceRewards
+from framework.tensor import Tensor
+from framework.types import ReferenceScores
 
 
 class Clip(Component):
@@ -32,7 +32,7 @@ class Clip(Component):
         reward: Float[Tensor, "B"],
         lengths: Float[Tensor, "B"],
         answers: Float[Tensor, "B M"] | None,
-        reference: ReferenceRewards,
+        reference: ReferenceScores,
     ) -> Float[Tensor, "B"]:
         """Each reward, or the bound that it passes, in the units it came in."""
         return reward.clamp(self.low, self.high)

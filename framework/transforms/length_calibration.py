@@ -5,11 +5,11 @@ from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from framework.component import Component
 from framework.length_curve import FRACTION, LengthCurve
-from framework.transforms.references import ReferenceRewards
+from framework.tensor import Tensor
+from framework.types import ReferenceScores
 
 
 class LengthCalibration(Component):
@@ -30,13 +30,13 @@ class LengthCalibration(Component):
         reward: Float[Tensor, "B"],
         lengths: Float[Tensor, "B"],
         answers: Float[Tensor, "B M"] | None,
-        reference: ReferenceRewards,
+        reference: ReferenceScores,
     ) -> Float[Tensor, "B"]:
         """Each reward less the curve at its response's length (characters), in the units it came in."""
         return reward - _curve(reference, self.fraction)(lengths)[0].to(reward.dtype)
 
 
 @lru_cache(maxsize=8)
-def _curve(reference: ReferenceRewards, fraction: float) -> LengthCurve:
+def _curve(reference: ReferenceScores, fraction: float) -> LengthCurve:
     """The curve of one reference, fitted once."""
-    return LengthCurve.fit(reference.lengths, reference.rewards.unsqueeze(0), fraction)
+    return LengthCurve.fit(reference.lengths, reference.scores, fraction)

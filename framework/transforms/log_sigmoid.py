@@ -2,13 +2,12 @@
 
 from typing import Literal
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from framework.component import Component
-from framework.transforms.references import ReferenceRewards
+from framework.tensor import Tensor
+from framework.types import ReferenceScores
 
 
 class LogSigmoid(Component):
@@ -32,8 +31,10 @@ class LogSigmoid(Component):
         reward: Float[Tensor, "B"],
         lengths: Float[Tensor, "B"],
         answers: Float[Tensor, "B M"] | None,
-        reference: ReferenceRewards,
+        reference: ReferenceScores,
     ) -> Float[Tensor, "B"]:
         """`log sigmoid(reward - mean of answers)`, nats."""
+        import torch.nn.functional as F
+
         assert answers is not None and answers.shape[1] == self.answers
         return F.logsigmoid(reward - answers.mean(dim=1))

@@ -2,13 +2,12 @@
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from framework.component import Component
-from framework.transforms.references import ReferenceRewards
+from framework.tensor import Tensor
+from framework.types import ReferenceScores
 
 
 class Par(Component):
@@ -32,8 +31,8 @@ class Par(Component):
         reward: Float[Tensor, "B"],
         lengths: Float[Tensor, "B"],
         answers: Float[Tensor, "B M"] | None,
-        reference: ReferenceRewards,
+        reference: ReferenceScores,
     ) -> Float[Tensor, "B"]:
         """`mean over answers of sigmoid(reward - answer)`, between 0 and 1."""
         assert answers is not None and answers.shape[1] == self.answers
-        return torch.sigmoid(reward.unsqueeze(1) - answers).mean(dim=1)
+        return (reward.unsqueeze(1) - answers).sigmoid().mean(dim=1)

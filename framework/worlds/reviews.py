@@ -32,13 +32,10 @@ every topic gets some review like `the window was good . the window looked good 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle, islice, pairwise
-from typing import Final, Literal, TypeVar
+from typing import ClassVar, Final, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from framework.component import Component
 from framework.data.text import Split
@@ -85,6 +82,8 @@ class Reviews(Component):
     """Short hotel and restaurant reviews: prompts, corpus and tokenizer of the embedded world."""
 
     kind: Literal["reviews"] = "reviews"
+    needs_pretrained: ClassVar[bool] = False
+    """Whether the policy must bring a tokenizer: no, this world has one, which a policy made from scratch can learn."""
     corpus_size: int = Field(default=6000, gt=0)
     """Reviews that the start policy is fitted to."""
     max_words: int = Field(default=22, ge=12)
@@ -115,11 +114,12 @@ class Reviews(Component):
 
         Decoding puts one space between tokens, so `decode(encode(x)) == x` for text spaced that way.
         """
-        words = vocabulary()
-        core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
-        core.pre_tokenizer = WhitespaceSplit()
-        from transformers import PreTrainedTokenizerFast  # slow to import: see models/causal.py
+        from tokenizers import Tokenizer, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
 
+        words = vocabulary()
+        core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
+        core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         return PreTrainedTokenizerFast(
             tokenizer_object=core,
             pad_token=PAD,
@@ -153,11 +153,7 @@ class Judgement:
     """What the gold rule saw in one review."""
 
     worth: float
-    """Gold units: summed worth of the distinct adjectives that count."""
-    counted: tuple[str, ...]
-    """Distinct adjectives on topic in whole clauses, in order."""
-    off_topic: tuple[str, ...]
-    """Distinct adjectives in whole clauses that do not fit the topic; they earn nothing."""
+    """Gold units: summed worth of the distinct adjectives on topic in whole clauses; others earn nothing."""
     repeats: int
     """Adjectives, in whole clauses or broken ones, that the review had used before."""
     broken: int
@@ -178,12 +174,9 @@ def judgement(prompt: str, response: str) -> Judgement:
     """The gold rule in full: what it paid for and what it fined. The prompt must name a topic."""
     category = TOPIC_CATEGORY.get(topic_of(prompt) or "")
     if category is None:
-        raise UserError(
-            f"prompt {prompt!r}: names no topic of the world 'reviews'; take one from its prompts"
-        )
+        raise UserError(f"prompt {prompt!r}: names no topic of the world 'reviews'; take one from its prompts")
     said: set[str] = set()
-    counted: list[str] = []
-    off_topic: list[str] = []
+    worths: list[float] = []
     repeats = broken = 0
     for clause in _clauses(response.split()):
         broken += not clause.whole
@@ -191,12 +184,9 @@ def judgement(prompt: str, response: str) -> Judgement:
             if word in said:
                 repeats += 1
             elif clause.whole and ADJECTIVE_CATEGORY[word] in (category, GENERAL):
-                counted.append(word)
-            elif clause.whole:
-                off_topic.append(word)
+                worths.append(WORTH[word])
             said.add(word)
-    worth = sum(WORTH[word] for word in counted)
-    return Judgement(worth, tuple(counted), tuple(off_topic), repeats, broken)
+    return Judgement(sum(worths), repeats, broken)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,15 @@ from typing import Any
 
 from rich.table import Table
 
-from framework.artifacts import Artifact, write_text
+from framework.analysis.experiment import analyse
+from framework.analysis.table import best_of_n_table
+from framework.artifacts import write_text
 from framework.config import Config
-from framework.report.best_of_n import write_best_of_n_report
-from jobs.best_of_n import aggregations, curves_of, load_scores, pool_stage, scores_stage, settings_of
-from jobs.labelling import pairs_stage
-from jobs.reward_trainer import fitting_beside
-from jobs.stages import check_prompts, policy_stage, reward_stage
+from framework.report import write_report
+from jobs.best_of_n import aggregations, curves_of, load_scores, settings_of
+from jobs.chain import Chain
+from jobs.fit_on_ray import fitting_beside
+from jobs.stages import check_prompts
 from jobs.verbs.show import bars, closing, console
 from jobs.workspace import Workspace
 
@@ -24,35 +26,31 @@ def best_of_n(cfg: Config, out: Path, words: Sequence[str], address: str | None 
 
     `words` are the command line, for the next command to run.
     """
-    workspace = Workspace(out)
     check_prompts(cfg)
     with bars() as shown:
-        policy = policy_stage(cfg, workspace, shown.stage("fit-policy"))
-        pairs = pairs_stage(cfg, workspace, policy, shown.stage("label"))
-        fitted, run = shown.stage("fit-reward"), fitting_beside(cfg, address)
-        reward = reward_stage(cfg, workspace, policy, pairs, fitted, run)
-        pool = pool_stage(cfg, workspace, policy, shown.stage("sample the pool"))
-        scores = scores_stage(cfg, workspace, pool, reward, shown.stage("score the pool"))
-    record = measured(cfg, pool, scores, reward)
+        chain = Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address))
+        record = measured(cfg, chain)
     write_text(out / "best_of_n.json", json.dumps(record, indent=2) + "\n")
-    page = write_best_of_n_report(out, record)
+    table = best_of_n_table({name: curve["points"] for name, curve in record["curves"].items()}, cfg.seed)
+    page = write_report(analyse(out.resolve().name, table, []), out)
     console.print(_table(record))
     console.print(f"figures: {out / 'best_of_n.json'}")
     closing(page, shlex.join(["goldilocks", "train", *words, "--out", str(out)]))
     return 0
 
 
-def measured(cfg: Config, pool: Artifact, scores: Artifact, reward: Artifact) -> dict[str, Any]:
+def measured(cfg: Config, chain: Chain) -> dict[str, Any]:
     """Every figure of the pool: what it is, and one curve per aggregation by its kind."""
-    loaded = load_scores(scores.path)
+    loaded = load_scores(chain.scores.path)
     chosen = aggregations(cfg, len(loaded.heads))
+    pool, reward = chain.pool, chain.reward
     return {
         "seed": cfg.seed,
         "fingerprint": cfg.fingerprint(),
         "kl": "log n - (n-1)/n, nats per sequence to the start policy; an upper bound where responses tie",
         "pool": {"path": str(pool.path), "sha256": pool.sha256} | pool.figures,
         "reward": {"path": str(reward.path), "sha256": reward.sha256, "heads": len(loaded.heads)},
-        "cut": scores.figures["cut"],
+        "cut": chain.scores.figures["cut"],
         "curves": curves_of(loaded, chosen, settings_of(cfg).counts),
     }
 

@@ -13,9 +13,7 @@ from jobs.verbs.show import closing, console
 def fit_gold(cfg: Config, out: Path) -> int:
     """Fit, print held-out figures, and say how to use the scorer."""
     if cfg.fit_gold is None or cfg.fit_gold.source is None:
-        raise UserError(
-            "fit_gold is not set: name labelled text, for example fit_gold.source.path=reviews.parquet"
-        )
+        raise UserError("fit_gold is not set: name labelled text, for example fit_gold.source.path=reviews.parquet")
     texts, labels = read_labelled(cfg.fit_gold.source)
     path = out / "gold"
     with writing(path) as scratch:

@@ -3,35 +3,29 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from rich.table import Table
 from torch import Tensor
 
-from framework.analysis.pair_sets import (
-    Accuracy,
-    ScorePairs,
-    accuracy_by_subset,
-    accuracy_of,
-    rewardbench_sections,
-)
+from framework.analysis.pair_sets import Accuracy, ScorePairs, accuracy_of, rewardbench_sections
 from framework.artifacts import write_text
 from framework.config import Config
-from framework.data.pair_tables import Fault, Trio, read_trios
+from framework.data.pair_tables import FAULTS, Fault, PairRow, read_pair_rows
 from framework.data.tables import column_names
 from framework.errors import UserError
 from framework.models.reward_folder import is_reward_model
 from framework.models.reward_model import RewardModel
-from framework.training.policy_fit import Progress
+from framework.training import Progress
+from framework.types import Scores
 from jobs.artifact_stage import device
-from jobs.reward_trainer import fitting_beside
-from jobs.stages import reward_chain
+from jobs.chain import Chain
+from jobs.fit_on_ray import fitting_beside
 from jobs.verbs.show import Bars, bars, closing, console
 from jobs.workspace import Workspace
 
@@ -47,17 +41,6 @@ NOTES = {
 """What is said of a count that is not zero."""
 
 
-@dataclass(frozen=True)
-class PairScores:
-    """Every head's score of both responses, in the order of the file."""
-
-    chosen: Tensor
-    """[K, N]; calibrated, or in a published model's own unit."""
-    rejected: Tensor
-    num_cut: int
-    """Texts, of 2 N, that were longer than the model reads."""
-
-
 def score_pairs(cfg: Config, out: Path, address: str | None = None) -> int:
     """Score the pairs, print the table, write figures and scores into `out`.
 
@@ -66,78 +49,69 @@ def score_pairs(cfg: Config, out: Path, address: str | None = None) -> int:
     """
     section = cfg.score_pairs
     if section is None:
-        raise UserError(
-            "score_pairs is not set: name pairs, for example score_pairs.source.path=pairs.parquet"
-        )
-    trios, dropped = _read(section)
+        raise UserError("score_pairs is not set: name pairs, for example score_pairs.source.path=pairs.parquet")
+    rows, dropped = _read(section)
     with bars() as shown:
         model = _model(cfg, out, shown, address)
-        scores = scored(model, trios, shown.stage("score pairs"))
-    rewards = cfg.aggregation(scores.chosen).numpy(), cfg.aggregation(scores.rejected).numpy()
-    record = measured(scores, rewards, [str(trio.others["subset"]) for trio in trios])
-    about = {
+        chosen, rejected = scored(model, rows, shown.stage("score pairs"))
+    scores = chosen.values, rejected.values
+    rewards = cfg.aggregation(chosen.values).numpy(), cfg.aggregation(rejected.values).numpy()
+    record = measured(scores, rewards, [str(row.others["subset"]) for row in rows])
+    about: dict[str, Any] = {
         "model": section.model or "fitted by this configuration",
         "source": section.source.model_dump(mode="json"),
         "aggregation": cfg.aggregation.model_dump(mode="json"),
-        "heads": len(scores.chosen),
-        "cut": scores.num_cut,
-        **{fault: dropped[fault] for fault in ("identical", "empty", "parted")},
+        "heads": len(chosen.values),
+        "cut": chosen.num_cut + rejected.num_cut,
+        **{fault: dropped[fault] for fault in FAULTS},
     }
     out.mkdir(parents=True, exist_ok=True)
-    _write_scores(out / SCORES_FILE, trios, scores, rewards)
+    _write_scores(out / SCORES_FILE, rows, scores, rewards)
     write_text(out / FIGURES_FILE, json.dumps(about | record, indent=2) + "\n")
     _print(cfg.aggregation.kind, about, record)
     closing(out / FIGURES_FILE)
     return 0
 
 
-def scored(model: RewardModel, trios: Sequence[Trio], progress: Progress | None = None) -> PairScores:
-    """Both responses of every row scored by every head, in order."""
-    chosen: list[Tensor] = []
-    rejected: list[Tensor] = []
-    num_cut = 0
-    for start in range(0, len(trios), TOGETHER):
-        few = trios[start : start + TOGETHER]
-        prompts = [trio.prompt for trio in few]
-        for side, texts in ((chosen, [t.chosen for t in few]), (rejected, [t.rejected for t in few])):
-            result = model.score(prompts, texts)
-            side.append(result.values)
-            num_cut += result.num_cut
-        if progress:
-            progress(start + len(few), len(trios), {})
-    return PairScores(torch.cat(chosen, dim=1), torch.cat(rejected, dim=1), num_cut)
+def scored(model: RewardModel, rows: Sequence[PairRow], progress: Progress) -> tuple[Scores, Scores]:
+    """Every head's scores of the chosen and of the rejected responses, calibrated or in a published model's own unit."""
+    parts: list[tuple[Scores, Scores]] = []
+    for start in range(0, len(rows), TOGETHER):
+        few = rows[start : start + TOGETHER]
+        prompts = [row.prompt for row in few]
+        chosen = model.score(prompts, [row.chosen for row in few])
+        parts.append((chosen, model.score(prompts, [row.rejected for row in few])))
+        progress(start + len(few), len(rows), {})
+    return Scores.of_rows([part[0] for part in parts]), Scores.of_rows([part[1] for part in parts])
 
 
 def measured(
-    scores: PairScores, rewards: tuple[np.ndarray, np.ndarray], subsets: Sequence[str]
+    scores: tuple[Tensor, Tensor], rewards: tuple[np.ndarray, np.ndarray], subsets: Sequence[str]
 ) -> dict[str, Any]:
-    """Accuracies in total and by subset: of the aggregated reward, of the mean over heads, and of each head."""
-    views = {
-        "reward": rewards,
-        "mean": (scores.chosen.mean(dim=0).numpy(), scores.rejected.mean(dim=0).numpy()),
-    }
-    heads = list(zip(scores.chosen.numpy(), scores.rejected.numpy(), strict=True))
-    named = {name: accuracy_by_subset(*view, subsets) for name, view in views.items()}
-    each = [accuracy_by_subset(*head, subsets) for head in heads]
-    bench = rewardbench_sections(named["reward"])
+    """Accuracies in total and by subset: of the aggregated reward, of the mean over heads, and of each head.
+
+    Args:
+        scores: every head's [K, N], of chosen and of rejected responses.
+        rewards: those scores aggregated [N].
+    """
+    chosen, rejected = scores[0].numpy(), scores[1].numpy()
+    views = {"reward": rewards, "mean": (scores[0].mean(dim=0).numpy(), scores[1].mean(dim=0).numpy())}
+
+    def row(which: np.ndarray) -> dict[str, Any]:
+        heads = [accuracy_of(high[which], low[which]).accuracy for high, low in zip(chosen, rejected, strict=True)]
+        named = {name: asdict(accuracy_of(high[which], low[which])) for name, (high, low) in views.items()}
+        return named | {"heads": heads, "head_mean": float(np.mean(heads))}
+
+    names = np.asarray(subsets)
+    rows = {subset: row(names == subset) for subset in dict.fromkeys(subsets)}
     return {
-        "total": _row({n: accuracy_of(*view) for n, view in views.items()}, [accuracy_of(*h) for h in heads]),
-        "subsets": {
-            subset: _row({n: found[subset] for n, found in named.items()}, [found[subset] for found in each])
-            for subset in named["reward"]
-        },
-        "rewardbench": None if bench is None else asdict(bench),
+        "total": row(np.full(len(names), True)),
+        "subsets": rows,
+        "rewardbench": rewardbench_sections({subset: Accuracy(**found["reward"]) for subset, found in rows.items()}),
     }
 
 
-def _row(views: Mapping[str, Accuracy], heads: Sequence[Accuracy]) -> dict[str, Any]:
-    return {name: asdict(view) for name, view in views.items()} | {
-        "heads": [head.accuracy for head in heads],
-        "head_mean": float(np.mean([head.accuracy for head in heads])),
-    }
-
-
-def _read(section: ScorePairs) -> tuple[list[Trio], Counter[Fault | None]]:
+def _read(section: ScorePairs) -> tuple[list[PairRow], Counter[Fault | None]]:
     """The rows that can be scored, each with its subset, and how many rows have which fault.
 
     A published set is scored whole: identical and empty responses are counted and stay.
@@ -145,22 +119,18 @@ def _read(section: ScorePairs) -> tuple[list[Trio], Counter[Fault | None]]:
     source, column = section.source, section.subset_column
     if "subset" not in source.columns and (column != "subset" or column in column_names(source)):
         source = source.model_copy(update={"columns": {**source.columns, "subset": column}})
-    trios = read_trios(source, ["subset"])
-    faults = Counter(trio.fault for trio in trios)
+    rows = read_pair_rows(source, ["subset"])
+    faults = Counter(row.fault for row in rows)
     kept = [
-        trio if "subset" in trio.others else replace(trio, others={"subset": "all"})
-        for trio in trios
-        if trio.fault != "parted"
+        row if "subset" in row.others else replace(row, others={"subset": "all"})
+        for row in rows
+        if row.fault != "parted"
     ]
-    unnamed = next((trio for trio in kept if trio.others["subset"] in (None, "")), None)
+    unnamed = next((row for row in kept if row.others["subset"] is None), None)
     if unnamed:
-        raise UserError(
-            f"{source.path} row {unnamed.row}: column {source.columns['subset']!r} is empty; name a subset"
-        )
+        raise source.wrong(unnamed.number, "subset", "is empty; name a subset")
     if not kept:
-        raise UserError(
-            f"{source.path}: in all {len(trios)} rows the conversations part before the last reply"
-        )
+        raise UserError(f"{source.path}: in all {len(rows)} rows the conversations part before the last reply")
     return kept, faults
 
 
@@ -168,20 +138,20 @@ def _model(cfg: Config, out: Path, shown: Bars, address: str | None) -> RewardMo
     assert cfg.score_pairs is not None
     place = cfg.score_pairs.model
     if place is None:
-        place = str(reward_chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address)).path)
+        place = str(Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address)).reward.path)
     if is_reward_model(place):
         return RewardModel.load(place, device(), rows=cfg.scorer_rows)
     return RewardModel.published(place, device(), field="score_pairs.model", rows=cfg.scorer_rows)
 
 
 def _write_scores(
-    path: Path, trios: Sequence[Trio], scores: PairScores, rewards: tuple[np.ndarray, np.ndarray]
+    path: Path, rows: Sequence[PairRow], scores: tuple[Tensor, Tensor], rewards: tuple[np.ndarray, np.ndarray]
 ) -> None:
     """One row per pair: its row in the table, its subset, and what heads and aggregation say of both responses."""
-    sides = {"chosen": (rewards[0], scores.chosen), "rejected": (rewards[1], scores.rejected)}
+    sides = {"chosen": (rewards[0], scores[0]), "rejected": (rewards[1], scores[1])}
     columns: dict[str, pa.Array] = {
-        "row": pa.array([trio.row for trio in trios], pa.int64()),
-        "subset": pa.array([str(trio.others["subset"]) for trio in trios]),
+        "row": pa.array([row.number for row in rows], pa.int64()),
+        "subset": pa.array([str(row.others["subset"]) for row in rows]),
     }
     for side, (reward, heads) in sides.items():
         columns[f"reward_{side}"] = pa.array(reward, pa.float32())
@@ -190,17 +160,15 @@ def _write_scores(
 
 
 def _print(aggregation: str, about: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    several = about["heads"] > 1
+    total = _cells(aggregation, record["total"])
     table = Table(title=f"agreement with the labels of {about['source']['path']}; a tie counts one half")
     table.add_column("subset")
-    columns = ["pairs", aggregation, "95%", "ties"]
-    columns += ["mean of heads", "one head"] if several else []
-    for name in columns:
+    for name in total:
         table.add_column(name, justify="right")
     for subset, row in record["subsets"].items():
-        table.add_row(subset, *_cells(row, several))
+        table.add_row(subset, *_cells(aggregation, row).values())
     table.add_section()
-    table.add_row("total", *_cells(record["total"], several))
+    table.add_row("total", *total.values())
     console.print(table)
     bench = record["rewardbench"]
     if bench:
@@ -212,12 +180,11 @@ def _print(aggregation: str, about: Mapping[str, Any], record: Mapping[str, Any]
             console.print(f"{name}: {about[name]} {what}")
 
 
-def _cells(row: Mapping[str, Any], several: bool) -> list[str]:
+def _cells(aggregation: str, row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of the table, by the names of its columns."""
     own = row["reward"]
-    cells = [
-        str(own["pairs"]),
-        f"{own['accuracy']:.3f}",
-        f"{own['low']:.3f} - {own['high']:.3f}",
-        str(own["ties"]),
-    ]
-    return cells + ([f"{row['mean']['accuracy']:.3f}", f"{row['head_mean']:.3f}"] if several else [])
+    cells = {"pairs": str(own["pairs"]), aggregation: f"{own['accuracy']:.3f}"}
+    cells |= {"95%": f"{own['low']:.3f} - {own['high']:.3f}", "ties": str(own["ties"])}
+    if len(row["heads"]) > 1:
+        cells |= {"mean of heads": f"{row['mean']['accuracy']:.3f}", "one head": f"{row['head_mean']:.3f}"}
+    return cells

@@ -6,53 +6,60 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from framework.analysis.alarms import BASELINE, SIGNALS
-from framework.training.policy_fit import Progress as Report
+from framework.training import Progress as Report
 
 # Without a terminal nothing wraps at 80 columns: logs are read elsewhere.
 console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
+INTERRUPTED = 130
+"""Exit code after an interrupt that lost nothing."""
+SHOWN = ("proxy", "gold", "kl_nats")
+"""Figures beside the bar of a run."""
+
 
 class Bars:
-    """One bar per stage or run, made when it begins to move."""
+    """One bar per stage or run."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
 
     def stage(self, title: str) -> Report:
-        """A callback for a fit."""
-        return self._callback(title)
+        """A callback for a fit: its bar comes when it begins to move."""
+        bar: list[TaskID] = []
 
-    def run(self, title: str, steps: int) -> Callable[[int, dict[str, Any]], None]:
-        """A callback for an online run."""
-        move = self._callback(title)
+        def move(done: int, total: int, figures: dict[str, float]) -> None:
+            if not bar:
+                bar.append(self.progress.add_task(title, total=total, figures=""))
+            self.progress.update(bar[0], completed=done, figures=_in_words(figures))
 
-        def show(step: int, metrics: dict[str, Any]) -> None:
-            figures = {
-                name: metrics[name] for name in ("proxy", "gold", "kl_nats") if metrics[name] is not None
-            }
-            move(step + 1, steps, figures)
+        return move
+
+    def run(self, title: str, length: int) -> Callable[[int, dict[str, Any]], None]:
+        """A callback for a run of so many rows."""
+        return self.bar(title, length)[1]
+
+    def bar(self, title: str, length: int) -> tuple[TaskID, Callable[[int, dict[str, Any]], None]]:
+        """The bar of a run, and what each row's number and metrics are told to."""
+        task = self.progress.add_task(title, total=length, figures="")
+
+        def show(row: int, metrics: dict[str, Any]) -> None:
+            figures = {name: metrics[name] for name in SHOWN if metrics.get(name) is not None}
+            self.progress.update(task, completed=row + 1, figures=_in_words(figures))
             for signal in SIGNALS:
-                if metrics["warnings"][signal.name] == step:
+                if metrics.get("warnings", {}).get(signal.name) == row:
                     self.progress.console.print(
-                        f"{title}: warning at step {step}: {signal.meaning} than in the first {BASELINE} steps "
+                        f"{title}: warning at step {row}: {signal.meaning} than in the first {BASELINE} steps "
                         f"({signal.name} {metrics[signal.name]:.3g})"
                     )
 
-        return show
+        return task, show
 
-    def _callback(self, title: str) -> Report:
-        made: list[Any] = []
 
-        def move(done: int, total: int, figures: dict[str, float]) -> None:
-            if not made:
-                made.append(self.progress.add_task(title, total=total, figures=""))
-            text = "  ".join(f"{name} {value:.2f}" for name, value in figures.items())
-            self.progress.update(made[0], completed=done, figures=text)
-
-        return move
+def _in_words(figures: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.2f}" for name, value in figures.items())
 
 
 @contextmanager

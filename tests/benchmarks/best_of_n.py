@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from framework.aggregation import Entropic, Mean, Uncertainty, WorstCase
-from framework.analysis.best_of_n import best_of_n_curve
+from framework.analysis.best_of_n import Ranking
 from jobs.best_of_n import PoolScores, curves_of
 
 AGGREGATIONS = (Mean(), WorstCase(), Uncertainty(), Entropic())
@@ -56,8 +56,8 @@ def main() -> None:
     scores = PoolScores(heads, gold)
 
     sort = seconds(lambda: np.argsort(proxy, axis=1), options.repeats)
-    one = seconds(lambda: best_of_n_curve(proxy, gold, ns), options.repeats)
-    tied = seconds(lambda: best_of_n_curve(proxy.round(1), gold, ns), options.repeats)
+    one = seconds(lambda: Ranking.of(proxy).curve(gold, ns), options.repeats)
+    tied = seconds(lambda: Ranking.of(proxy.round(1)).curve(gold, ns), options.repeats)
     everything = seconds(lambda: curves_of(scores, AGGREGATIONS, ns), 1)
     result = {
         "prompts": options.prompts,

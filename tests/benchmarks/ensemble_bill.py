@@ -25,9 +25,7 @@ def paired_ratio(over: list[float], under: list[float]) -> float:
     return median(a / b for a, b in zip(over, under, strict=True))
 
 
-def summarise_case(
-    case: str, memory: dict[str, Any], seconds: dict[str, dict[str, list[float]]]
-) -> dict[str, Any]:
+def summarise_case(case: str, memory: dict[str, Any], seconds: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     """All figures of one case; times also as multiples of those of one shared head, where that was timed."""
     name, kind, k = case.split("_")
     one = seconds.get(f"{name}_shared_1")
@@ -74,9 +72,7 @@ def checks_of(cases: dict[str, dict[str, Any]]) -> list[Check]:
         if shared:
             to_one = {"score": SCORE_LIMIT, "train": TRAIN_LIMIT}
             found += [
-                Check(
-                    f"{name}: five shared heads {what}, of the time of one", shared[f"{what}_to_one"], limit
-                )
+                Check(f"{name}: five shared heads {what}, of the time of one", shared[f"{what}_to_one"], limit)
                 for what, limit in to_one.items()
             ]
         if shared and full:

@@ -40,10 +40,10 @@ from torch import nn
 
 from actors.spawn import peak_rss_mb
 from framework.ensembles import Lora
-from framework.models.causal import TinyLlama
 from framework.models.encoders import load_encoder
 from framework.models.lora_heads import LoraHeads
 from framework.models.reward_heads import Member, RewardHeads
+from framework.models.settings import TinyLlama
 from framework.preference import preference_loss
 from framework.training.reward_settings import FitReward
 from framework.training.torch_engine import TorchEngine
@@ -138,13 +138,11 @@ def loss_of(engine: TorchEngine, batch: Batch) -> torch.Tensor:
     """The loss of a batch as the fit of a reward model takes it."""
     module: Any = engine.module
     with engine.autocast():
-        raw = module.raw_scores(batch.ids, batch.mask)
+        raw = module(batch.ids, batch.mask)
     pairs = raw.shape[1] // 2
     chosen, rejected = raw.split(pairs, dim=1)
     ones = torch.ones(pairs, device=raw.device)
-    return preference_loss(
-        chosen, rejected, target=ones, margin=0 * ones, weight=ones, counts=batch.counts[: len(raw)]
-    )
+    return preference_loss(chosen, rejected, target=ones, margin=0 * ones, weight=ones, counts=batch.counts[: len(raw)])
 
 
 def train_in_turn(engines: list[TorchEngine], batch: Batch) -> None:
@@ -166,7 +164,7 @@ def train_at_once(engines: list[TorchEngine], batch: Batch) -> None:
 def score(members: list[Member], batch: Batch, passes: int) -> None:
     """Forward passes as `RewardModel.raw_scores` makes them, after the tokenizer."""
     for _ in range(passes):
-        torch.cat([member.raw_scores(batch.ids, batch.mask).float().cpu() for member in members])
+        torch.cat([member(batch.ids, batch.mask).float().cpu() for member in members])
 
 
 def timed(work: Callable[[], object], device: str) -> float:
@@ -193,9 +191,7 @@ def time_both(
     return train, scored * 1000 / (SCORED_ROWS * passes)
 
 
-def measure_times(
-    name: str, kinds: list[str], repeats: int, device: str
-) -> dict[str, dict[str, list[float]]]:
+def measure_times(name: str, kinds: list[str], repeats: int, device: str) -> dict[str, dict[str, list[float]]]:
     """Seconds of every repetition of every case, all of them in this process."""
     torch.manual_seed(0)
     load, most = LOADS[name], HEADS[-1]
@@ -299,9 +295,7 @@ def sizes_of(encoder: Any) -> dict[str, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoders", nargs="+", choices=LOADS, default=list(LOADS))
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--repeats", type=int, default=3, help="timed rounds, after one of warm-up")

@@ -111,21 +111,21 @@ def run_case(folder: Path, method: str, backend: str, steps: int, smollm: bool) 
     """Figures of one method on one backend, from the timings that the run itself wrote."""
     from framework.artifacts import read_artifact
     from framework.config import parse_config
-    from jobs.train import RunContext, start_run
+    from jobs.run_folder import RunContext, RunInputs, make_run
 
-    tree = METHODS[method] | {
-        "backend": backend,
+    train = METHODS[method] | {
         "steps": WARM_UP + steps + 1,  # gold is measured at the first and last step, and neither is counted
         "prompts_per_step": PROMPTS,
         "samples_per_prompt": SAMPLES,
-        "max_new_tokens": NEW_TOKENS,
-        "scorer_rows": PROMPTS * SAMPLES,
         "kl": {"coef": 0.05},
         "update": {"optimizer": {"lr": 1e-6 if smollm else 1e-5}},
         "gold_every": 10**6,
         "exact_kl_every": 0,
         "save_every": 10**6,
     }
+    tree = {
+        "backend": backend, "train": train, "max_new_tokens": NEW_TOKENS, "scorer_rows": PROMPTS * SAMPLES
+    }  # fmt: skip
     run = Path(tempfile.mkdtemp(dir=folder)) / f"{method}-{backend}"
     policy, reward = read_artifact(folder / "policy", "policy"), read_artifact(folder / "reward", "reward")
     assert policy and reward
@@ -134,8 +134,9 @@ def run_case(folder: Path, method: str, backend: str, steps: int, smollm: bool) 
     def show(_step: int, _metrics: dict[str, Any]) -> None:
         cpu.append(time.process_time())
 
-    result = start_run(parse_config(tree), run, policy, reward, RunContext(show=show))
-    assert result.summary is not None
+    inputs = RunInputs(parse_config(tree), {"policy": policy, "reference": policy, "reward": reward})
+    result = make_run(inputs, run, RunContext(show=show))
+    assert result.ended is not None
     lines = [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()]
     counted = lines[WARM_UP:-1]
     expected = PROMPTS * SAMPLES * NEW_TOKENS
@@ -143,8 +144,7 @@ def run_case(folder: Path, method: str, backend: str, steps: int, smollm: bool) 
     seconds = [line["seconds"] for line in counted]
     middle = statistics.median(seconds)
     stages = {
-        name: statistics.median(line["stage_seconds"][name] for line in counted)
-        for name in lines[0]["stage_seconds"]
+        name: statistics.median(line["stage_seconds"][name] for line in counted) for name in lines[0]["stage_seconds"]
     }
     record = {
         "tokens_per_second": statistics.median(line["tokens"] / line["seconds"] for line in counted),
@@ -189,15 +189,11 @@ def show_row(name: str, case: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, help="counted steps; default 40, or 3 with --smollm")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--backends", nargs="+", choices=("inline", "ray"), default=["inline", "ray"])
-    parser.add_argument(
-        "--smollm", action="store_true", help="SmolLM2-135M and MiniLM from $GOLDILOCKS_SHARED"
-    )
+    parser.add_argument("--smollm", action="store_true", help="SmolLM2-135M and MiniLM from $GOLDILOCKS_SHARED")
     parser.add_argument("--trl", action="store_true", help="also run the TRL that can be imported")
     parser.add_argument("--case", nargs=3, metavar=("FOLDER", "METHOD", "BACKEND"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -207,10 +203,7 @@ def main() -> None:
         folder, method, backend = options.case
         print("CASE " + json.dumps(run_case(Path(folder), method, backend, steps, options.smollm)))
         return
-    result: dict[str, Any] = {
-        "benchmark": "online_step",
-        "model": "smollm2-135m" if options.smollm else "llama-128x4",
-    }
+    result: dict[str, Any] = {"benchmark": "online_step", "model": "smollm2-135m" if options.smollm else "llama-128x4"}
     with tempfile.TemporaryDirectory() as scratch:
         make_models(Path(scratch), options.smollm)
         for method in options.methods:

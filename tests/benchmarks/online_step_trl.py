@@ -105,10 +105,7 @@ def _grouped(
         "beta": 0.05,
         "temperature": 1.0,
     }
-    trainer, arguments = {
-        "grpo": (trl.GRPOTrainer, trl.GRPOConfig),
-        "rloo": (trl.RLOOTrainer, trl.RLOOConfig),
-    }[method]
+    trainer, arguments = {"grpo": (trl.GRPOTrainer, trl.GRPOConfig), "rloo": (trl.RLOOTrainer, trl.RLOOConfig)}[method]
     return trainer(
         model=policy,
         reward_funcs=scorer,

@@ -16,13 +16,16 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from framework.analysis.curves import load_run
-from framework.analysis.summary import gold_arc, paired_difference, summarise
-from jobs.study import StudyView, run_study
+from framework.analysis.over_seeds import paired_difference
+from framework.analysis.run_folder import load_run
+from framework.analysis.table import summarise_run
+from jobs.experiment.run import ExperimentView, run_experiment
 from jobs.verbs import CONFIGS, configured
 
 PROXY_GAIN, SHARE_LOST = 1.5, 0.3
@@ -30,21 +33,23 @@ PROXY_GAIN, SHARE_LOST = 1.5, 0.3
 
 def judge_run(run: Path) -> dict[str, float | int | bool | None]:
     """What one run shows."""
-    loaded = load_run(run)
-    summary, arc = summarise(loaded), gold_arc(loaded)
-    assert arc is not None
-    gain = arc.peak - arc.start
+    summary = summarise_run(run)
+    gain = summary["gold_peak"] - summary["gold_start"]
+    kept = (
+        "gold_start",
+        "gold_peak",
+        "gold_peak_at",
+        "gold_peak_is_inside",
+        "kl_nats_at_gold_peak",
+        "gold_end",
+        "kl_nats_end",
+    )
     return {
-        "proxy_gain": summary["proxy_final"] - summary["proxy_start"],
-        "gold_start": arc.start,
-        "gold_peak": arc.peak,
-        "gold_peak_step": arc.peak_step,
-        "kl_nats_at_gold_peak": arc.kl_nats_at_peak,
-        "gold_final": arc.final,
-        "kl_nats_final": summary["kl_nats_final"],
-        "share_lost": (arc.peak - arc.final) / gain if gain > 0 else None,
-        "gain_is_clear": arc.gained,
-        "seconds": summary["seconds"],
+        "proxy_gain": summary["proxy_end"] - summary["proxy_start"],
+        **{name: summary[name] for name in kept},
+        "share_lost": (summary["gold_peak"] - summary["gold_end"]) / gain if gain > 0 else None,
+        "gain_is_clear": summary["gained"],
+        "seconds": sum(timing["seconds"] for timing in load_run(run).timings),
     }
 
 
@@ -54,33 +59,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/overoptimisation"))
     options = parser.parse_args()
     cfg, _ = configured("study", [str(CONFIGS / "demo.yaml"), f"seeds={options.seeds}"], None)
-    result = run_study(cfg, options.out, lambda: False, StudyView())
-    verdicts = {
-        name: {seed: judge_run(run) for seed, run in runs.items()} for name, runs in result.runs.items()
-    }
+    result = run_experiment(cfg, options.out, lambda: False, ExperimentView())
+    verdicts: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in cfg.variants}
+    for record in result.records:
+        if record.folder is not None and record.is_complete:
+            verdicts[record.variant][record.seed] = judge_run(record.folder)
     for name, seeds in verdicts.items():
         for seed, figures in seeds.items():
-            text = "  ".join(
-                f"{key} {value:.2f}" for key, value in figures.items() if isinstance(value, float)
-            )
-            print(f"{name} seed {seed}: {text}  peak at step {figures['gold_peak_step']}")
+            text = "  ".join(f"{key} {value:.2f}" for key, value in figures.items() if isinstance(value, float))
+            print(f"{name} seed {seed}: {text}  peak at step {figures['gold_peak_at']}")
     single = list(verdicts["single"].values())
-    last = cfg.steps - 1
-    turned = sum(run["gold_peak_step"] < last and (run["share_lost"] or 0) >= SHARE_LOST for run in single)
-    clear = sum(
-        bool(run["gain_is_clear"]) and run["gold_peak_step"] < last and (run["share_lost"] or 0) >= SHARE_LOST
-        for run in single
-    )
+    lost = [run for run in single if run["gold_peak_is_inside"] and (run["share_lost"] or 0) >= SHARE_LOST]
+    turned, clear = len(lost), sum(run["gain_is_clear"] for run in lost)
     climbed = sum(run["proxy_gain"] >= PROXY_GAIN for run in single)
-    loaded = {name: {seed: load_run(run) for seed, run in runs.items()} for name, runs in result.runs.items()}
     differences = {}
-    for key in ("gold_peak", "gold_final", "kl_nats_at_gold_peak", "gold_peak_step"):
-        found = paired_difference(loaded["ensemble"], loaded["single"], key)
-        differences[key] = found and {
-            "mean": found.mean,
-            "interval": found.interval,
-            "pairs": found.num_pairs,
-        }
+    for key in ("gold_peak", "gold_end", "kl_nats_at_gold_peak", "gold_peak_at"):
+        own, base = (
+            {seed: figures[key] for seed, figures in verdicts[name].items()} for name in ("ensemble", "single")
+        )
+        differences[key] = asdict(paired_difference(own, base))
     print(
         f"single, of {len(single)} seeds: proxy up by {PROXY_GAIN} in {climbed}, gold turned over in {turned}, "
         f"in {clear} of them after a gain of more than two standard errors"

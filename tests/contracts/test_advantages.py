@@ -8,7 +8,7 @@ import torch
 from pydantic import TypeAdapter
 
 from framework.advantages import Advantage
-from framework.seeding import torch_generator
+from framework.seeding import derive
 
 MEMBERS = pytest.mark.parametrize("member", get_args(get_args(Advantage)[0]))
 MASK = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 0, 0]]).bool()
@@ -17,7 +17,7 @@ GROUP = torch.tensor([70, -2, 70, -2, -2])
 
 @pytest.fixture
 def shaped(make_shaped):
-    draw = torch_generator(0, "advantages")
+    draw = torch.Generator().manual_seed(derive(0, "advantages"))
     rewards = torch.randn(5, 4, generator=draw, dtype=torch.float64) * MASK
     values = torch.randn(5, 4, generator=draw, dtype=torch.float64) * MASK
     return make_shaped(MASK, rewards, values=values, group=GROUP)

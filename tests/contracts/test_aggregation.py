@@ -10,14 +10,14 @@ import torch
 from pydantic import TypeAdapter
 
 from framework.aggregation import Aggregation, Entropic, Mean, Uncertainty, WorstCase
-from framework.seeding import torch_generator
+from framework.seeding import derive
 
 MEMBERS = pytest.mark.parametrize("member", get_args(get_args(Aggregation)[0]))
 
 
 @pytest.fixture
 def scores():
-    return torch.randn(5, 7, generator=torch_generator(0, "aggregation"), dtype=torch.float64) * 2
+    return torch.randn(5, 7, generator=torch.Generator().manual_seed(derive(0, "aggregation")), dtype=torch.float64) * 2
 
 
 @MEMBERS

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from framework.seeding import torch_generator
+from framework.seeding import derive
 from framework.shaping import Shaping
 
 MEMBERS = pytest.mark.parametrize("member", get_args(get_args(Shaping)[0]))
@@ -17,7 +17,7 @@ REWARD = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
 
 @pytest.fixture
 def sampled(make_rollout):
-    draw = torch_generator(0, "shaping")
+    draw = torch.Generator().manual_seed(derive(0, "shaping"))
     logprobs = -torch.rand(4, 4, generator=draw, dtype=torch.float64) * MASK
     reference = -torch.rand(4, 4, generator=draw, dtype=torch.float64) * MASK
     return make_rollout(MASK, logprobs=logprobs), reference

@@ -1,4 +1,4 @@
-"""What every transform of the reward must keep, and what the fold over them must."""
+"""What every transform of the reward must keep, and what applying them one after the other must."""
 
 import pickle
 from typing import get_args
@@ -12,19 +12,19 @@ from pydantic import TypeAdapter
 from framework.aggregation import Mean, WorstCase
 from framework.config import Config, parse_config
 from framework.errors import UserError
-from framework.seeding import torch_generator
+from framework.methods import Online
+from framework.seeding import derive
 from framework.transforms import Clip, LengthCalibration, LogSigmoid, Par, Transform
-from framework.transforms.fold import transformed
-from framework.transforms.references import AnswerScores, ReferenceRewards, answers_per_row
+from framework.transforms.apply import answers_per_row, apply_transforms
 from framework.types import Answers, ReferenceScores
 
 MEMBERS = pytest.mark.parametrize("member", get_args(get_args(Transform)[0]))
-DRAW = torch_generator(0, "transforms")
+DRAW = torch.Generator().manual_seed(derive(0, "transforms"))
 LENGTHS = torch.tensor([5.0, 5.0, 40.0, 300.0, 12.0])
 ANSWERS = torch.randn(5, 3, generator=DRAW)
 REWARD = torch.tensor([0.3, -1.2, 2.5, 9.0, -7.0])
-REFERENCE = ReferenceRewards(
-    torch.randn(60, generator=DRAW), torch.randint(3, 90, (60,), generator=DRAW).float()
+REFERENCE = ReferenceScores(
+    torch.randn(60, generator=DRAW).unsqueeze(0), torch.randint(3, 90, (60,), generator=DRAW).float()
 )
 
 
@@ -65,9 +65,8 @@ def test_survives_the_wire_and_the_file(member):
     assert pickle.loads(pickle.dumps(component)) == component
     adapter = TypeAdapter(Transform)
     assert adapter.validate_json(adapter.dump_json(component)) == component
-    assert Config(transforms=(component,)) == parse_config(
-        Config(transforms=(component,)).model_dump(mode="json")
-    )
+    cfg = Config(train=Online(transforms=(component,)))
+    assert cfg == parse_config(cfg.model_dump(mode="json"))
 
 
 @given(st.lists(st.floats(-8.0, 8.0), min_size=5, max_size=5))
@@ -90,11 +89,11 @@ def test_hand_worked_values():
 
 
 def test_the_mean_of_the_reference_responses_survives_length_calibration():
-    out = LengthCalibration()(REFERENCE.rewards, REFERENCE.lengths, None, REFERENCE)
-    torch.testing.assert_close(out.mean(), REFERENCE.rewards.mean())
+    out = LengthCalibration()(REFERENCE.scores[0], REFERENCE.lengths, None, REFERENCE)
+    torch.testing.assert_close(out.mean(), REFERENCE.scores.mean())
 
 
-# The fold
+# One after the other
 
 
 def scores_of(make_rollout, rewards, responses):
@@ -107,7 +106,7 @@ def scores_of(make_rollout, rewards, responses):
 @pytest.fixture
 def setting(make_rollout):
     rollout, scores = scores_of(make_rollout, [0.0, 1.0, 4.0], ["aa", "bbbb", "c" * 9])
-    answers = AnswerScores(
+    answers = ReferenceScores(
         torch.tensor([[[0.0], [0.5], [6.0]], [[1.0], [1.5], [7.0]]]), torch.tensor([[3.0], [5.0], [7.0]])
     )
     lengths = torch.arange(2.0, 22.0)
@@ -120,25 +119,24 @@ def no_reference():
 
 def test_without_transforms_the_reward_is_the_proxy_itself(setting):
     rollout, scores, _, _ = setting
-    cfg = Config()
-    proxy = cfg.aggregation(scores)
-    assert cfg.needs_answers == 0
-    assert cfg.reward(rollout, proxy, None, no_reference) is proxy
+    proxy = Mean()(scores)
+    assert Online().needs_answers == 0
+    assert Online().reward(Mean(), rollout, proxy, None, no_reference) is proxy
 
 
 def test_scores_of_rollout_and_answers_are_aggregated_alike(setting):
     rollout, scores, answers, reference = setting
-    cfg = Config(transforms=(Par(),), aggregation=WorstCase())
-    out = cfg.reward(rollout, cfg.aggregation(scores), answers, lambda: reference)
+    train, worst = Online(transforms=(Par(),)), WorstCase()
+    out = train.reward(worst, rollout, worst(scores), answers, lambda: reference)
     torch.testing.assert_close(out, torch.sigmoid(scores.amin(0) - answers.scores.amin(0)[:, 0]))
 
 
 def test_order_counts_and_a_clip_before_a_comparison_clips_both_sides(setting):
     rollout, scores, answers, reference = setting
     proxy = Mean()(scores)
-    both = transformed((Clip(low=-3.0, high=3.0), Par()), Mean(), rollout, proxy, answers, lambda: reference)
+    both = apply_transforms((Clip(low=-3.0, high=3.0), Par()), Mean(), rollout, proxy, answers, lambda: reference)
     assert float(both[2]) == 0.5  # 5 against 6.5, each held at 3
-    after = transformed((Par(), Clip(low=0.0, high=0.3)), Mean(), rollout, proxy, answers, lambda: reference)
+    after = apply_transforms((Par(), Clip(low=0.0, high=0.3)), Mean(), rollout, proxy, answers, lambda: reference)
     assert float(after.max()) == pytest.approx(0.3)
 
 
@@ -147,9 +145,9 @@ def test_length_calibration_acts_on_both_sides_of_a_comparison(setting):
     rollout, _, _, reference = setting
     lengths, answer_lengths = torch.tensor([2.0, 4.0, 9.0]), torch.tensor([[3.0], [5.0], [7.0]])
     worth = lambda x: torch.stack([x / 7, x / 5])  # noqa: E731
-    answers = AnswerScores(worth(answer_lengths), answer_lengths)
+    answers = ReferenceScores(worth(answer_lengths), answer_lengths)
     chain = (LengthCalibration(), Par())
-    out = transformed(chain, Mean(), rollout, Mean()(worth(lengths)), answers, lambda: reference)
+    out = apply_transforms(chain, Mean(), rollout, Mean()(worth(lengths)), answers, lambda: reference)
     torch.testing.assert_close(out, torch.full((3,), 0.5), atol=1e-5, rtol=0)
 
 
@@ -161,7 +159,7 @@ def test_the_curve_is_fitted_once(setting, monkeypatch):
     monkeypatch.setattr(length_calibration.LengthCurve, "fit", lambda *a: fits.append(1) or fit(*a))
     rollout, scores, _, reference = setting
     for _ in range(3):
-        transformed((LengthCalibration(),), Mean(), rollout, Mean()(scores), None, lambda: reference)
+        apply_transforms((LengthCalibration(),), Mean(), rollout, Mean()(scores), None, lambda: reference)
     assert len(fits) == 1
 
 
@@ -176,22 +174,22 @@ def test_answers_stand_beside_the_rows_of_their_prompt():
 @pytest.mark.parametrize(
     ("transforms", "message"),
     [
-        ([{"kind": "clip", "low": 2, "high": 1}], "transforms.0: low=2 must be below high=1"),
+        ([{"kind": "clip", "low": 2, "high": 1}], "train.transforms.0: low=2 must be below high=1"),
         ([{"kind": "clip", "low": 1, "high": 1}], "must be below"),
         ([{"kind": "par"}, {"kind": "log_sigmoid"}], "log_sigmoid cannot follow par"),
         ([{"kind": "par"}, {"kind": "clip"}, {"kind": "length_calibration"}], "cannot follow par"),
-        ([{"kind": "par", "answer": 2}], "unknown key 'transforms.0.answer'; did you mean 'answers'"),
-        ([{"kind": "par", "answers": 0}], "transforms.0.answers=0"),
+        ([{"kind": "par", "answer": 2}], "unknown key 'train.transforms.0.answer'; did you mean 'answers'"),
+        ([{"kind": "par", "answers": 0}], "train.transforms.0.answers=0"),
         ([{"kind": "pa"}], "did you mean 'par'"),
     ],
 )
 def test_bad_transforms_are_refused_in_one_line(transforms, message):
     with pytest.raises(UserError) as refused:
-        parse_config({"transforms": transforms})
+        parse_config({"train": {"transforms": transforms}})
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 def test_the_most_answers_any_transform_needs():
-    assert Config(transforms=(Clip(), LogSigmoid(answers=4))).needs_answers == 4
-    assert Config(transforms=(Clip(), LengthCalibration())).needs_answers == 0
+    assert Online(transforms=(Clip(), LogSigmoid(answers=4))).needs_answers == 4
+    assert Online(transforms=(Clip(), LengthCalibration())).needs_answers == 0

@@ -16,15 +16,17 @@ SETTINGS = {
     "sft": {"steps": 30, "batch": 16},
     "label": {"pairs": 48, "batch": 32},
     "fit_reward": {"ensemble": {"kind": "shared_encoder", "heads": 2}, "epochs": 1, "batch": 16},
-    "advantage": {"kind": "gae"},
-    "steps": 6,
-    "prompts_per_step": 4,
-    "samples_per_prompt": 2,
+    "train": {
+        "steps": 6,
+        "prompts_per_step": 4,
+        "samples_per_prompt": 2,
+        "advantage": {"kind": "gae"},
+        "exact_kl_every": 3,
+        "exact_kl_rows": 2,
+        "save_every": 2,
+    },
     "max_new_tokens": 10,
     "scorer_rows": 4,
-    "exact_kl_every": 3,
-    "exact_kl_rows": 2,
-    "save_every": 2,
 }
 
 

@@ -13,11 +13,11 @@ import pytest
 
 from actors import reference
 from framework.gold.rule import RuleScorer
-from framework.gold.scorer import ScoredTexts
 from framework.models.causal import CausalPolicy
 from framework.models.reward_model import RewardModel
 from framework.objectives import PpoClip
 from framework.training.torch_engine import TorchEngine
+from framework.types import Scores
 from jobs import __main__ as cli
 from jobs import labelling, run_log
 from tests.tiny import contents
@@ -42,21 +42,19 @@ def _nan_reward(patch: pytest.MonkeyPatch, on: set[int]) -> None:
 
 
 def _nan_gold(patch: pytest.MonkeyPatch, on: set[int]) -> None:
-    _spoil(patch, RuleScorer, "score", on, 1, lambda scored: ScoredTexts(scored.values * math.inf, 0))
+    _spoil(patch, RuleScorer, "score", on, 1, lambda scored: Scores(scored.values * math.inf))
 
 
 def _nan_reference(patch: pytest.MonkeyPatch, on: set[int]) -> None:
     class Spoilt(CausalPolicy):
         pass
 
-    _spoil(patch, Spoilt, "logprobs_and_values", on, 2, lambda found: (found[0] * math.nan, found[1]))
+    _spoil(patch, Spoilt, "forward", on, 2, lambda said: replace(said, logprobs=said.logprobs * math.nan))
     patch.setattr(reference, "CausalPolicy", Spoilt)
 
 
 def _nan_loss(patch: pytest.MonkeyPatch, on: set[int]) -> None:
-    _spoil(
-        patch, PpoClip, "__call__", on, 1, lambda out: type(out)(out.token_loss * math.nan, out.token_metrics)
-    )
+    _spoil(patch, PpoClip, "__call__", on, 1, lambda out: type(out)(out.token_loss * math.nan, out.token_metrics))
 
 
 def _full_at_rollout(patch: pytest.MonkeyPatch, on: set[int]) -> None:
@@ -66,9 +64,7 @@ def _full_at_rollout(patch: pytest.MonkeyPatch, on: set[int]) -> None:
     _spoil(patch, run_log.pq, "write_table", on, 1, full)
 
 
-def _spoil(
-    patch: pytest.MonkeyPatch, owner: object, name: str, on: set[int], calls_per_step: int, spoil
-) -> None:
+def _spoil(patch: pytest.MonkeyPatch, owner: object, name: str, on: set[int], calls_per_step: int, spoil) -> None:
     """Change what a function gives in some steps, told by counting its calls."""
     plain, count = getattr(owner, name), iter(range(10_000))
 
@@ -129,9 +125,7 @@ def test_a_failure_before_the_first_checkpoint_says_so(config, stages, fails, mo
     assert "no checkpoint was written yet" in line
 
 
-def test_a_disk_that_fills_up_during_a_stage_leaves_no_half_stage(
-    config, finished, stages, fails, monkeypatch
-):
+def test_a_disk_that_fills_up_during_a_stage_leaves_no_half_stage(config, finished, stages, fails, monkeypatch):
     shutil.rmtree(next(stages.glob("pairs-*")))
     before = _files(stages)
 
@@ -140,9 +134,7 @@ def test_a_disk_that_fills_up_during_a_stage_leaves_no_half_stage(
 
     with monkeypatch.context() as patch:
         patch.setattr(labelling, "write_pairs", full)
-        assert "No space left on device; nothing there was changed" in fails(
-            "label", config, "--out", stages, code=1
-        )
+        assert "No space left on device; nothing there was changed" in fails("label", config, "--out", stages, code=1)
     assert _files(stages) == before
     assert cli.main(["label", str(config), "--out", str(stages)]) == 0
     made, whole = (next(folder.glob("pairs-*")) for folder in (stages, finished))
@@ -152,8 +144,8 @@ def test_a_disk_that_fills_up_during_a_stage_leaves_no_half_stage(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["sft.optimizer.lr=1e10"], ["fit-policy: the", "is n", "at step", "lower sft.optimizer.lr"]),
-        (["fit_reward.optimizer.lr=1e30"], ["fit-reward: the", "at step", "lower fit_reward.optimizer.lr"]),
+        (["sft.optimizer.lr=1e10"], ["sft: the", "not finite at step", "lower sft.optimizer.lr"]),
+        (["fit_reward.optimizer.lr=1e30"], ["fit_reward: the", "not finite at step", "lower fit_reward.optimizer.lr"]),
     ],
 )
 def test_a_fit_that_diverges_names_its_step_and_rate(config, stages, fails, settings, words):
@@ -192,7 +184,7 @@ def test_a_file_where_the_run_should_be(config, stages, fails):
 
 def test_the_folder_of_another_run_is_left_alone(config, finished, fails):
     before = _files(finished)
-    line = fails("train", config, "steps=7", "--out", finished, code=2)
+    line = fails("train", config, "train.steps=7", "--out", finished, code=2)
     assert f"{finished / 'train'} holds a run of another configuration" in line
     assert _files(finished) == before
 
@@ -201,12 +193,12 @@ def test_a_folder_of_something_else_is_left_alone(config, stages, fails):
     (stages / "train").mkdir()
     (stages / "train" / "thesis.tex").write_text("precious")
     assert "is not empty and holds no run" in fails("train", config, "--out", stages, code=2)
-    assert "is not empty and holds no study" in fails("study", config, "--out", stages, code=2)
+    assert "is not empty and holds no experiment" in fails("study", config, "--out", stages, code=2)
     assert (stages / "train" / "thesis.tex").read_text() == "precious"
 
 
 def test_a_resumed_run_wants_the_models_it_began_with(config, stages, fails):
-    assert cli.main(["train", str(config), "steps=2", "--out", str(stages)]) == 0
+    assert cli.main(["train", str(config), "train.steps=2", "--out", str(stages)]) == 0
     reward = next(stages.glob("reward-*"))
     weights = reward / "heads.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
@@ -271,9 +263,7 @@ def test_a_tokenizer_without_a_pad_token_is_warned_about_in_one_line(text_config
     _edit(policy / "tokenizer_config.json", pad_token=None)
     assert cli.main(["fit-policy", str(text_config), "--out", str(tmp_path / "out")]) == 0
     error = capsys.readouterr().err
-    assert (
-        error == f"goldilocks: warning: {policy}: the tokenizer has no pad token; its end token stands in\n"
-    )
+    assert error == f"goldilocks: warning: {policy}: the tokenizer has no pad token; its end token stands in\n"
 
 
 def test_a_tokenizer_that_is_not_the_models(text_config, policy, fails, tmp_path):

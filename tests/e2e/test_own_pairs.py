@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from framework.data.preferences import read_pairs, write_pairs
+from framework.data.pair_tables import read_pairs
+from framework.data.preferences import write_pairs
 from jobs import __main__ as cli
 
 

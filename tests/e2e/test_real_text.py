@@ -26,7 +26,7 @@ def test_the_film_review_study_completes_and_its_report_opens(tmp_path):
         "label={pairs: 32, batch: 8}",
         "fit_reward.batch=8",
         "fit_reward.epochs=1",
-        "steps=2",
+        "train.steps=2",
         "max_new_tokens=16",
         "precision=float32",
     ]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from framework.ensembles import Averaged, Full, Lora, SharedEncoder, Single
 from framework.training.data_parallel import Shard
 from framework.training.engine import Optimizer
-from framework.training.fit_checkpoint import FitCheckpoints
+from framework.training.fit import FitCheckpoints
 from framework.training.odin import Odin
 from tests.tiny_reward import encoder_folder, fit, fit_in, make_pairs, same, weights
 
@@ -102,10 +102,7 @@ def _work(rank: int, size: int, source: str, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
     for case in SHARED:
-        setting = {
-            "shard": Shard(rank, size),
-            "checkpoints": FitCheckpoints(Path(folder, case), writes=rank == 0),
-        }
+        setting = {"shard": Shard(rank, size), "checkpoints": FitCheckpoints(Path(folder, case), writes=rank == 0)}
         model = fit(source, PAIRS, setting=setting, **ROUNDING_STAYS, **CASES[case])
         save_file({k: v.contiguous() for k, v in weights(model).items()}, Path(folder, f"{case}-{rank}"))
     dist.destroy_process_group()
@@ -142,6 +139,4 @@ def test_what_two_processes_began_one_goes_on_with(plain_source, together):
     case = ROUNDING_STAYS | CASES["full"]
     model = fit_in(together / "full", plain_source, PAIRS, lambda *a: steps.append(a[0]), **case)
     assert steps == []
-    assert all(
-        torch.equal(value, load_file(together / "full-0")[name]) for name, value in weights(model).items()
-    )
+    assert all(torch.equal(value, load_file(together / "full-0")[name]) for name, value in weights(model).items())

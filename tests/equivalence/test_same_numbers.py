@@ -10,14 +10,15 @@ from safetensors.torch import load_file
 
 from framework.errors import UserError
 from framework.gold.rule import Rule
-from framework.gold.scorer import ScoredTexts
-from jobs import train
-from jobs.train import RunContext, resume_run, start_run
+from framework.types import Scores
+from jobs import run_folder
+from jobs.methods import online
+from jobs.run_folder import RunContext, RunInputs, make_run, resume_run
 from tests.tiny import contents
 
 
 def _run(tiny, out: Path, **changes) -> dict[str, bytes]:
-    start_run(tiny.but(**changes), out, tiny.policy, tiny.reward, RunContext())
+    tiny.run(out, **changes)
     return contents(out)
 
 
@@ -39,26 +40,26 @@ def test_a_stop_and_a_resume_leave_no_trace(tiny, undisturbed, tmp_path, step):
     run = tmp_path / "train"
     asked = iter(range(100))
     # The driver asks twice a step: before it begins, and at its end.
-    stopped = start_run(
-        tiny.cfg, run, tiny.policy, tiny.reward, RunContext(stop_asked=lambda: next(asked) >= 2 * step - 1)
-    )
-    assert not stopped.finished
+    stopped = tiny.run(run, RunContext(stop_asked=lambda: next(asked) >= 2 * step - 1))
+    assert stopped.ended is None
     assert len((run / "metrics.jsonl").read_text().splitlines()) == step
-    assert resume_run(run, RunContext()).finished
+    assert resume_run(run, RunContext()).ended
     assert contents(run) == undisturbed
 
 
-def test_a_run_is_not_resumed_against_another_reference(tiny, tmp_path):
-    policy = replace(tiny.policy, path=tmp_path / "policy")
-    shutil.copytree(tiny.policy.path, policy.path)
+@pytest.mark.parametrize("roles", [("policy", "reference"), ("reference",)])
+def test_a_run_is_not_resumed_against_another_reference(tiny, tmp_path, roles):
+    policy = replace(tiny.parents["policy"], path=tmp_path / "policy")
+    shutil.copytree(tiny.parents["policy"].path, policy.path)
     asked = iter(range(100))
     stop = RunContext(stop_asked=lambda: next(asked) >= 3)
-    start_run(tiny.cfg, tmp_path / "train", policy, tiny.reward, stop)
+    parents = tiny.parents | dict.fromkeys(roles, policy)
+    make_run(RunInputs(tiny.cfg, parents), tmp_path / "train", stop)
     weights = policy.path / "model.safetensors"
     spoilt = bytearray(weights.read_bytes())
     spoilt[-1] ^= 1
     weights.write_bytes(spoilt)
-    with pytest.raises(UserError, match=r"the policy at .* is not the one this run began with"):
+    with pytest.raises(UserError, match=rf"the {roles[0]} at .* is not the one this run began with"):
         resume_run(tmp_path / "train", RunContext())
 
 
@@ -74,8 +75,8 @@ def test_a_crash_between_checkpoints_and_a_resume_leave_no_trace(tiny, undisturb
 
     run = tmp_path / "train"
     with pytest.raises(_PowerCutError):
-        start_run(tiny.cfg, run, tiny.policy, tiny.reward, RunContext(show=cut))
-    assert resume_run(run, RunContext()).finished
+        tiny.run(run, RunContext(show=cut))
+    assert resume_run(run, RunContext()).ended
     assert contents(run) == undisturbed
 
 
@@ -88,7 +89,7 @@ def test_a_run_that_died_before_it_had_begun_begins_anew(tiny, undisturbed, tmp_
         path.write_text(text)
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, "write_text", write)
+        patched.setattr(run_folder, "write_text", write)
         with pytest.raises(_PowerCutError):
             _run(tiny, tmp_path / "train")
     assert _run(tiny, tmp_path / "train") == undisturbed
@@ -101,7 +102,7 @@ def test_a_run_goes_on_with_the_backend_and_the_cluster_that_it_is_given(tiny, t
         placed.append((cfg.backend, cfg.cluster))
         raise _PowerCutError
 
-    monkeypatch.setattr(train, "open_roles", open_roles)
+    monkeypatch.setattr(online, "open_roles", open_roles)
     for changes in ({}, {"backend": "ray", "cluster": "one_gpu"}):
         with pytest.raises(_PowerCutError):
             _run(tiny, run, **changes)
@@ -113,12 +114,12 @@ def test_a_run_goes_on_with_the_backend_and_the_cluster_that_it_is_given(tiny, t
 def test_a_torn_checkpoint_is_passed_over(tiny, undisturbed, tmp_path):
     run = tmp_path / "train"
     asked = iter(range(100))
-    start_run(tiny.cfg, run, tiny.policy, tiny.reward, RunContext(stop_asked=lambda: next(asked) >= 9))
+    tiny.run(run, RunContext(stop_asked=lambda: next(asked) >= 9))
     newest = max((run / "checkpoints").iterdir(), key=lambda p: int(p.name.removeprefix("step_")))
     weights = newest / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     result = resume_run(run, RunContext())
-    assert result.finished
+    assert result.ended
     assert "cut short" in result.messages[0]
     assert contents(run) == undisturbed
 
@@ -126,7 +127,7 @@ def test_a_torn_checkpoint_is_passed_over(tiny, undisturbed, tmp_path):
 def test_gold_reaches_no_weight(tiny, undisturbed, tmp_path, monkeypatch):
     class Noise:
         def score(self, prompts, responses):
-            return ScoredTexts(torch.randn(len(prompts)) * 1e3, 0)
+            return Scores(torch.randn(len(prompts)) * 1e3)
 
     monkeypatch.setattr(Rule, "build", lambda self, device: Noise())
     noisy = _run(tiny, tmp_path / "noise")
@@ -147,10 +148,8 @@ def test_two_scorer_replicas_equal_one(tiny, undisturbed, tmp_path):
 
 def test_accumulated_or_not(tiny, tmp_path):
     """Sums of floats in another order: equal to rounding on the first step, not to the bit."""
-    whole = _run(tiny, tmp_path / "whole", steps=1)
-    parts = _run(
-        tiny, tmp_path / "parts", steps=1, update=tiny.cfg.update.model_dump(mode="json") | {"micro_batch": 2}
-    )
+    whole = _run(tiny, tmp_path / "whole", train={"steps": 1})
+    parts = _run(tiny, tmp_path / "parts", train={"steps": 1, "update": {"micro_batch": 2}})
     assert whole.keys() == parts.keys()
     for name in whole:
         if name.endswith("model.safetensors"):

@@ -18,9 +18,7 @@ def read(case):
 @pytest.mark.parametrize("case", CASES)
 def test_values(case, name):
     d, coefficients = read(case)
-    np.testing.assert_allclose(
-        FORMS[name].basis(d) @ coefficients, case["outputs"][name], rtol=1e-12, atol=1e-14
-    )
+    np.testing.assert_allclose(FORMS[name].basis(d) @ coefficients, case["outputs"][name], rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("name, key, first", [("bon", "bon_slope", 0), ("rl", "rl_slope_for_d_above_0", 1)])
@@ -48,9 +46,7 @@ def test_peak_of_exact_data(case, name):
     points = Points(d, gold, seed, (0, 1), np.zeros(2), 0)
     for intercept in (True, False):
         fit = fit_points(points, FORMS[name], intercept)
-        np.testing.assert_allclose(
-            [fit.coefficients["alpha"], fit.coefficients["beta"]], coefficients, rtol=1e-9
-        )
+        np.testing.assert_allclose([fit.coefficients["alpha"], fit.coefficients["beta"]], coefficients, rtol=1e-9)
         assert fit.peak.d == pytest.approx(peak, rel=1e-6)
         assert fit.peak.gold == pytest.approx(height, rel=1e-6)
         assert fit.peak.kl_nats == pytest.approx(peak**2, rel=2e-6)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from framework.analysis.best_of_n import best_of_n_curve, best_of_n_kl
+from framework.analysis.best_of_n import Ranking, best_of_n_kl
 from tests.golden.oracle import cases
 
 FILE = "closed_best_of_n.json"
@@ -13,10 +13,10 @@ FILE = "closed_best_of_n.json"
 def test_curve(case):
     proxy, gold = (np.array([case["inputs"][name]]) for name in ("proxy", "gold"))
     ns, expected = case["params"]["n"], case["outputs"]
-    np.testing.assert_allclose(best_of_n_curve(proxy, gold, ns)[0], expected["gold_best_of_n"], rtol=1e-12)
+    np.testing.assert_allclose(Ranking.of(proxy).curve(gold, ns)[0], expected["gold_best_of_n"], rtol=1e-12)
     brute = expected["gold_best_of_n_brute_force"]
-    np.testing.assert_allclose(best_of_n_curve(proxy, gold, ns)[0], brute, rtol=1e-12)
-    own = best_of_n_curve(proxy, proxy, ns)[0]
+    np.testing.assert_allclose(Ranking.of(proxy).curve(gold, ns)[0], brute, rtol=1e-12)
+    own = Ranking.of(proxy).curve(proxy, ns)[0]
     np.testing.assert_allclose(own, expected["proxy_best_of_n"], rtol=1e-12)
 
 

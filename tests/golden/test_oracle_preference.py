@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from framework.preference import bradley_terry, centring, preference_loss
+from framework.preference import preference_loss
 from tests.golden.oracle import cases, close, leaf, tensor
 
 
@@ -11,9 +11,12 @@ from tests.golden.oracle import cases, close, leaf, tensor
 def test_bradley_terry(case):
     inputs, outputs = case["inputs"], case["outputs"]
     chosen, rejected = leaf(inputs["chosen_rewards"]), leaf(inputs["rejected_rewards"])
-    margin = tensor(inputs["margin"]) if "margin" in inputs else None
+    margin = tensor(inputs["margin"]) if "margin" in inputs else torch.zeros_like(chosen.detach())
     coefficient = case["params"]["center_rewards_coefficient"] or 0.0
-    per_pair = bradley_terry(chosen, rejected, margin) + coefficient * centring(chosen, rejected)
+    pairs = zip(chosen.unsqueeze(1), rejected.unsqueeze(1), margin.unsqueeze(1), strict=True)
+    per_pair = torch.stack([fit_loss(*pair) for pair in pairs])
+    # Recorded with and without TRL's centring term, which no fit here has.
+    per_pair = per_pair + coefficient * (chosen + rejected).square()
     loss = per_pair.mean()
     loss.backward()
     close(per_pair, outputs["per_pair_loss"])
@@ -22,11 +25,11 @@ def test_bradley_terry(case):
     close(rejected.grad, outputs["grad_rejected"])
 
 
-def fit_loss(chosen, rejected, weight=None, label_smoothing=0.0):
+def fit_loss(chosen, rejected, margin=None, weight=None, label_smoothing=0.0):
     """The loss of one head that has seen every pair once."""
     ones = torch.ones(len(chosen), dtype=torch.float64)
     return preference_loss(
-        chosen.unsqueeze(0), rejected.unsqueeze(0), target=ones, margin=0 * ones,
+        chosen.unsqueeze(0), rejected.unsqueeze(0), target=ones, margin=0 * ones if margin is None else margin,
         weight=ones if weight is None else weight, counts=ones.unsqueeze(0), label_smoothing=label_smoothing,
     )  # fmt: skip
 

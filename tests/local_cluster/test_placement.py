@@ -28,12 +28,10 @@ def visible_devices(spec):
     """What each worker of the layout sees, by worker name."""
     run = f"run-{uuid.uuid4().hex[:8]}"
     seen = {}
-    with place(bundles(spec), run, spec.strategy, 30) as placement:
-        groups = [
-            RayGroup(role, Device, (), placement.seats(role), namespace=run) for role in spec.roles.named()
-        ]
+    with place(bundles(spec), run, spec.strategy, 30) as slots:
+        groups = [RayGroup(role, Device, (), slots[role], namespace=run) for role in spec.roles]
         for group in groups:
-            names = [seat.name for seat in placement.seats(group.role)]
+            names = [slot.name for slot in slots[group.role]]
             seen |= dict(zip(names, group.call_all("visible").get(60), strict=True))
             group.close()
     return seen
@@ -53,10 +51,11 @@ def test_four_gpus_give_each_role_a_device_of_its_own(ray_session):
 def test_fractions_share_one_device(ray_session):
     # Tasks instead of workers: they need no torch, and the bundle decides the device either way.
     look = ray_session.remote(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
-    with place(bundles(load_spec("one_gpu")), "run-fractions", "PACK", 30) as placement:
+    with place(bundles(load_spec("one_gpu")), "run-fractions", "PACK", 30) as slots:
         tasks = [
-            look.options(num_cpus=seat.cpus, num_gpus=seat.gpus, scheduling_strategy=seat.scheduling).remote()
-            for seat in placement.all_seats
+            look.options(num_cpus=slot.cpus, num_gpus=slot.gpus, scheduling_strategy=slot.scheduling).remote()
+            for role in slots
+            for slot in slots[role]
         ]
         seen = ray_session.get(tasks, timeout=60)
     assert len(seen) == 4 and len(set(seen)) == 1
@@ -69,9 +68,7 @@ def test_replicas_have_devices_of_their_own_and_workers_without_a_share_see_none
         | {"reward": {"cpus": 0.5, "gpus": 1, "replicas": 2}},
     )
     seen = visible_devices(spec)
-    assert {seen["reward-0"], seen["reward-1"]} < {"0", "1", "2", "3"} and seen["reward-0"] != seen[
-        "reward-1"
-    ]
+    assert {seen["reward-0"], seen["reward-1"]} < {"0", "1", "2", "3"} and seen["reward-0"] != seen["reward-1"]
     assert [seen[role] for role in ("policy", "reference", "gold")] == [""] * 3
 
 
@@ -95,8 +92,8 @@ def test_a_busy_cluster_is_waited_for_and_then_reported_with_what_is_free(ray_se
         assert "after 1 s" in message and "gold 1 CPU and 3 GPUs" in message
         assert "Free: 7 CPUs and 1 GPU of 8 CPUs and 4 GPUs" in message
     # What was taken is given back: the same request is served now.
-    with place(mine, "run-mine", "PACK", 30) as placement:
-        assert [seat.name for seat in placement.seats("gold")] == ["gold"]
+    with place(mine, "run-mine", "PACK", 30) as slots:
+        assert [slot.name for slot in slots["gold"]] == ["gold"]
 
 
 def test_bundles_are_given_back_when_the_run_fails(ray_session):
@@ -107,9 +104,8 @@ def test_bundles_are_given_back_when_the_run_fails(ray_session):
 
 
 def test_connect_uses_the_session_of_this_process_and_leaves_it_open(ray_session):
-    with connect("local", load_spec("laptop"), "run-reuse") as session:
-        assert session.namespace == "run-reuse" and not session.started_here
-        assert [(node.cpus, node.gpus) for node in session.nodes()] == [(8, 4)]
+    with connect("local", load_spec("laptop"), "run-reuse"):
+        assert [(node.cpus, node.gpus) for node in live_nodes()] == [(8, 4)]
     assert ray_session.is_initialized() and live_nodes()
 
 
@@ -120,15 +116,14 @@ def test_a_session_of_its_own_finds_the_packages_from_any_folder(tmp_path):
         textwrap.dedent("""
         import os, sys
         sys.path.insert(0, sys.argv[1])
-        from cluster.session import connect
+        from cluster.session import connect, live_nodes
         from cluster.spec import ClusterSpec
         from framework.errors import UserError
         assert "ray" not in sys.modules
         spec = ClusterSpec(name="x", local={"num_cpus": 2, "num_gpus": 1})
-        with connect("local", spec, "fresh") as session:
+        with connect("local", spec, "fresh"):
             import ray
-            assert session.started_here and session.dashboard_url is None
-            assert [(node.cpus, node.gpus) for node in session.nodes()] == [(2, 1)]
+            assert [(node.cpus, node.gpus) for node in live_nodes()] == [(2, 1)]
 
             @ray.remote
             def look():

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from actors.group import InlineGroup, RayGroup
-from cluster.placement import Seat, place
+from actors.group import InlineGroup, RayGroup, failure_in_ray
+from cluster.placement import Slot, place
 from cluster.plan import Bundle
 from framework.errors import RunError, UserError
 from framework.types import Rows
@@ -43,6 +44,21 @@ class Toy:
     def score(self, batch):
         """A forward pass for every `UNIT` rows, as real workers make them: same passes, same bits."""
         return torch.cat([torch.tanh(few @ self.weight) for few in batch.x.split(UNIT)])
+
+    def load(self, folder):
+        """Weights of another size, told by the folder's name."""
+        self.__init__(int(folder))
+
+    def take_place(self, rows, share):
+        self.rank, self.size = share
+
+    def count_together(self, batch, meet):
+        """Rows over all workers, counted in a collective: it ends once every worker has come."""
+        dist.init_process_group("gloo", init_method=f"file://{meet}", rank=self.rank, world_size=self.size)
+        total = torch.tensor([len(batch)])
+        dist.all_reduce(total)
+        dist.destroy_process_group()
+        return total
 
     def user_mistake(self):
         raise UserError("column 'text' is missing: rename it")
@@ -77,8 +93,8 @@ def opened(role="reward", width=32, replicas=1, threads=1, **options):
     run = f"run-{uuid.uuid4().hex[:8]}"
     names = [role] if replicas == 1 else [f"{role}-{rank}" for rank in range(replicas)]
     layout = [Bundle(name, role, rank, 0.25, 0, threads) for rank, name in enumerate(names)]
-    with place(layout, run, "PACK", 30) as placement:
-        group = RayGroup(role, Toy, (width,), placement.seats(role), namespace=run, **options)
+    with place(layout, run, "PACK", 30) as slots:
+        group = RayGroup(role, Toy, (width,), slots[role], namespace=run, **options)
         try:
             yield group
         finally:
@@ -106,10 +122,17 @@ def test_inline_and_ray_and_replicas_give_the_same_bits(single, pair):
         assert torch.equal(group.scatter("score", rows, unit=UNIT, join=torch.cat).get(), inline)
 
 
+def test_a_collective_ends_where_there_are_fewer_rows_than_workers(ray_session, tmp_path):
+    with opened(replicas=2, call_timeout_seconds=60) as group:
+        group.divide("take_place", batch(0), join=len).get()
+        for rows in (3, 0):
+            meet = str(tmp_path / f"meet-{rows}")
+            counted = group.scatter_to_all("count_together", batch(rows), meet, unit=UNIT, join=torch.cat)
+            assert counted.get().tolist() == [rows, rows]
+
+
 def test_results_are_tensors_that_may_be_written_to(single):
-    result = single.call(
-        "score", batch(20_000)
-    ).get()  # above the limit for results that travel with the reply
+    result = single.call("score", batch(20_000)).get()  # above the limit for results that travel with the reply
     kept = result.clone()
     result += 1
     assert torch.equal(result, kept + 1)
@@ -125,13 +148,11 @@ def test_replicas_are_processes_that_work_at_the_same_time(pair):
 
 
 def test_actors_bear_their_names_in_the_namespace_of_the_run(ray_session, pair):
-    found = {
-        actor["name"]: actor["namespace"] for actor in ray_session.util.list_named_actors(all_namespaces=True)
-    }
+    found = {actor["name"]: actor["namespace"] for actor in ray_session.util.list_named_actors(all_namespaces=True)}
     assert found["reward-0"] == found["reward-1"] and found["reward-0"].startswith("run-")
-    seat = Seat("reward-0", "reward", 0, 0, 1, "DEFAULT")
+    slot = Slot("reward-0", "reward", 0, 0, 0)
     with pytest.raises(RunError, match="reward-0 already lives in namespace"):
-        RayGroup("reward", Toy, (2,), [seat], namespace=found["reward-0"])
+        RayGroup("reward", Toy, (2,), [slot], namespace=found["reward-0"])
 
 
 def test_thread_counts_reach_torch_and_the_environment(single):
@@ -168,13 +189,15 @@ def test_a_result_that_cannot_travel_is_reported_like_any_error(single):
             group.call("unsendable").get()
 
 
-def test_memory_trouble_and_lost_nodes_are_told_apart(ray_session, single):
+def test_memory_trouble_and_lost_nodes_are_told_apart(ray_session):
     kinds = ray_session.exceptions
+
+    def told(error):
+        return str(failure_in_ray(error, "reward.score", {}, 1))
+
+    assert "host ran out of memory" in told(kinds.OutOfMemoryError("11 of 12 GB"))
     lost = kinds.RayActorError("", "The actor died because its node has died. Node Id: 1")
-    assert "host ran out of memory" in str(
-        single.translate(kinds.OutOfMemoryError("11 of 12 GB"), "score", 1)
-    )
-    assert str(single.translate(lost, "score", 1)) == "reward died in score: its node was lost"
+    assert told(lost) == "reward died in score: its node was lost"
 
 
 def test_no_answer_in_time_names_role_method_and_deadline(single):
@@ -201,6 +224,15 @@ def test_a_rebuildable_worker_comes_back_and_its_brother_is_not_touched(ray_sess
         os.kill(group.call_all("process").get()[1], signal.SIGKILL)
         with pytest.raises(RunError, match=r"^reward-1 died in score"):
             group.scatter("score", batch(8), unit=UNIT, join=torch.cat).get(60)
+
+
+def test_a_worker_that_is_built_again_has_the_weights_that_its_group_has_loaded(ray_session):
+    with opened(restarts=1) as group:
+        before = group.scatter("score", batch(8), unit=UNIT, join=torch.cat).get(60)
+        group.load("16").get(60)
+        os.kill(group.call("process").get(), signal.SIGKILL)
+        assert before.shape == (8, 32)
+        assert group.call("score", batch(8, width=16)).get(60).shape == (8, 16)
 
 
 def test_a_worker_that_cannot_be_built_shows_the_root_cause(ray_session):

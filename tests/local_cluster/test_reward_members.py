@@ -17,10 +17,7 @@ pytestmark = pytest.mark.ray
 
 PAIRS = make_pairs()
 ANSWERS = Answers(
-    tuple(pair.prompt for pair in PAIRS),
-    tuple(pair.chosen for pair in PAIRS),
-    torch.arange(len(PAIRS)),
-    step=3,
+    tuple(pair.prompt for pair in PAIRS), tuple(pair.chosen for pair in PAIRS), torch.arange(len(PAIRS)), step=3
 )
 
 
@@ -42,16 +39,9 @@ def folder(tmp_path_factory):
 def divided(ray_session, folder):
     """Three actors, a member each."""
     layout = [Bundle(f"reward-{rank}", "reward", rank, 0.25, 0, 1) for rank in range(3)]
-    with place(layout, "run-members", "PACK", 30) as placement:
+    with place(layout, "run-members", "PACK", 30) as slots:
         args = (folder, 8, 0.05, "float32", "members")
-        group = RayGroup(
-            "reward",
-            Counting,
-            args,
-            placement.seats("reward"),
-            namespace="run-members",
-            call_timeout_seconds=120,
-        )
+        group = RayGroup("reward", Counting, args, slots["reward"], namespace="run-members", call_timeout_seconds=120)
         yield group
         group.close()
 

@@ -24,14 +24,14 @@ INTRODUCTION = """\
 This page is generated from the code by `python -m tests.repository.generate_configuration`, and a test fails
 when it is out of date. Do not edit it by hand.
 
-A configuration is one YAML file. Every key may be left out, and an empty file is a correct tiny run. Keys of
-the online loop stand at the root; each stage before it has a section.
+A configuration is one YAML file. Every key may be left out, and an empty file is a correct tiny run. The section
+`train` holds the method that makes the policy better; each stage before it has a section of its own.
 
 - A section whose heading has a `kind` is a choice between components, and each choice has a table of its own.
   Where you name no kind, you get the one that the root table shows.
 - A section may be written in part: the keys you leave out keep the defaults of this page.
-- On the command line a key is dotted: `kl.kind=budget kl.budget=8`. Values are YAML. A key that ends in
-  `.kind` replaces its whole section, so settings of another kind do not linger.
+- On the command line a key is dotted: `train.kl.kind=budget train.kl.budget=8`. Values are YAML. A key that
+  ends in `.kind` replaces its whole section, so settings of another kind do not linger.
 - An unknown key is refused, and the nearest known one is offered.
 - `goldilocks check CONFIG.yaml --show` prints the whole tree as it will be used.
 - Paths may name environment variables as `${NAME}`.
@@ -41,8 +41,8 @@ CLUSTER_INTRODUCTION = f"""\
 ## Layouts
 
 The root key `cluster` names a layout: a shipped one ({", ".join(f"`{name}`" for name in shipped_specs())})
-or the path of a YAML file with the keys below. Its `name` is the file's name where you give none, and all
-four roles have the keys of `roles.policy`. [cluster.md](cluster.md) says how to choose the numbers.
+or the path of a YAML file with the keys below. Its `name` is the file's name where you give none. A role
+NAME is `policy`, `reference`, `reward` or `gold`. [cluster.md](cluster.md) says how to choose the numbers.
 """
 
 
@@ -53,17 +53,16 @@ def render() -> str:
         parts += _sections(field, field.default, name)
     parts += [CLUSTER_INTRODUCTION, _table(ClusterSpec, None, "")]
     for name, field in ClusterSpec.model_fields.items():
-        parts += _sections(field, field.default, name, once=True)
+        parts += _sections(field, field.default, name)
     return "\n".join(parts)
 
 
-def _sections(field: FieldInfo, default: object, path: str, once: bool = False) -> Iterator[str]:
-    """Heading and table of each component that may stand at `path`, and of what stands inside it.
-
-    Args:
-        once: describe only the first of several fields of the same class, as the roles of a layout are.
-    """
-    for model in _models(field.annotation):
+def _sections(field: FieldInfo, default: object, path: str) -> Iterator[str]:
+    """Heading and table of each component that may stand at `path`, and of what stands inside it."""
+    annotation = field.annotation
+    if typing.get_origin(annotation) is dict:  # of components by name
+        annotation, path = typing.get_args(annotation)[1], f"{path}.NAME"
+    for model in _models(annotation):
         kind = model.model_fields.get("kind")
         instance = default if isinstance(default, model) else None
         chosen = "" if kind is None else f".kind={kind.default}"
@@ -71,12 +70,7 @@ def _sections(field: FieldInfo, default: object, path: str, once: bool = False) 
         summary = (model.__doc__ or "").strip().split("\n\n")[0]
         yield " ".join(summary.split()) + "\n"
         yield _table(model, instance, path)
-        seen: set[type[BaseModel]] = set()
         for name, inner in model.model_fields.items():
-            inner_models = _models(inner.annotation)
-            if once and seen.issuperset(inner_models):
-                continue
-            seen.update(inner_models)
             inner_default = inner.default if instance is None else getattr(instance, name)
             yield from _sections(inner, inner_default, f"{path}.{name}")
 
@@ -134,14 +128,7 @@ def _type(field: FieldInfo) -> str:
 
 
 def _spelled(annotation: Any) -> str:
-    names = {
-        int: "integer",
-        float: "number",
-        str: "text",
-        bool: "true or false",
-        types.NoneType: "null",
-        Any: "any",
-    }
+    names = {int: "integer", float: "number", str: "text", bool: "true or false", types.NoneType: "null", Any: "any"}
     if annotation in names:
         return names[annotation]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -154,7 +141,9 @@ def _spelled(annotation: Any) -> str:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin is dict:
         return f"mapping of text to {_spelled(arguments[1])}"
-    return " or ".join(_spelled(argument) for argument in arguments)
+    # What else stands in an Annotated says more of the same type.
+    parts = arguments[:1] if origin is typing.Annotated else arguments
+    return " or ".join(_spelled(part) for part in parts)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

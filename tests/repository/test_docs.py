@@ -21,34 +21,40 @@ from actors.reference import ReferenceRole
 from actors.reward import RewardRole
 from cluster.spec import ClusterSpec, shipped_specs
 from framework.advantages import Gae
-from framework.analysis.comparison import POOL_LINK
-from framework.analysis.curves import load_run
-from framework.analysis.summary import summarise, summarise_runs
+from framework.analysis.best_of_n import POOL_LINK
+from framework.analysis.columns import LABELS, POSITION
+from framework.analysis.experiment import analyse
+from framework.analysis.records import RunRecord
+from framework.analysis.table import build_table, record_of, summarise_run
 from framework.artifacts import MANIFEST, write_manifest
 from framework.component import Component
 from framework.config import Config, load_config, parse_config
 from framework.data import preferences
 from framework.gold import ngram
-from framework.models.causal import VALUE_HEAD_FILE, CausalPolicy, TinyLlama
+from framework.measurement import ROLLOUT_SCHEMA, Measurement
+from framework.models.causal import VALUE_HEAD_FILE, CausalPolicy
 from framework.models.convert import SOURCE_FILE
 from framework.models.reward_folder import CALIBRATION_FILE, SETTINGS_FILE
 from framework.models.reward_heads import HEADS_FILE
+from framework.models.settings import TinyLlama
 from framework.objectives import Objective, PpoClip
 from framework.overrides import parse_overrides
+from framework.report.sections.curves import FIGURES
 from framework.shaping import KlInReward
 from framework.training.engine import Optimizer
-from framework.training.policy_update import PolicyUpdate, Update, UpdateReport
+from framework.training.policy_update import PolicyUpdate, Update
 from framework.training.torch_engine import COUNT_FILE, TENSORS_FILE, TorchEngine
 from framework.types import Scores
 from jobs.__main__ import VERBS
 from jobs.best_of_n import POOL_FILE, SCORES_FILE
 from jobs.checkpoint import STATE
+from jobs.experiment.ledger import RUNS_FILE, STOPPED_FILE
+from jobs.experiment.plan import plan_of
+from jobs.experiment.run import EXPERIMENT_FILE, TABLE_FILE
+from jobs.fit_job import QUALITY_FILE
 from jobs.labelling import PAIRS_FILE, SPLITS_FILE
-from jobs.reward_job import QUALITY_FILE
 from jobs.roles import STAGES, Roles
-from jobs.run_log import ROLLOUT_SCHEMA, step_metrics
 from jobs.run_state import RunState
-from jobs.study import STUDY_FILE
 from tests.repository.generate_configuration import PAGE, render
 from tests.unit.fake_run import write_fake_run
 
@@ -117,23 +123,19 @@ def test_the_verbs_table_is_the_help_text():
 
 
 def test_the_configuration_page_is_current():
-    assert PAGE.read_text(encoding="utf-8") == render(), (
-        "run python -m tests.repository.generate_configuration"
-    )
+    assert PAGE.read_text(encoding="utf-8") == render(), "run python -m tests.repository.generate_configuration"
 
 
 def test_a_section_written_in_part_keeps_the_other_defaults():
-    whole, part = Config(), load_config(None, {"sft.optimizer.lr": 0.5, "kl.coef": 0.5})
+    whole, part = Config(), load_config(None, {"sft.optimizer.lr": 0.5, "train.kl.coef": 0.5})
     expected = whole.sft.optimizer.model_copy(update={"lr": 0.5})
     assert part.sft.optimizer == expected
-    assert part.kl == whole.kl.model_copy(update={"coef": 0.5})
+    assert part.train.kl == whole.train.kl.model_copy(update={"coef": 0.5})
 
 
 def test_configurations_and_layouts_in_the_docs_are_valid():
     for text in blocks(README, "yaml"):
-        cfg = parse_config(yaml.safe_load(text))
-        for name in cfg.study_runs():
-            cfg.variant(name, cfg.seeds[0])
+        assert plan_of(parse_config(yaml.safe_load(text)))
     layouts = blocks((ROOT / "docs" / "cluster.md").read_text(encoding="utf-8"), "yaml")
     assert layouts
     for text in layouts:
@@ -149,16 +151,14 @@ def test_commands_name_verbs_and_keys_that_exist(page):
             if not words:
                 continue
             assert words[0] in VERBS or words[0] == "VERB", line
-            overrides = {
-                k: v for k, v in parse_overrides([w for w in words if "=" in w]).items() if "[" not in k
-            }
+            overrides = {k: v for k, v in parse_overrides([w for w in words if "=" in w]).items() if "[" not in k}
             shipped = [ROOT / w for w in words if w.startswith("jobs/configs/")]
             load_config(shipped[0] if shipped else None, overrides | _kinds(overrides))
 
 
 def _kinds(overrides: dict[str, object]) -> dict[str, str]:
     """The kinds that a reader's own file names in these examples."""
-    return {"kl.kind": "budget"} if "kl.budget" in overrides else {}
+    return {"train.kl.kind": "budget"} if "train.kl.budget" in overrides else {}
 
 
 def test_the_layouts_page_lists_the_shipped_layouts():
@@ -179,29 +179,17 @@ def test_every_metric_is_documented(credited):
         objective: Objective = PpoClip(dual_clip=3.0) if member is PpoClip else member()
         model = TinyLlama(hidden=8, layers=1, heads=2, intermediate=8).build(4, 0, 1)
         policy = CausalPolicy(model, with_value_head=True)
-        update = PolicyUpdate(
-            TorchEngine(policy, Optimizer()),
-            policy,
-            Update(),
-            objective,
-            KlInReward(),
-            seed=0,
-            temperature=1.0,
-        )
-        report = UpdateReport(update(credited), policy_version=1)
-        start = RunState.start(Config())
-        scores = Scores(torch.rand(3, 2), torch.rand(1, 2))
-        written |= step_metrics(
-            start, credited.shaped, torch.rand(2), scores, report, torch.rand(2), None
-        ).keys()
-    assert set(keys(section(ARTIFACTS, "metrics.jsonl"))) == written | {"warnings"}
+        engine = TorchEngine(policy, Optimizer())
+        written |= PolicyUpdate(engine, Update(), objective, KlInReward(), seed=0, temperature=1.0)(credited).keys()
+    rollout, scores = credited.shaped.rollout, Scores(torch.rand(3, 2), torch.rand(1, 2))
+    measured = Measurement(rollout, rollout.logprobs, scores, torch.rand(2), torch.rand(2))
+    written |= measured.figures(torch.rand(2), 0.1).keys()
+    assert set(keys(section(ARTIFACTS, "metrics.jsonl"))) == written | {"step", "warnings"}
 
 
 def test_every_timing_is_documented():
     group = InlineGroup("role", object)
-    roles = Roles(
-        PolicyRole(group), ReferenceRole(group, 1), RewardRole(group, 1), GoldRole(group, 1), exact_kl_rows=1
-    )
+    roles = Roles(PolicyRole(group), ReferenceRole(group, 1), RewardRole(group, 1), GoldRole(group, 1), exact_kl_rows=1)
     written = roles.timings(step=0, step_seconds=1.0, log_seconds=0.1)
     page = section(ARTIFACTS, "timings.jsonl")
     assert set(keys(page)) == {"step", "tokens", *written}
@@ -223,52 +211,55 @@ def test_every_column_is_documented_with_its_type():
 
 
 def test_every_summary_key_is_documented_in_file_order(tmp_path):
-    run = load_run(write_fake_run(tmp_path / "v" / "train", steps=12))
-    single = section(ARTIFACTS, "summary.json of a run")
-    assert keys(single) == [*summarise(run), "ended"]
-    study = summarise_runs({"v": {0: run}})["variants"]["v"]
-    assert set(keys(section(ARTIFACTS, "summary.json of a study"))) == study.keys() - summarise(run).keys()
+    folder = write_fake_run(tmp_path / "v" / "train", steps=12)
+    assert keys(section(ARTIFACTS, "summary.json of a run")) == [*summarise_run(folder), "ended"]
+    records = [record_of(folder)]
+    whole = analyse("v", build_table(records), records).to_json()
+    assert keys(section(ARTIFACTS, "summary.json of an experiment")) == list(whole)
+
+
+def test_every_label_of_the_table_and_of_a_run_is_documented():
+    columns = keys(section(ARTIFACTS, "results.parquet"))
+    assert columns == [*LABELS, *POSITION, "gap"]
+    assert keys(section(ARTIFACTS, "An experiment")) == [field.name for field in dataclasses.fields(RunRecord)]
 
 
 def test_manifest_and_checkpoint_state_are_documented(tmp_path):
     write_manifest(tmp_path, "policy", "0", {}, {})
     manifest = json.loads((tmp_path / MANIFEST).read_text())
     assert keys(section(ARTIFACTS, "manifest.json")) == list(manifest)
-    state = RunState.start(Config()).to_json()
+    state = RunState.start(Config().train).to_json()
     for name in [*state, *state["kl"]]:
         assert f"`{name}`" in section(ARTIFACTS, "Checkpoints")
 
 
 def test_every_file_name_is_documented():
-    names = [
-        MANIFEST,
-        STATE,
-        VERSION_FILE,
-        VALUE_HEAD_FILE,
-        TENSORS_FILE,
-        COUNT_FILE,
-        SOURCE_FILE,
-        HEADS_FILE,
-    ]
+    names = [MANIFEST, STATE, VERSION_FILE, VALUE_HEAD_FILE, TENSORS_FILE, COUNT_FILE, SOURCE_FILE, HEADS_FILE]
     names += [CALIBRATION_FILE, QUALITY_FILE, SPLITS_FILE, POOL_FILE, SCORES_FILE, POOL_LINK]
-    names += [SETTINGS_FILE, PAIRS_FILE, STUDY_FILE, ngram.SETTINGS_FILE, ngram.NGRAMS_FILE]
+    names += [
+        SETTINGS_FILE,
+        PAIRS_FILE,
+        EXPERIMENT_FILE,
+        RUNS_FILE,
+        STOPPED_FILE,
+        TABLE_FILE,
+        ngram.SETTINGS_FILE,
+        ngram.NGRAMS_FILE,
+    ]
     assert [name for name in names if name not in ARTIFACTS] == []
 
 
 def test_every_plot_is_documented():
-    source = (ROOT / "framework" / "report" / "figures.py").read_text(encoding="utf-8")
-    drawn = re.findall(r'BY_\w+, "(\w+)"|_rendered\(\s*canvas, "(\w+)"', source)
-    names = {first or second for first, second in drawn}
-    assert len(names) == 6
+    sections = (ROOT / "framework" / "report" / "sections").glob("*.py")
+    drawn = {name for path in sections for name in re.findall(r'\bFigure\(\s*"(\w+)"', path.read_text())}
+    names = drawn | set(FIGURES)
+    assert len(names) == 10
     assert [name for name in names if f"`{name}.png`" not in ARTIFACTS] == []
 
 
 def test_every_dependency_has_a_reason():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [
-        *project["dependencies"],
-        *(r for extra in project["optional-dependencies"].values() for r in extra),
-    ]
+    wanted = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
     names = {re.split(r"[\[<>=!~ ]", requirement)[0] for requirement in wanted}
     page = (ROOT / "docs" / "decisions" / "001-dependencies.md").read_text(encoding="utf-8")
     assert {*keys(page), *keys(page, table=1)} == names
@@ -317,7 +308,5 @@ def test_links_lead_somewhere(page):
 def test_files_that_are_named_exist(page):
     text = page.read_text(encoding="utf-8")
     example = "framework/aggregation/median.py"
-    for name in re.findall(
-        r"\b((?:framework|actors|cluster|jobs|tests)/[\w./]*\.(?:py|yaml|md|json))\b", text
-    ):
+    for name in re.findall(r"\b((?:framework|actors|cluster|jobs|tests)/[\w./]*\.(?:py|yaml|md|json))\b", text):
         assert name == example or (ROOT / name).exists(), f"{page.name} names {name}"

@@ -28,15 +28,7 @@ WORDS = [
     "fragrant",
     "tepid",
 ]
-STAGES = {
-    "rollout": 0.2,
-    "reference": 0.03,
-    "reward": 0.05,
-    "gold": 0.01,
-    "update": 0.15,
-    "driver": 0.004,
-    "log": 0.01,
-}
+STAGES = {"rollout": 0.2, "reference": 0.03, "reward": 0.05, "gold": 0.01, "update": 0.15, "driver": 0.004, "log": 0.01}
 
 
 def write_fake_run(
@@ -55,13 +47,13 @@ def write_fake_run(
     """The folder, written. `peak` is the share of the run at which gold turns; None never measures gold."""
     rng = np.random.default_rng(seed)
     (folder / "rollouts").mkdir(parents=True)
-    config = {"name": folder.parent.name, "seed": seed, "batch": rows, "kl": {"kind": "fixed", "coef": 0.05}}
+    train = {"kind": "online", "kl": {"kind": "fixed", "coef": 0.05}}
+    config = {"name": folder.parent.name, "seed": seed, "train": train, "aggregation": {"kind": "mean"}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "fingerprint.txt").write_text(f"{seed:02d}ab34cd56\n")
-    parents = {
-        role: {"path": f"stages/{role}", "sha256": f"{role[0]}" * 64} for role in ("policy", "reward", "gold")
-    }
-    manifest = {"kind": "train", "name": "fake", "fingerprint": f"{seed:02d}ab34cd56", "parents": parents}
+    parents = {role: {"path": f"stages/{role}", "sha256": f"{role[0]}" * 64} for role in ("policy", "reward", "gold")}
+    manifest = {"kind": "online", "axis": "step", "budget": None, "name": "fake"}
+    manifest |= {"fingerprint": f"{seed:02d}ab34cd56", "parents": parents}
     (folder / "manifest.json").write_text(json.dumps({**manifest, "code_version": "0.1.0"}))
 
     metric_lines, timing_lines = [], []
@@ -79,6 +71,7 @@ def write_fake_run(
             "proxy": float(row_proxy.mean()) if noise else float(proxy),
             "heads": [float(proxy)] * 3,
             "disagreement": 0.2 + 0.5 * share,
+            "head_correlation": 0.9 - 0.3 * share,
             "gold": (float(gold) if due else None),
             "gold_se": noise if due else None,
             "kl_nats": float(kl) if noise else 34 * share**1.4,
@@ -100,9 +93,7 @@ def write_fake_run(
         stage_seconds["checkpoint"] = 0.05 if step % 20 == 0 else 0.0
         timing = {"step": step, "seconds": sum(stage_seconds.values()), "stage_seconds": stage_seconds}
         timing_lines.append(
-            json.dumps(
-                {**timing, "tokens": rows * 16, "peak_rss_mb": {"policy": 500 + step, "reward": 410.0}}
-            )
+            json.dumps({**timing, "tokens": rows * 16, "peak_rss_mb": {"policy": 500 + step, "reward": 410.0}})
         )
         if rollouts:
             table = _rollout_table(rng, step, row_proxy, row_gold if due else None, kl=kl, text=text)
@@ -115,9 +106,7 @@ def write_fake_run(
 
 def _rollout_table(rng, step, proxy, gold, *, kl, text):
     rows = len(proxy)
-    responses = [
-        text or f"the pasta felt {' '.join(rng.choice(WORDS, 12))}, and stayed so." for _ in range(rows)
-    ]
+    responses = [text or f"the pasta felt {' '.join(rng.choice(WORDS, 12))}, and stayed so." for _ in range(rows)]
     return pa.table(
         {
             "step": pa.array([step] * rows, pa.int64()),
@@ -127,6 +116,7 @@ def _rollout_table(rng, step, proxy, gold, *, kl, text):
             "response": responses,
             "tokens": pa.array([16] * rows, pa.int64()),
             "ended": [True] * rows,
+            "proxy": pa.array(proxy, pa.float32()),
             "reward": pa.array(proxy, pa.float32()),
             "gold": pa.array([None] * rows if gold is None else gold, pa.float32()),
             "kl_nats": pa.array(kl + rng.normal(0, 1, rows), pa.float32()),

@@ -1,4 +1,4 @@
-"""Sweeps whose true curves are known: points of seeds, a table of trials, and run folders."""
+"""Experiments whose true curves are known: points of seeds, a table of runs, and run folders."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from scipy.signal import lfilter
 
 from framework.analysis.forms import FORMS
 from framework.analysis.frontier import Points
-from framework.analysis.sweep_table import SweepTable, TrialRecord
+from framework.analysis.table import RunRecord, Table
 from framework.seeding import numpy_generator
 
 TRUTH = {"r0": 0.5, "alpha": 1.0, "beta": 0.5}
@@ -25,7 +25,7 @@ def with_gold(points, gold):
     return Points(points.d, gold, points.seed, points.seeds, points.starts, points.num_dropped)
 
 
-def trial_kl(rng, budget, steps):
+def run_kl(rng, budget, steps):
     """KL that climbs to about the budget and is held there."""
     climb = 1 - np.exp(-np.arange(steps) / (steps / 5))
     return budget * climb * (1 + rng.normal(0, 0.1)) + rng.normal(0, 0.02 * budget, steps) * (climb > 0)
@@ -44,7 +44,7 @@ def noisy_points(
     for _ in range(seeds):
         r0, alpha, beta = np.array(list(truth.values())) + spread * rng.normal(0, [0.1, 0.1, 0.05])
         for budget in budgets:
-            own = np.sqrt(np.maximum(trial_kl(rng, budget, steps), 0.0))
+            own = np.sqrt(np.maximum(run_kl(rng, budget, steps), 0.0))
             signal = r0 + FORMS[form].basis(own) @ np.array([alpha, beta])
             d.append(own)
             gold.append(signal + noise(rng, steps, size, memory))
@@ -53,38 +53,53 @@ def noisy_points(
     return Points(np.concatenate(d), np.concatenate(gold), number, tuple(range(seeds)), np.array(starts), 0)
 
 
-def known_table(rng, *, methods=("single", "uwo"), seeds=3, budgets=(1.0, 4.0, 16.0, 64.0), steps=100):
-    """A table as a sweep would write it; each later method's gold turns later."""
+def known_table(rng, *, curves=("single", "uwo"), seeds=3, budgets=(1.0, 4.0, 16.0, 64.0), steps=100, method="online"):
+    """A table as an experiment would write it; each later curve's gold turns later."""
     parts = []
-    for position, method in enumerate(methods):
+    for position, curve in enumerate(curves):
         coefficients = np.array([TRUTH["alpha"], TRUTH["beta"] / (1 + 0.3 * position)])
         for seed in range(seeds):
             for budget in budgets:
-                kl = trial_kl(rng, budget, steps)
+                kl = run_kl(rng, budget, steps)
                 d = np.sqrt(np.maximum(kl, 0))
                 gold = TRUTH["r0"] + FORMS["rl"].basis(d) @ coefficients + noise(rng, steps, 0.05)
                 labels = {
-                    "trial": f"{method}-budget_{budget:g}",
-                    "method": method,
-                    "optimiser": "rl",
-                    "budget": budget,
+                    "run": f"{curve}-budget_{budget:g}",
+                    "curve": curve,
+                    "condition": "",
+                    "variant": curve,
+                    "point": f"budget={budget:g}",
                     "seed": seed,
+                    "method": method,
+                    "budget": budget,
                     "status": "finished",
-                    "kl.budget": budget,
+                    "train.kl.budget": budget,
+                    "axis": "step",
                 }
                 columns = {name: [value] * steps for name, value in labels.items()}
-                columns |= {"step": np.arange(steps), "n": pa.nulls(steps, pa.int64())}
+                columns |= {"at": np.arange(steps, dtype=float)}
                 columns |= {"proxy": d, "gold": gold, "kl_nats": kl, "kl_coef": np.full(steps, 0.05)}
                 parts.append(pa.table({**columns, "gap": d - gold}))
-    return SweepTable(pa.concat_tables(parts), ("kl.budget",))
+    return Table(pa.concat_tables(parts), ("train.kl.budget",))
 
 
-def write_trial(folder: Path, *, rng, budget, steps=20, gold_every=1) -> Path:
+def replaced(table, name, values):
+    """The table with another column of this name."""
+    place = table.data.column_names.index(name)
+    return Table(table.data.set_column(place, name, pa.array(values)), table.settings)
+
+
+def write_bare_run(folder: Path, *, rng, budget, steps=20, gold_every=1) -> Path:
     """A run folder with metrics and nothing that costs time."""
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump({"seed": 0, "aggregation": {"kind": "mean"}}))
+    config = {
+        "seed": 0,
+        "train": {"kind": "online", "kl": {"kind": "budget", "budget": budget}},
+        "aggregation": {"kind": "mean"},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "fingerprint.txt").write_text("ab\n")
-    kl = trial_kl(rng, budget, steps)
+    kl = run_kl(rng, budget, steps)
     proxy = np.sqrt(np.maximum(kl, 0))
     gold = proxy + noise(rng, steps, 0.1)
     lines = [
@@ -105,7 +120,20 @@ def write_trial(folder: Path, *, rng, budget, steps=20, gold_every=1) -> Path:
     return folder
 
 
-def record(run, *, method="single", budget=4.0, seed=0, status="finished", settings=None) -> TrialRecord:
-    """The record of a trial with this run folder."""
-    settings = {"kl.budget": budget} if settings is None else settings
-    return TrialRecord(f"{method}-budget_{budget:g}", method, budget, seed, settings, status, run)
+def record(folder, *, variant="single", budget=4.0, seed=0, status="finished", **changes) -> RunRecord:
+    """The record of a run with this folder."""
+    point = f"budget={budget:g}"
+    own = {
+        "run": f"{variant}-budget_{budget:g}",
+        "curve": variant,
+        "condition": "",
+        "variant": variant,
+        "point": point,
+        "seed": seed,
+        "method": "online",
+        "budget": budget,
+        "settings": {"train.kl.budget": budget},
+        "status": status,
+        "folder": folder,
+    }
+    return RunRecord(**own | changes)

@@ -1,20 +1,14 @@
 """Alarms without gold: their rate of false alarms, what they catch, and how leads over gold's turn are counted."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framework.analysis.alarms import (
-    BASELINE,
-    CONTROL,
-    SIGNALS,
-    alarm_leads,
-    first_alarm,
-    warnings_of,
-)
+from framework.analysis.alarms import BASELINE, CONTROL, SIGNALS, alarm_leads, first_alarm, warnings_of
 
 
 def noise(runs, steps, correlation=0.0, seed=0):
@@ -33,9 +27,7 @@ def alarmed(runs, direction="up"):
 # The rule
 
 
-@pytest.mark.parametrize(
-    ("correlation", "low", "high"), [(0.0, 0.005, 0.03), (0.2, 0.03, 0.07), (0.3, 0.05, 0.11)]
-)
+@pytest.mark.parametrize(("correlation", "low", "high"), [(0.0, 0.005, 0.03), (0.2, 0.03, 0.07), (0.3, 0.05, 0.11)])
 def test_a_signal_without_drift_is_alarmed_as_often_as_stated(correlation, low, high):
     found = alarmed(noise(2000, 200, correlation))
     assert low < np.mean([step is not None for step in found]) < high
@@ -51,10 +43,7 @@ def test_a_rise_of_two_deviations_over_twenty_steps_is_caught(start, share):
 
 def test_the_sum_is_what_a_pencil_says():
     start = np.array([1.0, -1.0] * 5)  # mean 0; deviation sqrt(10 / 9)
-    for height, steps in (
-        (9.0, 6),
-        (2 * (10 / 9) ** 0.5, 12),
-    ):  # capped at 3: 2 a step; 2 deviations: 1 a step
+    for height, steps in ((9.0, 6), (2 * (10 / 9) ** 0.5, 12)):  # capped at 3: 2 a step; 2 deviations: 1 a step
         values = np.concatenate([start, np.full(30, height)])
         assert first_alarm(values, "up") == BASELINE + steps - 1
         assert first_alarm(values[: BASELINE + steps - 1], "up") is None
@@ -88,9 +77,7 @@ def test_steps_without_a_measurement_do_not_count():
     assert first_alarm(sparse, "up") == 3 * first_alarm(values, "up")
 
 
-@pytest.mark.parametrize(
-    "values", [[], [np.nan] * 50, [1.0] * BASELINE, [0.0] * 50, list(1 + 1e-9 * np.arange(50.0))]
-)
+@pytest.mark.parametrize("values", [[], [np.nan] * 50, [1.0] * BASELINE, [0.0] * 50, list(1 + 1e-9 * np.arange(50.0))])
 def test_what_is_too_short_or_stands_still_is_silent(values):
     assert first_alarm(np.array(values, dtype=float), "up") is None
 
@@ -106,9 +93,7 @@ def test_one_odd_batch_raises_no_alarm():
 
 def test_warnings_name_the_step_and_stay():
     values = np.concatenate([noise(1, 20, seed=3)[0], np.full(10, 9.0)])
-    records = [
-        {"step": 100 + i, "disagreement": value, "head_correlation": None} for i, value in enumerate(values)
-    ]
+    records = [{"step": 100 + i, "disagreement": value, "head_correlation": None} for i, value in enumerate(values)]
     found = warnings_of(records)
     assert set(found) == {signal.name for signal in SIGNALS}
     assert found["disagreement"] == 100 + first_alarm(values, "up")
@@ -127,11 +112,12 @@ class Trace:
         at = np.arange(steps, dtype=float)
         wave = 0.1 * (-1.0) ** at
         gold = at if turn is None else np.where(at <= turn, at, 2 * turn - at)
-        self.columns = {"step": at, "gold": gold, "gold_se": np.full(steps, 0.1), "kl_nats": 0.5 * at}
+        self.axis, self.budget, self.position = "step", None, at
+        self.columns = {"gold": gold, "gold_se": np.full(steps, 0.1), "kl_nats": 0.5 * at}
         self.columns[signal] = wave if jump is None else wave + (at >= jump)
 
     def series(self, name):
-        return self.columns.get(name, np.full(len(self.columns["step"]), np.nan))
+        return self.columns.get(name, np.full(len(self.position), np.nan))
 
 
 def lead(runs, signal="disagreement"):
@@ -149,7 +135,7 @@ def test_leads_are_counted_in_steps_and_nats():
     assert (record.num_unturned, record.num_false) == (2, 1)
     assert record.lead_steps == 15.0  # of 25, 15 and -15
     assert record.lead_nats == pytest.approx(7.5)  # half a nat a step
-    json.dumps(record.to_json(), allow_nan=False)
+    json.dumps(asdict(record), allow_nan=False)
 
 
 def test_an_alarm_at_the_turn_itself_is_ahead():
@@ -176,7 +162,7 @@ def test_the_control_is_alarmed_by_kl_alone():
     assert record.lead_steps == 60 - first_alarm(0.5 * np.arange(100.0), "up")
 
 
-def test_methods_are_kept_apart():
+def test_curves_are_kept_apart():
     records = alarm_leads({"single": [Trace(30, 60)], "ensemble": [Trace(None, 60)]})
-    first = {record.method: record.num_ahead for record in records if record.signal == "disagreement"}
+    first = {record.curve: record.num_ahead for record in records if record.signal == "disagreement"}
     assert first == {"single": 1, "ensemble": 0}

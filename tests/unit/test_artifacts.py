@@ -7,15 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from framework.artifacts import (
-    Artifact,
-    fingerprint,
-    hash_folder,
-    read_artifact,
-    write_manifest,
-    write_text,
-    writing,
-)
+from framework.artifacts import Artifact, fingerprint, hash_folder, read_artifact, write_manifest, write_text, writing
 from framework.errors import RunError, UserError
 
 PARENT = Artifact(Path("elsewhere"), "f", "sha-of-parent", {})

@@ -14,8 +14,7 @@ PAIRS = [
     for i in range(40)
 ]
 HELD = [
-    replace(pair, prompt=f"held {i}", chosen=f"held good {i}", split="held_out")
-    for i, pair in enumerate(PAIRS[:9])
+    replace(pair, prompt=f"held {i}", chosen=f"held good {i}", split="held_out") for i, pair in enumerate(PAIRS[:9])
 ]
 PROMPT_OF = {text: pair.prompt for pair in PAIRS for text in (pair.chosen, pair.rejected)}
 

@@ -34,8 +34,7 @@ def test_one_prompt_tells_no_error():
 def test_the_error_is_that_of_many_batches_where_rows_of_a_prompt_are_alike():
     draw, group = numpy_generator(0, "batches of alike rows"), torch.arange(64) // 4
     batches = [
-        batch_mean(torch.tensor(draw.normal(size=16).repeat(4) + draw.normal(size=64) * 0.1), group)
-        for _ in range(400)
+        batch_mean(torch.tensor(draw.normal(size=16).repeat(4) + draw.normal(size=64) * 0.1), group) for _ in range(400)
     ]
     spread = torch.tensor([batch.mean for batch in batches]).std()
     stated = torch.tensor([batch.variance for batch in batches]).mean().sqrt()

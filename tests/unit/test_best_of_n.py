@@ -9,17 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from framework.analysis.best_of_n import (
-    Ranking,
-    best_of_n_curve,
-    best_of_n_kl,
-    best_of_n_points,
-    best_of_n_win_rate,
-    rank_weights,
-)
+from framework.analysis.best_of_n import Ranking, best_of_n_kl, best_of_n_points, best_of_n_win_rate, rank_weights
 from framework.best_of_n import BestOfN
 from framework.errors import RunError
-from framework.report.best_of_n import read_curves, write_best_of_n_report
 
 
 def pool(seed=0, prompts=3, samples=7, levels=None):
@@ -29,6 +21,10 @@ def pool(seed=0, prompts=3, samples=7, levels=None):
     if levels:
         proxy = random.integers(levels, size=proxy.shape).astype(float)
     return proxy, gold
+
+
+def curve_of(proxy, gold, ns):
+    return Ranking.of(proxy).curve(gold, ns)
 
 
 def points_of(heads, proxy, gold, ns):
@@ -47,7 +43,7 @@ def best_by_hand(proxy, gold, n):
 @given(st.integers(0, 10_000), st.sampled_from([None, 1, 2, 4]))
 def test_the_curve_is_the_mean_over_all_subsets(seed, levels):
     proxy, gold = pool(seed, levels=levels)
-    curve = best_of_n_curve(proxy, gold, range(1, 8))
+    curve = curve_of(proxy, gold, range(1, 8))
     for row in range(len(proxy)):
         by_hand = [best_by_hand(proxy[row], gold[row], n) for n in range(1, 8)]
         np.testing.assert_allclose(curve[row], by_hand, rtol=1e-10, atol=1e-12)
@@ -58,16 +54,16 @@ def test_gold_stays_with_its_response_whatever_the_order_of_the_pool(seed, level
     proxy, gold = pool(seed, prompts=4, samples=40, levels=levels)
     ns = (1, 2, 5, 17, 40)
     order = np.random.default_rng(seed + 1).permutation(40)
-    shuffled = best_of_n_curve(proxy[:, order], gold[:, order], ns)
-    np.testing.assert_allclose(shuffled, best_of_n_curve(proxy, gold, ns), rtol=1e-11, atol=1e-12)
+    shuffled = curve_of(proxy[:, order], gold[:, order], ns)
+    np.testing.assert_allclose(shuffled, curve_of(proxy, gold, ns), rtol=1e-11, atol=1e-12)
 
 
 def test_gold_shuffled_by_itself_loses_what_the_proxy_knows_of_it():
     proxy, _ = pool(prompts=50, samples=200)
     gold, ns = proxy.copy(), (1, 8, 64)
     order = np.random.default_rng(1).permutation(200)
-    together = best_of_n_curve(proxy[:, order], gold[:, order], ns).mean(axis=0)
-    alone = best_of_n_curve(proxy, gold[:, order], ns).mean(axis=0)
+    together = curve_of(proxy[:, order], gold[:, order], ns).mean(axis=0)
+    alone = curve_of(proxy, gold[:, order], ns).mean(axis=0)
     assert together[2] > 2
     assert abs(alone[2] - alone[0]) < 0.5
     assert alone[0] == pytest.approx(together[0])
@@ -75,7 +71,7 @@ def test_gold_shuffled_by_itself_loses_what_the_proxy_knows_of_it():
 
 def test_the_ends_of_the_curve_are_the_mean_and_the_best():
     proxy, gold = pool(samples=50)
-    curve = best_of_n_curve(proxy, gold, (1, 50))
+    curve = curve_of(proxy, gold, (1, 50))
     np.testing.assert_allclose(curve[:, 0], gold.mean(axis=1), rtol=1e-12)
     np.testing.assert_array_equal(curve[:, 1], gold[np.arange(3), proxy.argmax(axis=1)])
 
@@ -88,7 +84,7 @@ def test_rank_weights_are_the_exact_fractions(size, n):
 
 def test_more_than_the_pool_holds_is_a_defect():
     with pytest.raises(AssertionError):
-        best_of_n_curve(*pool(samples=7), [8])
+        curve_of(*pool(samples=7), [8])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -96,7 +92,7 @@ def test_a_score_that_is_no_number_is_refused_by_name(bad):
     proxy, gold = pool()
     proxy[2, 4] = bad
     with pytest.raises(RunError, match="sample 4 of prompt 2"):
-        best_of_n_curve(proxy, gold, [2])
+        curve_of(proxy, gold, [2])
 
 
 def test_kl_in_nats():
@@ -140,7 +136,7 @@ def test_win_rates_of_a_proxy_against_itself_and_of_gold_against_its_opposite():
 def test_points_are_means_over_prompts_with_their_standard_errors():
     proxy, gold = pool(prompts=5, samples=20)
     points = points_of(proxy[None], proxy, gold, (1, 4, 20))
-    values = best_of_n_curve(proxy, gold, (1, 4, 20))
+    values = curve_of(proxy, gold, (1, 4, 20))
     assert [point["n"] for point in points] == [1, 4, 20]
     assert points[1]["gold"] == pytest.approx(values[:, 1].mean())
     assert points[1]["gold_se"] == pytest.approx(values[:, 1].std(ddof=1) / 5**0.5)
@@ -195,39 +191,3 @@ def test_counts_are_powers_of_two_and_the_whole_pool():
 def test_settings_that_no_pool_can_meet_are_refused(settings, word):
     with pytest.raises(ValidationError, match=word):
         BestOfN(**settings)
-
-
-def record(golds, distinct_share=1.0):
-    """What `best_of_n.json` holds, of one curve with these golds."""
-    points = [
-        {"n": 2**i, "kl_nats": best_of_n_kl(2**i), "proxy": float(i), "proxy_se": 0.1, "gold": gold, "gold_se": 0.2,
-         "gap": float(i), "below_peak": max(golds) - gold, "below_peak_se": 0.1}
-        for i, gold in enumerate(golds)
-    ]  # fmt: skip
-    curve = {"aggregation": {"kind": "mean"}, "convention": "mean over <heads>", "points": points}
-    stage = {"path": "runs/x", "sha256": "ab" * 32}
-    return {
-        "seed": 0,
-        "fingerprint": "f" * 16,
-        "pool": {**stage, "prompts": 4.0, "samples": 8.0, "distinct_share": distinct_share},
-        "reward": {**stage, "heads": 1},
-        "cut": 0.0,
-        "curves": {"mean": curve},
-    }
-
-
-def test_the_page_stands_alone_and_names_every_number(tmp_path):
-    page = write_best_of_n_report(tmp_path, record([1.0, 3.0, 2.0])).read_text()
-    assert (tmp_path / "best_of_n.png").read_bytes().startswith(b"\x89PNG")
-    assert "data:image/svg+xml;base64," in page
-    assert "http://" not in page.replace("http://www.w3.org", "") and "<script" not in page
-    assert "mean over &lt;heads&gt;" in page
-    assert "3.00 ± 0.20" in page
-    assert not [word for word in page.split() if word.startswith("$")]
-
-
-def test_the_reading_tells_a_clear_fall_from_noise():
-    assert "ends 1.00 ± 0.10 lower." in read_curves(record([1.0, 3.0, 2.0]))[0]
-    assert "within noise" in read_curves(record([1.0, 3.0, 2.9]))[0]
-    assert "does not turn over" in read_curves(record([1.0, 2.0, 3.0]))[0]
-    assert "20% of the pool repeats" in read_curves(record([1.0, 2.0], distinct_share=0.8))[1]

@@ -13,10 +13,10 @@ from framework.artifacts import Artifact, read_artifact
 from framework.best_of_n import BestOfN
 from framework.config import parse_config
 from framework.errors import RunError, UserError
-from framework.gold.scorer import ScoredTexts
-from framework.models.reward_model import Scored
+from framework.types import Scores
 from framework.worlds.reviews import judge
 from jobs import best_of_n as stages
+from jobs import chain
 from jobs.stages import policy_stage
 from jobs.verbs import best_of_n as verb
 from jobs.workspace import Workspace
@@ -37,7 +37,7 @@ class FakeReward:
     def score(self, prompts, responses):
         characters = torch.tensor([float(len(r)) for r in responses])
         words = torch.tensor([float(len(r.split())) for r in responses])
-        return Scored(torch.stack([characters, words]), self.cut_each, torch.zeros(0, len(responses)))
+        return Scores(torch.stack([characters, words]), self.cut_each, torch.zeros(0, len(responses)))
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,7 @@ def test_a_pool_is_sampled_once_and_does_not_depend_on_the_proxy(policy, tmp_pat
     made = stages.pool_stage(config(), Workspace(tmp_path), policy)
     monkeypatch.setattr(stages, "sample_pool", None)
     other = parse_config(
-        TINY
-        | {"best_of_n": SECTION | {"ns": [2]}, "fit_reward": {"epochs": 2}, "aggregation": {"kind": "mean"}}
+        TINY | {"best_of_n": SECTION | {"ns": [2]}, "fit_reward": {"epochs": 2}, "aggregation": {"kind": "mean"}}
     )
     assert stages.pool_stage(other, Workspace(tmp_path), policy) == made
     with pytest.raises(TypeError):
@@ -106,7 +105,7 @@ def test_a_world_with_fewer_prompts_gives_all_it_has(policy, tmp_path):
 def test_gold_that_is_no_number_stops_the_pool(policy, tmp_path, monkeypatch):
     class Broken:
         def score(self, prompts, responses):
-            return ScoredTexts(torch.full((len(responses),), math.nan), 0)
+            return Scores(torch.full((len(responses),), math.nan))
 
     monkeypatch.setattr("framework.gold.rule.Rule.build", lambda self, device: Broken())
     with pytest.raises(RunError, match="gold score"):
@@ -138,7 +137,7 @@ def test_curves_are_of_the_aggregated_heads(policy, reward, tmp_path):
     workspace, cfg = Workspace(tmp_path), config()
     scores = stages.scores_stage(cfg, workspace, stages.pool_stage(cfg, workspace, policy), reward)
     loaded = stages.load_scores(scores.path)
-    curve = stages.curves(cfg, scores.path, WorstCase())
+    curve = stages.curves_of(loaded, [WorstCase()], stages.settings_of(cfg).counts)["worst_case"]
     assert [point["n"] for point in curve["points"]] == [1, 2, 4, 8, 16, 20]
     assert curve["points"][-1]["proxy"] == pytest.approx(loaded.heads.min(axis=0).max(axis=1).mean())
     assert curve["points"][0]["gold"] == pytest.approx(loaded.gold.mean())
@@ -150,11 +149,11 @@ def test_a_value_of_n_beyond_the_pool_is_refused(policy, reward, tmp_path):
     pool = stages.pool_stage(config(), workspace, policy)
     scores = stages.scores_stage(config(), workspace, pool, reward)
     with pytest.raises(UserError, match="20 responses"):
-        stages.curves(config(samples=64), scores.path, Mean())
+        stages.curves_of(stages.load_scores(scores.path), [Mean()], config(samples=64).best_of_n.counts)
     with pytest.raises(UserError, match="raise samples"):
         config(ns=[21])
     with pytest.raises(UserError, match="does not exist"):
-        stages.curves(config(), tmp_path, Mean())
+        stages.load_scores(tmp_path)
 
 
 def test_a_missing_section_is_the_default_one():
@@ -171,9 +170,9 @@ def test_other_aggregations_join_where_there_are_heads_to_combine():
 
 
 def test_the_verb_prints_the_table_and_writes_figures_and_page(policy, reward, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(verb, "policy_stage", lambda *_: policy)
-    monkeypatch.setattr(verb, "pairs_stage", lambda *_: policy)
-    monkeypatch.setattr(verb, "reward_stage", lambda *_: reward)
+    monkeypatch.setattr(chain, "policy_stage", lambda *_: policy)
+    monkeypatch.setattr(chain, "pairs_stage", lambda *_: policy)
+    monkeypatch.setattr(chain, "reward_stage", lambda *_: reward)
     assert verb.best_of_n(config(), tmp_path, ["experiment.yaml"]) == 0
     printed = capsys.readouterr().out
     assert "worst_case" in printed and "entropic" in printed and "wins over one head" in printed
@@ -186,4 +185,4 @@ def test_the_verb_prints_the_table_and_writes_figures_and_page(policy, reward, t
     firsts = [curve["points"][0] for curve in record["curves"].values()]
     assert len({round(point["gold"], 9) for point in firsts}) == 1
     assert all(point["win_rate"] == pytest.approx(0.5) for point in firsts)
-    assert (tmp_path / "best_of_n.html").stat().st_size > 10_000
+    assert (tmp_path / "report.html").stat().st_size > 10_000

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from actors.group import Done
-from framework.config import Config
 from framework.errors import RunError
 from framework.kl import KlState
+from framework.methods import Online
 from jobs.checkpoint import STATE, Checkpoints
 from jobs.run_state import RunState
 
@@ -27,7 +27,7 @@ class _Policy:
 
 
 def _state(step: int) -> RunState:
-    start = RunState.start(Config())
+    start = RunState.start(Online())
     return RunState(step, step + 1, KlState(**{**vars(start.kl), "coef": 0.1 + step}))
 
 
@@ -89,9 +89,7 @@ def test_where_all_are_damaged_none_is_found_and_each_is_named(tmp_path, policy)
     assert [message.split()[1] for message in skipped] == ["step_4", "step_2"]
 
 
-@pytest.mark.parametrize(
-    "failure", [OSError(errno.ENOSPC, "No space left on device"), RunError("policy: full")]
-)
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), RunError("policy: full")])
 def test_a_save_that_fails_keeps_what_there_was(tmp_path, policy, failure):
     checkpoints = _saved(tmp_path, policy, [2], keep=1)
     policy.failure = failure

@@ -43,9 +43,7 @@ def save(folder, decoder=False, labels=2, **options):
         config = LlamaConfig(**SIZES, num_labels=labels, bos_token_id=None, eos_token_id=2, **pad)
         model = LlamaForSequenceClassification(config)
     else:
-        config = BertConfig(
-            **SIZES, num_labels=labels, id2label={0: "bad", 1: "good"} if labels == 2 else None
-        )
+        config = BertConfig(**SIZES, num_labels=labels, id2label={0: "bad", 1: "good"} if labels == 2 else None)
         model = BertForSequenceClassification(config)
     model.save_pretrained(folder)
     tokenizer(**options).save_pretrained(folder)
@@ -111,9 +109,7 @@ def test_long_texts_lose_their_start_are_counted_and_stop_a_run(tmp_path):
     assert scored.num_cut == 1
     kept = [1, *(WORDS.index(f"w{i % 50}") for i in range(52, 60)), 2]
     torch.testing.assert_close(scored.values[:1], one_by_one(model, [kept])[:, 0], atol=1e-5, rtol=1e-5)
-    with pytest.raises(
-        RunError, match=r"2 of 2 texts have more than 10 tokens, over gold\.max_cut_share=0\.5"
-    ):
+    with pytest.raises(RunError, match=r"2 of 2 texts have more than 10 tokens, over gold\.max_cut_share=0\.5"):
         gold.score(["", ""], [long, long])
     unbounded = Classifier(path=path, max_length=4000, max_cut_share=1.0).build("cpu")
     assert unbounded.score([""], [long]).num_cut == 1
@@ -141,9 +137,7 @@ def test_dtype(tmp_path):
     _, path = save(tmp_path)
     assert Classifier(path=path, dtype="bfloat16").build("cpu").model.dtype == torch.bfloat16
     assert Classifier(path=path, dtype="auto").build("cpu").model.dtype == torch.float32
-    assert (
-        Classifier(path=path, dtype="bfloat16").build("cpu").score([""], ["w1"]).values.dtype == torch.float32
-    )
+    assert Classifier(path=path, dtype="bfloat16").build("cpu").score([""], ["w1"]).values.dtype == torch.float32
 
 
 def test_no_rows(tmp_path):

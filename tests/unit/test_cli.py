@@ -47,24 +47,25 @@ def broken(monkeypatch):
 def test_check_spells_out_arithmetic_and_placement(capsys):
     arguments = [
         "check",
-        "prompts_per_step=6",
-        "samples_per_prompt=4",
-        "update.minibatches=3",
-        "update.micro_batch=2",
+        "train.prompts_per_step=6",
+        "train.samples_per_prompt=4",
+        "train.update.minibatches=3",
+        "train.update.micro_batch=2",
+        "train.update.epochs=2",
+        "variants={a: {}, b: {train.steps: 3}}",
+        "seeds=[0, 1, 2]",
     ]
-    assert (
-        cli.main([*arguments, "update.epochs=2", "variants={a: {}, b: {steps: 3}}", "seeds=[0, 1, 2]"]) == 0
-    )
+    assert cli.main(arguments) == 0
     out = capsys.readouterr().out
     assert "6 prompts x 4 samples = 24 rollouts" in out
     assert "2 epochs x 3 mini-batches of 8 = 6 optimiser steps, 4 forward passes of 2 rows" in out
-    assert "2 variants (a, b) x 3 seeds = 6 runs" in out
+    assert "2 variants x 3 seeds = 6 runs" in out
     assert "layout laptop" in out
     assert "reference" in out
 
 
 def test_check_shows_the_resolved_tree(capsys):
-    assert cli.main(["check", "--show", "kl.kind=budget"]) == 0
+    assert cli.main(["check", "--show", "train.kl.kind=budget"]) == 0
     assert "kind: budget" in capsys.readouterr().out
 
 
@@ -76,7 +77,8 @@ def test_check_of_a_layout_that_does_not_fit_is_2(tmp_path, capsys):
 
 
 def test_check_reads_every_variant(fails):
-    assert "variants.a: unknown key 'kl.coff'" in fails("check", "variants={a: {kl.coff: 3}}", code=2)
+    line = fails("check", "variants={a: {train.kl.coff: 3}}", code=2)
+    assert "variants.a: unknown key 'train.kl.coff'" in line
 
 
 def test_a_layout_that_does_not_exist_offers_the_nearest(fails):
@@ -94,8 +96,8 @@ def test_a_layout_that_does_not_exist_offers_the_nearest(fails):
         (["train", "--seed", "-1"], "seed=-1"),
         (["demo", "mine.yaml"], "use `goldilocks study` for yours"),
         (["train", "--resume", "nix"], "nix holds no run to resume"),
-        (["train", "--resume", "nix", "steps=3"], "give nothing else"),
-        (["report", "nix"], "nix holds neither a run nor a study"),
+        (["train", "--resume", "nix", "train.steps=3"], "give nothing else"),
+        (["report", "nix"], "nix holds neither a run nor an experiment"),
         (["fit-gold"], "fit_gold is not set"),
     ],
 )

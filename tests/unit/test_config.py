@@ -4,11 +4,15 @@ import re
 
 import pytest
 import yaml
+from pydantic import create_model
 
+from framework.aggregation import Mean
+from framework.artifacts import fingerprint
 from framework.config import Config, load_config, parse_config
-from framework.ensembles import Full, SharedEncoder
 from framework.errors import UserError
+from framework.methods import Online
 from framework.overrides import apply_overrides, parse_overrides
+from tests.tiny import merged
 
 
 def _parse(*words: str) -> Config:
@@ -18,30 +22,26 @@ def _parse(*words: str) -> Config:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["stpes=3"], "unknown key 'stpes'; did you mean 'steps'?"),
-        (["kl.coeff=1"], "unknown key 'kl.coeff'; did you mean 'coef'?"),
-        (["kl.kind=budgt"], "kl.kind='budgt' is not known; did you mean 'budget'?"),
-        (["kl.kind=budget", "kl.bugdet=3"], "unknown key 'kl.bugdet'; did you mean 'budget'?"),
-        (["kl.kind=zzz"], "kl.kind='zzz' is not known; known: fixed, adaptive, budget"),
-        (["update.optimizer.l=1"], "unknown key 'update.optimizer.l'; did you mean 'lr'?"),
-        (["update.reduction.kind=token_maen"], "did you mean 'token_mean'?"),
+        (["stpes=3"], "unknown key 'stpes'; did you mean 'train.steps'?"),
+        (["sede=3"], "unknown key 'sede'; did you mean 'seed'?"),
+        (["train.stpes=3"], "unknown key 'train.stpes'; did you mean 'steps'?"),
+        (["train.kl.coeff=1"], "unknown key 'train.kl.coeff'; did you mean 'coef'?"),
+        (["train.kl.kind=budgt"], "train.kl.kind='budgt' is not known; did you mean 'budget'?"),
+        (["train.kl.kind=budget", "train.kl.bugdet=3"], "unknown key 'train.kl.bugdet'; did you mean 'budget'?"),
+        (["train.kl.kind=zzz"], "train.kl.kind='zzz' is not known; known: fixed, adaptive, budget"),
+        (["train.update.optimizer.l=1"], "unknown key 'train.update.optimizer.l'; did you mean 'lr'?"),
+        (["train.update.reduction.kind=token_maen"], "did you mean 'token_mean'?"),
         (["world.kind=text", "world.sorce.path=a"], "unknown key 'world.sorce'; did you mean 'source'?"),
-        (
-            ["world.kind=text", "world.source.pth=a"],
-            "unknown key 'world.source.pth'; did you mean 'path'?",
-        ),
+        (["world.kind=text", "world.source.pth=a"], "unknown key 'world.source.pth'; did you mean 'path'?"),
         (["fit_gold.source.pth=a"], "unknown key 'fit_gold.source.pth'; did you mean 'path'?"),
         (["gold.kind=ngram"], "gold.path is required"),
-        (["steps=abc"], "steps='abc': input should be a valid integer"),
-        (["steps=0"], "steps=0: input should be greater than or equal to 1"),
-        (["kl.coef=-1"], "kl.coef=-1: input should be"),
-        (["kl=3"], "kl=3: input should be a valid dictionary"),
+        (["train.steps=abc"], "train.steps='abc': input should be a valid integer"),
+        (["train.steps=0"], "train.steps=0: input should be greater than or equal to 1"),
+        (["train.kl.coef=-1"], "train.kl.coef=-1: input should be"),
+        (["train.kl=3"], "train.kl=3: input should be a valid dictionary"),
         (["variants={a: 3}"], "variants.a=3: input should be a valid dictionary"),
         (["variants.a/b={}"], "variants: 'a/b' must be letters"),
-        (
-            ["fit_reward.ensemble.kind=fulll"],
-            "fit_reward.ensemble.kind='fulll' is not known; did you mean 'full'?",
-        ),
+        (["fit_reward.ensemble.kind=fulll"], "fit_reward.ensemble.kind='fulll' is not known; did you mean 'full'?"),
         (["fit_reward.ensemble.heads=3"], "unknown key 'fit_reward.ensemble.heads'"),
         (["fit_reward.ensemble.kind=lora", "fit_reward.odin={}"], "fit_reward: odin needs heads"),
         (["label.held_out=1"], "label.held_out=1: input should be less than 1"),
@@ -62,16 +62,23 @@ def test_a_mistake_is_one_line_that_says_where(words, message):
     ("words", "numbers"),
     [
         (
-            ["prompts_per_step=5", "samples_per_prompt=3", "update.minibatches=4"],
-            ["5 x 3 = 15", "minibatches=4"],
+            ["train.prompts_per_step=5", "train.samples_per_prompt=3", "train.update.minibatches=4"],
+            ["5 x 3 = 15", "train.update.minibatches=4"],
         ),
-        (["prompts_per_step=4", "samples_per_prompt=2", "update.micro_batch=3"], ["8 rows", "micro_batch=3"]),
         (
-            ["advantage.kind=leave_one_out", "samples_per_prompt=1"],
-            ["leave_one_out", "samples_per_prompt >= 2"],
+            ["train.prompts_per_step=4", "train.samples_per_prompt=2", "train.update.micro_batch=3"],
+            ["8 rows", "train.update.micro_batch=3"],
+        ),
+        (
+            ["train.advantage.kind=leave_one_out", "train.samples_per_prompt=1"],
+            ["leave_one_out", "train.samples_per_prompt >= 2"],
         ),
         (["label.pairs=34", "fit_reward.batch=32"], ["label.pairs=34", "3 held out", "fit_reward.batch=32"]),
-        (["objective.kind=reinforce", "update.epochs=2"], ["on-policy", "2 optimiser steps"]),
+        (["train.objective.kind=reinforce", "train.update.epochs=2"], ["on-policy", "2 optimiser steps"]),
+        (["train.kl.kind=budget", "train.kl.gain=1e-15"], ["train.kl.gain=1e-15: over the 10240 sequences"]),
+        (["train.stop_at_gold_turn={}", "train.gold_at=[0, 50, 100, 150]"], ["this run makes 4, too few"]),
+        (["train.stop_at_gold_turn={}", "train.steps=19"], ["this run makes 19, too few for two looks"]),
+        (["train.stop_at_gold_turn={}", "train.prompts_per_step=1"], ["set train.prompts_per_step >= 2"]),
     ],
 )
 def test_impossible_arithmetic_is_spelt_out(words, numbers):
@@ -83,11 +90,12 @@ def test_impossible_arithmetic_is_spelt_out(words, numbers):
 
 def test_the_smallest_possible_arithmetic_is_accepted():
     assert _parse("label.pairs=35", "fit_reward.batch=31").label.pairs == 35
-    assert _parse("update.minibatches=4", "update.micro_batch=16").rollouts == 64
+    assert _parse("train.update.minibatches=4", "train.update.micro_batch=16").train.rollouts == 64
 
 
 def test_a_section_without_kind_is_of_the_default_kind():
-    assert parse_config({"kl": {"coef": 0.25}}).kl == parse_config({"kl": {"kind": "fixed", "coef": 0.25}}).kl
+    short, whole = {"coef": 0.25}, {"kind": "fixed", "coef": 0.25}
+    assert parse_config({"train": {"kl": short}}) == parse_config({"train": {"kind": "online", "kl": whole}})
 
 
 def test_a_section_in_part_keeps_the_rest_of_our_default():
@@ -98,44 +106,28 @@ def test_a_section_in_part_keeps_the_rest_of_our_default():
 
 
 def test_a_setting_of_another_kind_is_refused():
-    with pytest.raises(UserError, match=r"unknown key 'kl\.coef'"):
-        _parse("kl.coef=0.5", "kl.kind=budget")
+    with pytest.raises(UserError, match=r"unknown key 'train\.kl\.coef'"):
+        _parse("train.kl.coef=0.5", "train.kl.kind=budget")
 
 
 def test_yaml_and_back():
-    cfg = _parse("kl.kind=adaptive", "aggregation.kind=uncertainty", "variants={a: {kl.kind: budget}}")
+    cfg = _parse("train.kl.kind=adaptive", "aggregation.kind=uncertainty", "variants={a: {train.kl.kind: budget}}")
     assert parse_config(yaml.safe_load(cfg.to_yaml())) == cfg
 
 
 @pytest.mark.parametrize(
-    "word", ["backend=inline", "cluster=one_gpu", "seeds=[1, 2]", "variants={a: {steps: 3}}"]
+    "word", ["backend=inline", "cluster=one_gpu", "seeds=[1, 2]", "variants={a: {train.steps: 3}}"]
 )
 def test_the_fingerprint_ignores_what_changes_no_number(word):
     assert _parse(word) != Config()
     assert _parse(word).fingerprint() == Config().fingerprint()
 
 
-@pytest.mark.parametrize("word", ["seed=1", "kl.coef=0.123", "update.optimizer.lr=0.5", "gold_every=2"])
+@pytest.mark.parametrize(
+    "word", ["seed=1", "train.kl.coef=0.123", "train.update.optimizer.lr=0.5", "train.gold_every=2"]
+)
 def test_the_fingerprint_sees_what_changes_a_number(word):
     assert _parse(word).fingerprint() != Config().fingerprint()
-
-
-def test_a_variant_is_the_configuration_with_its_overrides_and_seed():
-    cfg = _parse("variants={a: {kl.kind: budget, fit_reward.batch: 32}}", "steps=7")
-    variant = cfg.variant("a", seed=5)
-    assert (variant.kl.kind, variant.fit_reward.batch, variant.seed, variant.steps) == ("budget", 32, 5, 7)
-
-
-def test_a_variant_may_name_another_ensemble_with_its_own_settings():
-    word = "variants={a: {fit_reward.ensemble.kind: shared_encoder, fit_reward.ensemble.heads: 3}, b: {}}"
-    cfg = _parse(word, "fit_reward.ensemble.kind=full")
-    assert cfg.variant("a", seed=0).fit_reward.ensemble == SharedEncoder(heads=3)
-    assert cfg.variant("b", seed=0).fit_reward.ensemble == Full()
-
-
-def test_a_mistake_in_a_variant_names_the_variant():
-    with pytest.raises(UserError, match=r"variants\.a: unknown key 'kl\.bugdet'"):
-        _parse("variants={a: {kl.kind: budget, kl.bugdet: 3}}").variant("a", seed=0)
 
 
 @pytest.mark.parametrize(
@@ -171,4 +163,85 @@ def test_an_empty_file_is_the_defaults(tmp_path):
 @pytest.mark.parametrize("value", [".inf", ".nan"])
 def test_a_number_must_be_finite(value):
     with pytest.raises(UserError, match="finite"):
-        load_config(None, parse_overrides([f"update.optimizer.lr={value}"]))
+        load_config(None, parse_overrides([f"train.update.optimizer.lr={value}"]))
+
+
+# Keys of the online loop once stood at the root
+
+MOVED = {
+    "steps": 3, "prompts_per_step": 4, "samples_per_prompt": 2, "transforms": [], "shaping.kind": "kl_in_loss",
+    "kl.budget": 8, "advantage.kind": "gae", "objective.clip": 0.2, "update.optimizer.lr": 0.1, "gold_every": 2,
+    "gold_at": [0], "stop_at_gold_turn.measurements": 2, "exact_kl_every": 1, "exact_kl_rows": 1, "save_every": 1,
+    "keep_checkpoints": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", MOVED)
+def test_an_old_root_key_is_refused_with_its_new_name(key):
+    with pytest.raises(UserError) as raised:
+        parse_config(apply_overrides({}, {key: MOVED[key]}))
+    assert f"'{key}' stands in the section of the method: write train.{key}" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_every_key_of_the_online_loop_is_among_them():
+    assert {key.partition(".")[0] for key in MOVED} == set(Online.model_fields) - {"kind"}
+
+
+# What a fingerprint is taken of
+
+
+def _with_new_key(section: str) -> type[Config]:
+    """The configuration with one more key, `brand_new`, in a section."""
+    before = Config.model_fields[section].default
+    grown = create_model(f"Grown{section}", __base__=type(before), brand_new=(int, 7))
+    default = grown.model_validate(before.model_dump(exclude_unset=True))
+    return create_model("GrownConfig", __base__=Config, **{section: (grown, default)})
+
+
+@pytest.mark.parametrize("tree", [{}, {"seed": 3, "sft": {"steps": 5}, "train": {"kl": {"coef": 0.5}}}])
+@pytest.mark.parametrize("section", ["sft", "label", "fit_reward", "train"])
+def test_a_new_default_key_changes_no_fingerprint_and_a_set_one_does(section, tree):
+    plain = parse_config(tree)
+    grown = _with_new_key(section)
+    same, other = (
+        grown.model_validate(merged(plain.model_dump(mode="json"), {section: change}))
+        for change in ({}, {"brand_new": 8})
+    )
+    assert getattr(same, section).brand_new == 7
+    assert same.fingerprint() == plain.fingerprint() != other.fingerprint()
+    assert fingerprint(same.chosen("seed", section), {}) == fingerprint(plain.chosen("seed", section), {})
+    assert fingerprint(other.chosen(section), {}) != fingerprint(plain.chosen(section), {})
+    # A run is what its method covers: a stage before it counts by the contents of what it made.
+    assert same.run_fingerprint() == plain.run_fingerprint()
+    assert (other.run_fingerprint() != plain.run_fingerprint()) == (section == "train")
+
+
+def test_a_new_section_with_a_default_changes_no_fingerprint():
+    grown = create_model("GrownConfig", __base__=Config, brand_new=(Mean, Mean()))
+    assert grown().fingerprint() == Config().fingerprint()
+    assert grown().run_fingerprint() == Config().run_fingerprint()
+    assert grown.model_validate({"brand_new": {"kind": "mean"}}).fingerprint() == Config().fingerprint()
+
+
+def test_a_default_spelled_out_is_the_default():
+    tree = Config().model_dump(mode="json")
+    assert parse_config(tree).fingerprint() == Config().fingerprint()
+    assert parse_config(tree).run_fingerprint() == Config().run_fingerprint()
+
+
+@pytest.mark.parametrize("covered", Online.covers)
+def test_a_run_is_another_where_what_its_method_covers_is_another(covered):
+    changes = {
+        "world": {"max_words": 20}, "gold": {"kind": "ngram", "path": "gold"}, "max_new_tokens": 5, "temperature": 0.5,
+        "instruction": "Go on: {prompt}", "aggregation": {"kind": "worst_case"}, "precision": "bfloat16",
+        "scorer_rows": 5,
+    }  # fmt: skip
+    assert set(changes) == set(Online.covers)
+    assert parse_config({covered: changes[covered]}).run_fingerprint() != Config().run_fingerprint()
+
+
+@pytest.mark.parametrize("word", ["sft.steps=3", "label.noise=0.1", "fit_reward.epochs=9", "backend=inline"])
+def test_a_run_is_the_same_whatever_made_what_it_starts_from(word):
+    """The contents of its stages are the rest of its identity."""
+    assert _parse(word).run_fingerprint() == Config().run_fingerprint()

@@ -8,13 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from framework.data.paths import expand
 from framework.errors import UserError
@@ -47,7 +41,8 @@ def save(folder, vocab=16, words=12, eos="<end>", pad="<pad>"):
 
 def test_the_copy_is_the_model_with_its_tokenizer_template_and_end_tokens(tmp_path):
     model = save(tmp_path / "in")
-    out = to_plain(str(tmp_path / "in"), tmp_path / "deep/out", dtype="float32")
+    out = tmp_path / "out"
+    to_plain(str(tmp_path / "in"), out, dtype="float32")
     copy = AutoModelForCausalLM.from_pretrained(out)
     assert copy.dtype == torch.float32
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), copy.parameters(), strict=True))
@@ -56,31 +51,14 @@ def test_the_copy_is_the_model_with_its_tokenizer_template_and_end_tokens(tmp_pa
     assert tokenizer.padding_side == "left"
     assert tokenizer.chat_template
     assert tokenizer(["w0", "w1 w2"], padding=True)["input_ids"] == [[0, 2], [3, 4]]
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
 
 
-def test_a_second_call_does_nothing_until_something_differs(tmp_path):
+def test_the_copy_is_stored_as_asked_for_and_says_where_it_is_from(tmp_path):
     save(tmp_path / "in")
-    out = to_plain(str(tmp_path / "in"), tmp_path / "out", dtype="float32")
-    (out / "witness").write_text("still here")
-    to_plain(str(tmp_path / "in"), out, dtype="float32")
-    assert (out / "witness").exists()
-    to_plain(str(tmp_path / "in"), out, dtype="bfloat16")
-    assert not (out / "witness").exists()
-    assert AutoModelForCausalLM.from_pretrained(out).dtype == torch.bfloat16
-    (out / "witness").write_text("still here")
-    save(tmp_path / "in", vocab=20)
-    to_plain(str(tmp_path / "in"), out, dtype="bfloat16")
-    assert not (out / "witness").exists()
-
-
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
-    save(tmp_path / "in")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/thesis.txt").write_text("words")
-    with pytest.raises(UserError, match="is not a converted model"):
-        to_plain(str(tmp_path / "in"), tmp_path / "out")
-    assert (tmp_path / "out/thesis.txt").read_text() == "words"
+    to_plain(str(tmp_path / "in"), tmp_path / "out", dtype="bfloat16")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
+    source = json.loads((tmp_path / "out" / "source.json").read_text())
+    assert source == {"source": str(tmp_path / "in"), "gguf_file": None, "dtype": "bfloat16"}
 
 
 def test_sources_that_are_not_models(tmp_path):
@@ -104,25 +82,14 @@ def test_gguf_without_its_packages_names_the_extra(tmp_path, monkeypatch):
     save(tmp_path / "in")
     (tmp_path / "in/a.gguf").write_text("x")
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "gguf" else find(name, *rest)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "gguf" else find(name, *rest))
     with pytest.raises(UserError, match=r"needs gguf; pip install 'goldilocks\[gguf\]'"):
         to_plain(str(tmp_path / "in"), tmp_path / "out", gguf_file="a.gguf")
 
 
-def test_an_unwritable_output_is_one_line(tmp_path):
-    save(tmp_path / "in")
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="cannot be written"):
-        to_plain(str(tmp_path / "in"), tmp_path / "file/out")
-
-
 def test_model_and_tokenizer_that_disagree_in_size(tmp_path):
     save(tmp_path / "in", vocab=10, words=12)
-    with pytest.raises(
-        UserError, match="disagree in size: the model has 10 tokens and the tokenizer needs 12"
-    ):
+    with pytest.raises(UserError, match="disagree in size: the model has 10 tokens and the tokenizer needs 12"):
         load_tokenizer(tmp_path / "in")
     with pytest.raises(UserError, match="disagree in size"):
         to_plain(str(tmp_path / "in"), tmp_path / "out")
@@ -154,13 +121,12 @@ def test_no_tokenizer_is_one_line(tmp_path):
 @pytest.mark.shared
 @needs_shared
 def test_stories_keep_both_end_tokens_and_their_weights(tmp_path):
-    out = to_plain("${GOLDILOCKS_SHARED}/models/stories260k", tmp_path / "out", dtype="float32")
+    out = tmp_path / "out"
+    to_plain("${GOLDILOCKS_SHARED}/models/stories260k", out, dtype="float32")
     copy = AutoModelForCausalLM.from_pretrained(out)
     tokenizer = load_tokenizer(out)
     ids = tokenizer("Once upon a time", return_tensors="pt")
-    text = tokenizer.decode(
-        copy.generate(**ids, max_new_tokens=12, do_sample=False)[0], skip_special_tokens=True
-    )
+    text = tokenizer.decode(copy.generate(**ids, max_new_tokens=12, do_sample=False)[0], skip_special_tokens=True)
     assert text.startswith("Once upon a time, there was a little")
     assert copy.generation_config.eos_token_id == [1, 2]
 
@@ -170,13 +136,12 @@ def test_stories_keep_both_end_tokens_and_their_weights(tmp_path):
 @needs_shared
 def test_gguf_becomes_an_ordinary_model(tmp_path):
     folder = "${GOLDILOCKS_SHARED}/models/smollm2-135m-instruct-gguf"
-    out = to_plain(folder, tmp_path / "out", gguf_file=GGUF, dtype="bfloat16")
+    out = tmp_path / "out"
+    to_plain(folder, out, gguf_file=GGUF, dtype="bfloat16")
     assert "quantization_config" not in json.loads((out / "config.json").read_text())
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), load_tokenizer(out)
     assert model.dtype == torch.bfloat16
     turns = [{"role": "user", "content": "What is the capital of France?"}]
-    ids = tokenizer.apply_chat_template(
-        turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
+    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
     assert "Paris" in tokenizer.decode(answer)

@@ -70,9 +70,7 @@ MODELS = {
     "one key head": lambda: llama(num_key_value_heads=1),
     "tied": lambda: llama(tie_word_embeddings=True),
     "wide heads": lambda: llama(head_dim=16),
-    "scaled rotation": lambda: llama(
-        rope_parameters={"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0}
-    ),
+    "scaled rotation": lambda: llama(rope_parameters={"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0}),
     "gpt2": gpt2,
 }
 

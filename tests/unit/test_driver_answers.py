@@ -9,11 +9,11 @@ from actors.group import InlineGroup
 from actors.reference import ReferenceRole, ReferenceWorker
 from framework.generation.sampler import SampleRequest, TorchSampler
 from framework.gold.rule import Rule
-from framework.gold.scorer import ScoredTexts
 from framework.models.causal import CausalPolicy
 from framework.models.tokenizer import load_tokenizer
-from jobs.train import RunContext, resume_run, start_run
-from tests.tiny import contents, make_tiny
+from framework.types import Scores
+from jobs.run_folder import RunContext, resume_run
+from tests.tiny import contents, make_tiny, merged
 
 PAR = [{"kind": "length_calibration"}, {"kind": "par", "answers": 2}]
 
@@ -25,19 +25,17 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rollout(tiny):
-    folder = tiny.policy.path
+    folder = tiny.parents["policy"].path
     sampler = TorchSampler(CausalPolicy.load(folder), load_tokenizer(folder), seed=0, max_new_tokens=8)
     prompts = tiny.cfg.world.prompts("train")[:7]
-    request = SampleRequest(
-        prompts=prompts, positions=range(7), samples_per_prompt=2, step=3, policy_version=0
-    )
+    request = SampleRequest(prompts=prompts, positions=range(7), samples_per_prompt=2, step=3, policy_version=0)
     return sampler.sample(request)
 
 
 def role(tiny, replicas=1, rows=4, seed=0):
     def worker():
         return ReferenceWorker(
-            str(tiny.policy.path),
+            str(tiny.parents["policy"].path),
             rows,
             temperature=1.0,
             precision="float32",
@@ -78,7 +76,7 @@ def test_answers_are_drawn_apart_from_the_rollout_and_for_each_step_and_seed(tin
 
 
 def run(tiny, out, **changes):
-    start_run(tiny.but(**({"transforms": PAR} | changes)), out, tiny.policy, tiny.reward, RunContext())
+    tiny.run(out, **merged({"train": {"transforms": PAR}}, changes))
     return contents(out)
 
 
@@ -93,7 +91,7 @@ def undisturbed(tiny, tmp_path_factory):
 
 
 def test_the_policy_is_paid_a_probability_and_the_proxy_stays_what_it_was(tiny, undisturbed, tmp_path):
-    run(tiny, tmp_path / "plain", transforms=[])
+    run(tiny, tmp_path / "plain", train={"transforms": []})
     plain, compared = metrics(tmp_path / "plain"), undisturbed[1]
     assert all(0 < record["reward"] < 1 for record in compared)
     assert all(record["reward"] == record["proxy"] for record in plain)
@@ -109,9 +107,8 @@ def test_at_the_start_policy_and_answers_are_evenly_matched(undisturbed):
 def test_a_stop_and_a_resume_leave_no_trace(tiny, undisturbed, tmp_path):
     out, asked = tmp_path / "train", iter(range(100))
     context = RunContext(stop_asked=lambda: next(asked) >= 5)
-    stopped = start_run(tiny.but(transforms=PAR), out, tiny.policy, tiny.reward, context)
-    assert not stopped.finished
-    assert resume_run(out, RunContext()).finished
+    assert tiny.run(out, context, train={"transforms": PAR}).ended is None
+    assert resume_run(out, RunContext()).ended == "all steps"
     assert contents(out) == undisturbed[0]
 
 
@@ -127,7 +124,7 @@ def test_two_scorer_replicas_equal_one(tiny, undisturbed, tmp_path):
 def test_gold_still_reaches_no_weight(tiny, undisturbed, tmp_path, monkeypatch):
     class Noise:
         def score(self, prompts, responses):
-            return ScoredTexts(torch.randn(len(prompts)) * 1e3, 0)
+            return Scores(torch.randn(len(prompts)) * 1e3)
 
     monkeypatch.setattr(Rule, "build", lambda self, device: Noise())
     noisy = run(tiny, tmp_path / "noise")
@@ -142,4 +139,4 @@ def test_without_a_comparison_the_reference_samples_nothing(tiny, tmp_path, monk
         raise AssertionError("sampled without need")
 
     monkeypatch.setattr(ReferenceWorker, "answers", refuse)
-    run(tiny, tmp_path / "clipped", transforms=[{"kind": "clip"}], steps=2)
+    run(tiny, tmp_path / "clipped", train={"transforms": [{"kind": "clip"}], "steps": 2})

@@ -12,9 +12,7 @@ from framework.worlds.reviews import Reviews
 from tests.tiny_reward import encoder_folder, fit, make_pairs, small
 
 
-@pytest.mark.parametrize(
-    "kind", ["bert", "roberta", "albert", "deberta-v2", "modernbert", "electra", "distilbert"]
-)
+@pytest.mark.parametrize("kind", ["bert", "roberta", "albert", "deberta-v2", "modernbert", "electra", "distilbert"])
 def test_masked_models_see_both_ways(kind):
     assert reads_last_token(kind) is False
 
@@ -36,9 +34,7 @@ def test_missing_weights_are_refused_and_not_drawn(tmp_path, kind):
     path = tmp_path / "model.safetensors"
     tensors = load_file(path)
     gone = next(name for name in tensors if "layer" in name and name.endswith("weight"))
-    save_file(
-        {name: value for name, value in tensors.items() if name != gone}, path, metadata={"format": "pt"}
-    )
+    save_file({name: value for name, value in tensors.items() if name != gone}, path, metadata={"format": "pt"})
     with pytest.raises(UserError, match="1 weights are missing"):
         load_encoder(folder)
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from framework.models.encoding import encode_texts, pad_right, tokenize_texts
+from framework.models.encoding import pad_right, tokenize_texts
 from framework.worlds.reviews import Reviews
+from tests.tiny_reward import encode_texts
 
 PROMPTS = ["the room :", "the food :", "the staff :"]
 RESPONSES = [" the room was grand .", " was good", " the staff was kind , and the food was very good ."]

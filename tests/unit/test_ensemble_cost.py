@@ -6,14 +6,7 @@ import pytest
 import torch
 
 from tests.benchmarks import ensemble_cost
-from tests.benchmarks.ensemble_bill import (
-    checks_of,
-    formula,
-    paired_ratio,
-    result_line,
-    summarise_case,
-    table,
-)
+from tests.benchmarks.ensemble_bill import checks_of, formula, paired_ratio, result_line, summarise_case, table
 
 SIZES = {"M": 1000, "L": 11, "Ad": 40}
 
@@ -54,9 +47,7 @@ def test_counted_parameters_are_those_of_the_formula(kind):
     assert trained == formula(kind, 3, sizes) - (sizes["M"] if kind == "lora" else 0)
 
 
-@pytest.mark.parametrize(
-    ("kind", "at_once"), [("shared", False), ("lora", False), ("full", False), ("full", True)]
-)
+@pytest.mark.parametrize(("kind", "at_once"), [("shared", False), ("lora", False), ("full", False), ("full", True)])
 def test_a_training_step_moves_every_head_and_what_is_fitted_with_it(kind, at_once):
     torch.manual_seed(0)
     encoder = ensemble_cost.make_encoder("tiny", miniature=True)
@@ -117,13 +108,7 @@ def test_memory_of_five_is_judged_by_every_way_to_count_it():
             "of five models: training, peak, five in turn": 0.3,
         }
     )
-    assert [check.passed for name, check in found.items() if name in values] == [
-        True,
-        False,
-        True,
-        True,
-        False,
-    ]
+    assert [check.passed for name, check in found.items() if name in values] == [True, False, True, True, False]
 
 
 def test_a_count_that_is_not_the_formulas_is_a_miss():

@@ -9,13 +9,12 @@ from safetensors.torch import save_file
 from sklearn.covariance import LedoitWolf
 
 from framework.errors import UserError
-from framework.models.encoding import encode_texts
 from framework.models.feature_cloud import CLOUD_FILE, FeatureCloud
 from framework.models.lora_heads import LoraHeads
 from framework.models.reward_heads import RewardHeads
 from framework.models.reward_model import RewardModel
 from framework.worlds.reviews import Reviews
-from tests.tiny_reward import encoder_folder, fit, make_encoder, make_pairs, published_folder
+from tests.tiny_reward import encode_texts, encoder_folder, fit, make_encoder, make_pairs, published_folder
 
 TEXTS = (["the room :"] * 3, [" good", " it was bad and poor", " fine" * 9])
 
@@ -35,9 +34,7 @@ def test_it_is_the_mahalanobis_distance_in_units_of_its_root_mean_square():
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    count=st.integers(2, 60), width=st.integers(1, 40), encodings=st.integers(1, 3), seed=st.integers(0, 99)
-)
+@given(count=st.integers(2, 60), width=st.integers(1, 40), encodings=st.integers(1, 3), seed=st.integers(0, 99))
 def test_training_texts_have_a_mean_square_distance_of_one(count, width, encodings, seed):
     drawn = features(count, width, encodings, seed)
     distances = FeatureCloud.fit(drawn).distances(drawn)
@@ -73,11 +70,9 @@ def test_the_features_are_those_of_the_pass_that_scores(kind):
     adapters = LoraHeads(make_encoder(tokenizer, kind), 2, rank=2, alpha=4).eval()
     with torch.no_grad():
         for member in (heads, adapters):
-            ids, mask, _ = encode_texts(
-                tokenizer, *TEXTS, 32, tokenizer.eos_token_id if member.causal else None
-            )
+            ids, mask, _ = encode_texts(tokenizer, *TEXTS, 32, tokenizer.eos_token_id if member.causal else None)
             scores, features = member.read(ids, mask)
-            assert torch.equal(scores, member.raw_scores(ids, mask))
+            assert torch.equal(scores, member(ids, mask))
             if member is heads:
                 assert torch.equal(features, heads.features(ids, mask)[None])
                 torch.testing.assert_close(heads.heads(features[0]).T, scores)
@@ -120,9 +115,7 @@ def test_a_damaged_cloud_is_refused_by_name(tmp_path):
 def test_the_sample_of_training_texts_is_bounded_and_drawn_by_the_seed(tmp_path, monkeypatch):
     seen = []
     plain = RewardModel.fit_clouds
-    monkeypatch.setattr(
-        RewardModel, "fit_clouds", lambda self, *texts: (seen.append(texts), plain(self, *texts))[1]
-    )
+    monkeypatch.setattr(RewardModel, "fit_clouds", lambda self, *texts: (seen.append(texts), plain(self, *texts))[1])
     pairs = make_pairs(count=400)
     for seed in (0, 0, 1):
         fit(encoder_folder(tmp_path / "encoder"), pairs, seed=seed)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.optimize import curve_fit
 
-from framework.analysis.curves import t_interval
+from framework.analysis.curve_analysis import fit_frontier
 from framework.analysis.forms import FORMS
-from framework.analysis.frontier import DRAWS, Points, SeedSums, fit_points
-from framework.analysis.sweep_analysis import fit_frontier
+from framework.analysis.frontier import DRAWS, Points, fit_points, seed_solver
+from framework.analysis.over_seeds import t_interval
 from tests.unit.known_curves import TRUTH, noisy_points, rng_of
 
 ALL_FORMS = sorted(FORMS)
@@ -17,9 +17,7 @@ ALL_FORMS = sorted(FORMS)
 
 def slope(form, d, alpha, beta, step=1e-6):
     """Of the curve, by a central difference."""
-    return ((form.basis(np.array([d + step])) - form.basis(np.array([d - step]))) @ [alpha, beta])[0] / (
-        2 * step
-    )
+    return ((form.basis(np.array([d + step])) - form.basis(np.array([d - step]))) @ [alpha, beta])[0] / (2 * step)
 
 
 @pytest.mark.parametrize("name", ALL_FORMS)
@@ -61,14 +59,7 @@ def test_optimum_is_that_of_a_non_linear_search(name, intercept):
 @pytest.mark.parametrize("size", [0.05, 0.2, 0.5])
 def test_recovers_the_coefficients_within_five_percent(size, form, intercept):
     points = noisy_points(
-        rng_of("recover", form),
-        form=form,
-        seeds=5,
-        budgets=(4, 16, 64),
-        steps=1000,
-        size=size,
-        spread=0,
-        memory=0,
+        rng_of("recover", form), form=form, seeds=5, budgets=(4, 16, 64), steps=1000, size=size, spread=0, memory=0
     )
     fit = fit_points(points, FORMS[form], intercept)
     assert fit.coefficients["alpha"] == pytest.approx(TRUTH["alpha"], rel=0.05)
@@ -102,9 +93,9 @@ def test_interval_of_alike_seeds_is_students():
     points = Points(d, gold, seed, tuple(range(5)), np.zeros(5), 0)
     fit = fit_points(points, FORMS["rl"], True)
     own = [
-        fit_points(
-            Points(d[:30], gold[seed == k], seed[:30], (k,), np.zeros(1), 0), FORMS["rl"], True
-        ).coefficients["alpha"]
+        fit_points(Points(d[:30], gold[seed == k], seed[:30], (k,), np.zeros(1), 0), FORMS["rl"], True).coefficients[
+            "alpha"
+        ]
         for k in range(5)
     ]
     assert fit.coefficients["alpha"] == pytest.approx(np.mean(own))
@@ -115,11 +106,9 @@ def test_samples_of_seeds_are_those_of_their_points():
     """Weighted sums give what a fit to the drawn seeds' points, one after the other, gives."""
     points = noisy_points(rng_of("sums"), seeds=3, steps=20)
     keep = np.concatenate([np.flatnonzero(points.seed == k) for k in (0, 0, 2)])
-    drawn = Points(
-        points.d[keep], points.gold[keep], points.seed[keep], points.seeds, points.starts[[0, 0, 2]], 0
-    )
+    drawn = Points(points.d[keep], points.gold[keep], points.seed[keep], points.seeds, points.starts[[0, 0, 2]], 0)
     for intercept in (True, False):
-        fast = SeedSums.of(points, FORMS["rl"], intercept).solve(np.array([[2.0, 0.0, 1.0]]))[0]
+        fast = seed_solver(points, FORMS["rl"], intercept)(np.array([[2.0, 0.0, 1.0]]))[0]
         start = drawn.starts.mean()
         design = FORMS["rl"].basis(drawn.d)
         if intercept:
@@ -158,7 +147,7 @@ def test_band_holds_the_curve_and_is_the_coefficients_at_zero():
 
 def test_one_seed_has_no_intervals():
     points = noisy_points(rng_of("one"), seeds=1, spread=0, size=0.02)
-    frontier = fit_frontier(points, "rl", [])
+    frontier = fit_frontier(points, "online", [])
     fit = frontier.main
     assert set(fit.intervals.values()) == {None}
     assert fit.band(np.ones(1)) is None and fit.cv_rmse is None and fit.covariance is None
@@ -176,20 +165,16 @@ def test_intervals_of_a_narrow_range_of_d(width):
         rng = rng_of("slit", number)
         d = 8 + rng.normal(0, width, 300)
         gold = FORMS["rl"].basis(d) @ np.array([2.0, 0.8]) + rng.normal(0, 0.05, 300)
-        fit = fit_points(
-            Points(d, gold, np.arange(300) % 5, tuple(range(5)), np.zeros(5), 0), FORMS["rl"], True
-        )
+        fit = fit_points(Points(d, gold, np.arange(300) % 5, tuple(range(5)), np.zeros(5), 0), FORMS["rl"], True)
         low, high = fit.intervals["alpha"]
         covered.append(low <= 2.0 <= high)
     assert np.mean(covered) >= 0.85, covered
 
 
 def test_too_few_points():
-    few = Points(
-        np.array([1.0, 1.0, 2.0]), np.zeros(3), np.array([0, 1, 1]), (0, 1), np.array([0.0, np.nan]), 5
-    )
+    few = Points(np.array([1.0, 1.0, 2.0]), np.zeros(3), np.array([0, 1, 1]), (0, 1), np.array([0.0, np.nan]), 5)
     assert fit_points(few, FORMS["rl"], True) is None
-    frontier = fit_frontier(few, "rl", [])
+    frontier = fit_frontier(few, "online", [])
     assert frontier.fits == [] and frontier.main is None and "too few values" in frontier.verdict
 
 

@@ -10,8 +10,8 @@ from scipy.stats import binom
 
 from framework.gold_turn import GoldState, GoldTurn
 from framework.seeding import numpy_generator
+from jobs.run_folder import RunContext, resume_run
 from jobs.run_state import RunState
-from jobs.train import RunContext, resume_run, start_run
 from tests.tiny import contents, make_tiny
 
 GROUPS = torch.arange(64) // 4
@@ -88,9 +88,7 @@ def test_a_clear_fall_is_seen_with_few_prompts(measurements, prompts):
     hump = np.concatenate([np.linspace(0, 1.5, 60), np.linspace(1.5, -1.5, 100)])
     for seed in range(10):
         draw = numpy_generator(seed, "a fall seen by few prompts")
-        assert _stops(
-            GoldTurn(measurements=measurements), hump[:, None] + draw.normal(size=(160, prompts)) * 0.7
-        )
+        assert _stops(GoldTurn(measurements=measurements), hump[:, None] + draw.normal(size=(160, prompts)) * 0.7)
 
 
 def test_gold_that_never_falls_is_seldom_stopped():
@@ -130,20 +128,18 @@ class _FallingGold:
         self.level = 0.0
 
     def score(self, prompts, responses):
-        from framework.gold.scorer import ScoredTexts
+        from framework.types import Scores
 
         self.level -= 1.0
-        return ScoredTexts(torch.randn(len(prompts)) * 0.01 + self.level, 0)
+        return Scores(torch.randn(len(prompts)) * 0.01 + self.level)
 
 
 def test_a_run_ends_where_gold_has_turned(tiny, tmp_path, monkeypatch):
     from framework.gold.rule import Rule
 
     monkeypatch.setattr(Rule, "build", lambda self, device: _FallingGold())
-    cfg = tiny.but(stop_at_gold_turn=RULE, gold_every=1)
-    result = start_run(cfg, tmp_path / "train", tiny.policy, tiny.reward, RunContext())
-    assert result.finished
-    assert result.summary["ended"] == "gold turned"
+    result = tiny.run(tmp_path / "train", train={"stop_at_gold_turn": RULE, "gold_every": 1})
+    assert result.ended == result.summary["ended"] == "gold turned"
     assert len((tmp_path / "train/metrics.jsonl").read_text().splitlines()) == 2
     before = contents(tmp_path / "train")
     assert resume_run(tmp_path / "train", RunContext()).summary["ended"] == "gold turned"
@@ -151,45 +147,40 @@ def test_a_run_ends_where_gold_has_turned(tiny, tmp_path, monkeypatch):
 
 
 def test_a_run_ends_where_its_budget_is_spent(tiny, tmp_path):
-    cfg = tiny.but(
-        kl={"kind": "stop", "budget": 1e-4, "smoothing": 0.0},
-        update={"optimizer": {"lr": 0.01, "warmup_steps": 0}},
-    )
-    result = start_run(cfg, tmp_path / "train", tiny.policy, tiny.reward, RunContext())
+    changes = {
+        "kl": {"kind": "stop", "budget": 1e-4, "smoothing": 0.0},
+        "update": {"optimizer": {"lr": 0.01, "warmup_steps": 0}},
+    }
+    result = tiny.run(tmp_path / "train", train=changes)
     assert result.summary["ended"] == "KL budget spent"
     steps = [json.loads(line) for line in (tmp_path / "train/metrics.jsonl").read_text().splitlines()]
-    assert len(steps) < cfg.steps
+    assert len(steps) < tiny.cfg.train.steps
     assert steps[-1]["kl_nats"] >= 1e-4 > max(step["kl_nats"] for step in steps[:-1])
     assert {step["kl_coef"] for step in steps} == {0.0}
 
 
 def test_gold_is_measured_at_the_steps_asked_for_and_no_others(tiny, tmp_path):
-    start_run(tiny.but(gold_at=[0, 3]), tmp_path / "train", tiny.policy, tiny.reward, RunContext())
+    tiny.run(tmp_path / "train", train={"gold_at": [0, 3]})
     steps = [json.loads(line) for line in (tmp_path / "train/metrics.jsonl").read_text().splitlines()]
     assert [step["step"] for step in steps if step["gold"] is not None] == [0, 3]
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"kl": {"kind": "budget", "budget": 2.0}},
-        {"stop_at_gold_turn": {"measurements": 2}, "gold_every": 1},
-    ],
+    "changes", [{"kl": {"kind": "budget", "budget": 2.0}}, {"stop_at_gold_turn": {"measurements": 2}, "gold_every": 1}]
 )
 def test_controllers_and_rules_are_resumed_to_the_bit(tiny, tmp_path, changes):
-    cfg = tiny.but(**changes)
-    start_run(cfg, tmp_path / "whole/train", tiny.policy, tiny.reward, RunContext())
+    tiny.run(tmp_path / "whole/train", train=changes)
     asked = iter(range(100))
     stopped = RunContext(stop_asked=lambda: next(asked) >= 2 * 3 - 1)
-    assert not start_run(cfg, tmp_path / "parts/train", tiny.policy, tiny.reward, stopped).finished
-    assert resume_run(tmp_path / "parts/train", RunContext()).finished
+    assert tiny.run(tmp_path / "parts/train", stopped, train=changes).ended is None
+    assert resume_run(tmp_path / "parts/train", RunContext()).ended
     assert contents(tmp_path / "parts/train") == contents(tmp_path / "whole/train")
 
 
 def test_the_state_goes_through_json_unchanged(tiny):
-    cfg = tiny.but(stop_at_gold_turn={"measurements": 2})
-    state = RunState.start(cfg)
+    train = tiny.but(train={"stop_at_gold_turn": {"measurements": 2}}).train
+    state = RunState.start(train)
     for value in (0.1, 0.7, 0.3):
-        gold = cfg.stop_at_gold_turn.next(state.gold, torch.tensor([value, value * 3]), torch.tensor([0, 1]))
+        gold = train.stop_at_gold_turn.next(state.gold, torch.tensor([value, value * 3]), torch.tensor([0, 1]))
         state = RunState(state.step + 1, state.policy_version, state.kl, gold)
     assert RunState.from_json(json.loads(json.dumps(state.to_json()))) == state

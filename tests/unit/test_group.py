@@ -62,13 +62,10 @@ def batch(rows):
 def test_shares_cover_the_rows_in_order_and_cut_only_between_units(rows, unit, workers):
     cut = shares(rows, unit, workers)
     assert [i for start, stop in cut for i in range(start, stop)] == list(range(rows))
-    assert all(start % unit == 0 for start, _ in cut)
-    assert len(cut) <= workers
+    assert all(start % unit == 0 for start, stop in cut if stop > start)
+    assert len(cut) == workers
     units = [-(-(stop - start) // unit) for start, stop in cut]
-    if rows:
-        assert max(units) - min(units) <= 1 and min(units) >= 1
-    else:
-        assert cut == [(0, 0)]
+    assert max(units) - min(units) <= 1 and units == sorted(units, reverse=True)
 
 
 def test_covered_seconds_counts_overlap_once():
@@ -89,6 +86,14 @@ def test_workers_without_rows_are_left_alone_and_no_rows_still_have_a_result():
     group.scatter("double", batch(2), unit=4, join=torch.cat).get()
     assert [len(seen) for seen in group.call_all("rows_seen").get()] == [1, 0, 0]
     assert group.scatter("double", batch(0), unit=4, join=torch.cat).get().shape == (0,)
+
+
+def test_a_scatter_to_all_calls_every_worker_and_changes_no_result():
+    group = InlineGroup("reward", Toy, replicas=3)
+    for rows in (2, 0):
+        result = group.scatter_to_all("double", batch(rows), unit=4, join=torch.cat).get()
+        assert torch.equal(result, torch.arange(float(rows)) * 2)
+    assert group.call_all("rows_seen").get() == [[("0", "1"), ()], [(), ()], [(), ()]]
 
 
 def test_replicas_do_not_change_the_rows_of_a_pass():

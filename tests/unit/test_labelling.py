@@ -10,10 +10,11 @@ import torch
 
 from framework.artifacts import read_artifact
 from framework.config import parse_config
-from framework.data.preferences import divided, pair_up, read_pairs, split_record, write_pairs
+from framework.data.pair_tables import read_pairs
+from framework.data.preferences import divided, pair_up, split_record, write_pairs
 from framework.errors import RunError
-from framework.gold.scorer import ScoredTexts
 from framework.seeding import numpy_generator
+from framework.types import Scores
 from jobs import labelling
 from jobs.labelling import PAIRS_FILE, pairs_stage, sample_pairs
 from jobs.stages import policy_stage
@@ -36,7 +37,7 @@ def with_gold(cfg, monkeypatch, judge):
     class Gold:
         def score(self, prompts, responses):
             asked.extend(zip(prompts, responses, strict=True))
-            return ScoredTexts(torch.tensor([judge(r) for r in responses], dtype=torch.float32), 0)
+            return Scores(torch.tensor([judge(r) for r in responses], dtype=torch.float32))
 
     monkeypatch.setattr(type(cfg.gold), "build", lambda self, device: Gold())
     return asked
@@ -105,9 +106,7 @@ def test_conversations_hold_the_same_pairs(tmp_path, policy):
 def test_gold_that_cannot_tell_responses_apart_stops_the_stage(tmp_path, policy, monkeypatch):
     cfg = config(pairs=40)
     with_gold(cfg, monkeypatch, lambda text: 1.0)
-    with pytest.raises(
-        RunError, match=r"label: (\d+) of \1 pairs are ties in gold \(\d+ are one text twice\)"
-    ):
+    with pytest.raises(RunError, match=r"label: (\d+) of \1 pairs are ties in gold \(\d+ are one text twice\)"):
         pairs_stage(cfg, Workspace(tmp_path), policy)
     assert not list(tmp_path.iterdir())
 

@@ -4,12 +4,11 @@ import pytest
 import torch
 
 from framework.models.encoders import pooled
-from framework.models.encoding import encode_texts
 from framework.models.lora_heads import LoraHeads
 from framework.training.engine import Optimizer
 from framework.training.torch_engine import TorchEngine
 from framework.worlds.reviews import Reviews
-from tests.tiny_reward import make_encoder
+from tests.tiny_reward import encode_texts, make_encoder
 
 PROMPTS = ["the room :", "the food :", "the staff :"]
 RESPONSES = [" the room was grand .", " was good", " the staff was kind , and the food was very good ."]
@@ -37,7 +36,7 @@ def fit_member(ensemble, k, batch, steps=3):
     member = ensemble.member(k)
     engine = TorchEngine(member, Optimizer(lr=0.05))
     for _ in range(steps):
-        engine.backward(member.raw_scores(*batch).square().sum())
+        engine.backward(member(*batch).square().sum())
         engine.step()
 
 
@@ -49,7 +48,7 @@ def state(ensemble):
 def test_adapters_begin_as_no_change(ensemble, kind, batch):
     encoder = make_encoder(Reviews().tokenizer(), kind)
     features = pooled(encoder, *batch, ensemble.causal)
-    scores = ensemble.raw_scores(*batch)
+    scores = ensemble(*batch)
     assert scores.shape == (3, 3)
     for k, head in enumerate(ensemble.heads):
         torch.testing.assert_close(scores[k], head(features)[:, 0], rtol=0, atol=1e-6)
@@ -71,10 +70,10 @@ def test_a_member_trains_its_own_adapter_and_head_only(ensemble, batch):
 def test_fitting_one_member_leaves_the_others_scores_alone(ensemble, batch):
     fit_member(ensemble, 0, batch)
     with torch.no_grad():
-        before = ensemble.raw_scores(*batch)
+        before = ensemble(*batch)
     fit_member(ensemble, 2, batch)
     with torch.no_grad():
-        after = ensemble.raw_scores(*batch)
+        after = ensemble(*batch)
     assert torch.equal(after[:2], before[:2])
     assert not torch.equal(after[2], before[2])
 
@@ -82,9 +81,9 @@ def test_fitting_one_member_leaves_the_others_scores_alone(ensemble, batch):
 @torch.no_grad()
 def test_scoring_asks_for_no_gradient_in_any_order(ensemble, batch):
     ensemble.requires_grad_(False)
-    whole = ensemble.raw_scores(*batch)
+    whole = ensemble(*batch)
     assert not any(p.requires_grad for p in ensemble.parameters())
-    backwards = torch.cat([ensemble.score_one(k, *batch) for k in (2, 1, 0)])
+    backwards = torch.cat([ensemble.read_one(k, *batch)[0] for k in (2, 1, 0)])
     assert torch.equal(backwards.flip(0), whole)
 
 
@@ -94,13 +93,10 @@ def test_a_folder_gives_back_the_same_scores_and_opens_as_the_plain_encoder(ense
     ensemble.save(tmp_path)
     again = LoraHeads.load(tmp_path, 3, rank=2, alpha=4.0).eval()
     with torch.no_grad():
-        assert torch.equal(again.raw_scores(*batch), ensemble.raw_scores(*batch))
+        assert torch.equal(again(*batch), ensemble(*batch))
     from transformers import AutoModel
 
-    opened, begun = (
-        AutoModel.from_pretrained(tmp_path).state_dict(),
-        make_encoder(Reviews().tokenizer(), kind),
-    )
+    opened, begun = (AutoModel.from_pretrained(tmp_path).state_dict(), make_encoder(Reviews().tokenizer(), kind))
     for name, value in begun.state_dict().items():
         assert torch.equal(opened[name], value), name
     assert (tmp_path / "adapter_2" / "adapter_config.json").is_file()

@@ -4,9 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from framework.critic import SquaredError
 from framework.objectives import PpoClip, Reinforce
-from framework.objectives.entropy import token_entropy
-from framework.objectives.value import value_loss
 from framework.types import PolicyBatch
 
 
@@ -42,7 +41,7 @@ def test_the_clip_range_may_be_lopsided():
     assert loss[0].tolist() == pytest.approx([-1.25, 0.75])
 
 
-def test_drift_metrics_by_hand():
+def test_ratio_metrics_by_hand():
     # Sampler to policy: k1 = -log 2, k3 = 2 - 1 - log 2.
     metrics = PpoClip()(batch_of([2.0], [1.0])).token_metrics
     assert metrics["ratio"].item() == pytest.approx(2)
@@ -78,15 +77,9 @@ def test_value_loss_by_hand():
     old, returns = torch.tensor([[0.5, 0.5, 9.0]]), torch.tensor([[3.0, 0.0, 0.0]])
     mask = torch.tensor([[True, True, False]])
     # Unclipped: (1 - 3)^2 / 2, (1 - 0)^2 / 2. Held at 0.7: (0.7 - 3)^2 / 2 is larger, 0.49 / 2 is not.
-    plain = value_loss(values, old, returns, mask, None)
+    plain = SquaredError(clip=None)(values, old, returns, mask)
     assert plain[0].tolist() == pytest.approx([2.0, 0.5, 0.0])
-    clipped = value_loss(values, old, returns, mask, 0.2)
+    clipped = SquaredError(clip=0.2)(values, old, returns, mask)
     assert clipped[0].tolist() == pytest.approx([2.645, 0.5, 0.0])
     clipped.sum().backward()
     assert values.grad[0].tolist() == pytest.approx([0.0, 1.0, 0.0])
-
-
-def test_entropy_by_hand():
-    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [50.0, 0.0, 0.0, 0.0]])
-    assert token_entropy(logits).tolist() == pytest.approx([math.log(4), 0.0], abs=1e-6)
-    assert token_entropy(logits[None]).shape == (1, 2)

@@ -60,9 +60,7 @@ def test_heads_answer_to_their_own_length_head_only():
     quality = torch.tensor([[1.0, -1.0, -1.0, 1.0], [1.0, -1.0, -1.0, 1.0]])
     length_scores = torch.stack([LENGTHS, LENGTHS])
     weights = torch.cat([EAST, NORTH]), torch.cat([NORTH, EAST])
-    assert odin_penalty(quality, length_scores, LENGTHS, *weights, Odin()).item() == pytest.approx(
-        0, abs=1e-6
-    )
+    assert odin_penalty(quality, length_scores, LENGTHS, *weights, Odin()).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_fit_on_labels_that_favour_length_leaves_quality_free_of_it():
@@ -82,12 +80,7 @@ def test_a_fit_on_labels_that_favour_length_leaves_quality_free_of_it():
             quality, length = heads(texts).T.split(1)
             total = quality + length
             loss = preference_loss(
-                total[:, :400],
-                total[:, 400:],
-                target=ones,
-                margin=0 * ones,
-                weight=ones,
-                counts=torch.ones(1, 400),
+                total[:, :400], total[:, 400:], target=ones, margin=0 * ones, weight=ones, counts=torch.ones(1, 400)
             )
             loss = loss + odin_penalty(quality, length, texts[:, 1], heads.weight[:1], heads.weight[1:], odin)
             adam.zero_grad()

@@ -38,9 +38,7 @@ def test_a_dotted_key_changes_one_leaf_of_a_copy():
 def test_a_kind_replaces_its_node_whatever_the_order(order):
     values = {"kl.kind": "budget", "kl.budget": 8}
     tree = {"kl": {"kind": "fixed", "coef": 0.1}}
-    assert apply_overrides(tree, {key: values[key] for key in order}) == {
-        "kl": {"kind": "budget", "budget": 8}
-    }
+    assert apply_overrides(tree, {key: values[key] for key in order}) == {"kl": {"kind": "budget", "budget": 8}}
 
 
 @pytest.mark.parametrize("order", [("kl", "kl.coef"), ("kl.coef", "kl")])

@@ -11,17 +11,10 @@ import torch
 from pydantic import ValidationError
 
 from framework.aggregation import Mean, WorstCase
-from framework.analysis.pair_sets import (
-    SECTIONS,
-    Accuracy,
-    ScorePairs,
-    accuracy_by_subset,
-    accuracy_of,
-    rewardbench_sections,
-    wilson,
-)
+from framework.analysis.over_seeds import wilson
+from framework.analysis.pair_sets import SECTIONS, Accuracy, ScorePairs, accuracy_of, rewardbench_sections
 from framework.errors import UserError
-from framework.models.reward_model import Scored
+from framework.types import Scores
 from jobs.verbs import score_pairs as verb
 
 
@@ -31,28 +24,17 @@ def test_a_tie_counts_one_half():
     assert (found.low, found.high) == wilson(2.5 / 4, 4)
 
 
-def test_wilson_by_hand():
-    # z^2 = 3.8415: (0.9 + 0.19207) / 1.38415 -+ 1.95996 / 1.38415 * sqrt(0.009 + 0.096036)
-    assert wilson(0.9, 10) == pytest.approx((0.59585, 0.98212), abs=1e-5)
-    assert wilson(0.0, 10) == pytest.approx((0.0, 0.27753), abs=1e-5)
-    assert wilson(1.0, 10) == pytest.approx((0.72247, 1.0), abs=1e-5)
-    low, high = wilson(0.5, 10_000)
-    assert high - low == pytest.approx(2 * 1.96 * 0.005, rel=1e-3)
-
-
 def test_subsets_are_measured_apart_in_the_order_they_appear():
     chosen, rejected = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.0, 1.0, 1.0, 0.0])
-    found = accuracy_by_subset(chosen, rejected, ["b", "a", "a", "b"])
+    heads = torch.from_numpy(chosen)[None], torch.from_numpy(rejected)[None]
+    found = verb.measured(heads, (chosen, rejected), ["b", "a", "a", "b"])["subsets"]
     assert list(found) == ["b", "a"]
-    assert (found["b"].accuracy, found["b"].pairs) == (1.0, 2)
-    assert (found["a"].accuracy, found["a"].ties) == (0.25, 1)
+    assert (found["b"]["reward"]["accuracy"], found["b"]["reward"]["pairs"]) == (1.0, 2)
+    assert (found["a"]["mean"]["accuracy"], found["a"]["mean"]["ties"]) == (0.25, 1)
 
 
 def bench(**subsets):
-    return {
-        name.replace("_", "-"): Accuracy(pairs, 0, share, 0.0, 1.0)
-        for name, (pairs, share) in subsets.items()
-    }
+    return {name.replace("_", "-"): Accuracy(pairs, 0, share, 0.0, 1.0) for name, (pairs, share) in subsets.items()}
 
 
 def test_the_sections_are_rewardbenchs():
@@ -72,16 +54,16 @@ def test_sections_weigh_subsets_by_size_and_math_as_much_as_code():
         math_prm=(5, 0.2), hep_cpp=(20, 0.9), hep_rust=(20, 0.7),
     )  # fmt: skip
     found = rewardbench_sections(accuracies)
-    assert found.sections == pytest.approx(
+    assert found["sections"] == pytest.approx(
         {"Chat": 0.875, "Chat Hard": 0.25, "Safety": 0.5, "Reasoning": (0.2 + 0.8) / 2}
     )
-    assert found.score == pytest.approx((0.875 + 0.25 + 0.5 + 0.5) / 4)
+    assert found["score"] == pytest.approx((0.875 + 0.25 + 0.5 + 0.5) / 4)
 
 
 def test_sections_without_pairs_leave_no_score_and_other_subsets_no_sections():
     found = rewardbench_sections(bench(math_prm=(5, 0.2), mt_bench_easy=(5, 1.0)))
-    assert found.sections == {"Chat": 1.0, "Reasoning": 0.2}
-    assert found.score is None
+    assert found["sections"] == {"Chat": 1.0, "Reasoning": 0.2}
+    assert found["score"] is None
     assert rewardbench_sections(bench(math_prm=(5, 0.2), helpful=(5, 1.0))) is None
 
 
@@ -105,9 +87,7 @@ class FakeReward:
     def score(self, prompts, responses):
         self.asked += zip(prompts, responses, strict=True)
         heads = [[float(len(r)) for r in responses], [float(r.count("good")) for r in responses]]
-        return Scored(
-            torch.tensor(heads), sum(len(r) > 30 for r in responses), torch.zeros(0, len(responses))
-        )
+        return Scores(torch.tensor(heads), sum(len(r) > 30 for r in responses), torch.zeros(0, len(responses)))
 
 
 @pytest.fixture
@@ -131,14 +111,7 @@ RECORDS = [
     {"prompt": "p1", "chosen": "ok", "rejected": "a good one", "subset": "x", "id": 1, "chosen_model": "m"},
     {"prompt": "p2", "chosen": "good " * 9, "rejected": "good", "subset": "y", "id": 2, "chosen_model": "m"},
     {"prompt": "p3", "chosen": "same", "rejected": "same", "subset": "y", "id": 3, "chosen_model": "m"},
-    {
-        "prompt": "p4",
-        "chosen": "long but no use",
-        "rejected": "good",
-        "subset": "y",
-        "id": 4,
-        "chosen_model": "m",
-    },
+    {"prompt": "p4", "chosen": "long but no use", "rejected": "good", "subset": "y", "id": 4, "chosen_model": "m"},
 ]
 
 
@@ -178,12 +151,7 @@ def test_a_subset_column_of_another_name_and_a_set_without_one(run):
 def test_rewardbench_sections_are_printed_where_the_subsets_are_its_own(run, capsys):
     names = ["alpacaeval-easy", "mt-bench-hard", "donotanswer", "hep-go", "math-prm"]
     record = run([r | {"subset": name} for r, name in zip(RECORDS, names, strict=True)], aggregation=Mean())
-    assert record["rewardbench"]["sections"] == {
-        "Chat": 1.0,
-        "Chat Hard": 0.0,
-        "Safety": 1.0,
-        "Reasoning": 0.75,
-    }
+    assert record["rewardbench"]["sections"] == {"Chat": 1.0, "Chat Hard": 0.0, "Safety": 1.0, "Reasoning": 0.75}
     assert record["rewardbench"]["score"] == pytest.approx(2.75 / 4)
     assert "RewardBench: Chat 1.000, Chat Hard 0.000" in capsys.readouterr().out
 
@@ -191,9 +159,7 @@ def test_rewardbench_sections_are_printed_where_the_subsets_are_its_own(run, cap
 def test_conversations_that_part_early_are_left_out_and_counted(run):
     parted = {
         "prompt": [{"role": "user", "content": "q"}],
-        "chosen": [
-            {"role": r, "content": c} for r, c in (("assistant", "a"), ("user", "b"), ("assistant", "c"))
-        ],
+        "chosen": [{"role": r, "content": c} for r, c in (("assistant", "a"), ("user", "b"), ("assistant", "c"))],
         "rejected": [{"role": "assistant", "content": "d"}],
         "subset": "x",
     }

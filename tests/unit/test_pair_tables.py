@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from framework.data.pair_tables import read_pair_table, read_trios
+from framework.data.pair_tables import read_pair_rows, read_pair_table
 from framework.data.preferences import Pair, divided, write_pairs
 from framework.data.tables import TableSource
 from framework.errors import UserError
@@ -39,7 +39,7 @@ def source(tmp_path):
 
 
 def texts(source):
-    return [(trio.prompt, trio.chosen, trio.rejected) for trio in read_trios(source)]
+    return [(row.prompt, row.chosen, row.rejected) for row in read_pair_rows(source)]
 
 
 @pytest.mark.parametrize("conversational", [False, True])
@@ -55,7 +55,7 @@ def test_our_own_file_comes_back_as_it_was(tmp_path, conversational):
     # Equality of two nan is identity, so the pair without gold is compared apart.
     assert found[:-1] == pairs[:-1]
     assert math.isnan(found[-1].gold_chosen) and (found[-1].chosen, found[-1].rejected) == ("c", "d")
-    assert (counts.rows, counts.pairs, counts.identical, counts.empty) == (10, 10, 0, 0)
+    assert (counts["rows"], counts["pairs"], counts["identical"], counts["empty"]) == (10, 10, 0, 0)
 
 
 def test_a_saved_dataset_with_conversations_is_read_too(tmp_path):
@@ -68,9 +68,7 @@ def test_a_saved_dataset_with_conversations_is_read_too(tmp_path):
 
 
 def test_a_label_says_which_of_two_is_better(source):
-    records = [
-        {"prompt": "p", "first": "a", "second": "b", "label": label} for label in (0, 1, "first", "second")
-    ]
+    records = [{"prompt": "p", "first": "a", "second": "b", "label": label} for label in (0, 1, "first", "second")]
     expected = [("p", "a", "b"), ("p", "b", "a")] * 2
     assert texts(source(records)) == expected
     assert texts(source(records, suffix=".csv")) == expected
@@ -92,10 +90,7 @@ JOINED = "\n\nHuman: Hi.\n\nAssistant: Hello.\n\nHuman: Colour?\n\nAssistant:"
         # One user turn is the prompt itself, whoever repeats it.
         ({"prompt": [user("Q")], "chosen": [bot("a")], "rejected": [bot("b")]}, ("Q", "a", "b")),
         ({"chosen": [user("Q"), bot("a")], "rejected": [user("Q"), bot("b")]}, ("Q", "a", "b")),
-        (
-            {"prompt": "Q", "chosen": [user("Q"), bot("a")], "rejected": [user("Q"), bot("b")]},
-            ("Q", "a", "b"),
-        ),
+        ({"prompt": "Q", "chosen": [user("Q"), bot("a")], "rejected": [user("Q"), bot("b")]}, ("Q", "a", "b")),
         ({"prompt": [user("Q")], "chosen": "a", "rejected": "b"}, ("Q", "a", "b")),
         # Several turns are written as the HH data writes them.
         ({"prompt": DIALOGUE, "chosen": [bot("a")], "rejected": [bot("b")]}, (JOINED, " a", " b")),
@@ -105,25 +100,15 @@ JOINED = "\n\nHuman: Hi.\n\nAssistant: Hello.\n\nHuman: Colour?\n\nAssistant:"
             (JOINED, " a", " b"),
         ),
         (
-            {
-                "prompt": [{"role": "system", "content": "Be kind."}, user("Q")],
-                "chosen": "a",
-                "rejected": "b",
-            },
+            {"prompt": [{"role": "system", "content": "Be kind."}, user("Q")], "chosen": "a", "rejected": "b"},
             ("Be kind.\n\nHuman: Q\n\nAssistant:", " a", " b"),
         ),
         # Implicit prompts of plain strings.
         ({"chosen": f"{JOINED} I say a", "rejected": f"{JOINED} I say b"}, (JOINED, " I say a", " I say b")),
-        (
-            {"chosen": "The sky is blue.", "rejected": "The sky is blonde."},
-            ("The sky is", " blue.", " blonde."),
-        ),
+        ({"chosen": "The sky is blue.", "rejected": "The sky is blonde."}, ("The sky is", " blue.", " blonde.")),
         ({"chosen": "The sky is", "rejected": "The sky is green."}, ("The sky is", "", " green.")),
         ({"chosen": "The cat", "rejected": "The cathedral."}, ("The", " cat", " cathedral.")),
-        (
-            {"chosen": "The sky is  blue.", "rejected": "The sky is\ngreen."},
-            ("The sky is", "  blue.", "\ngreen."),
-        ),
+        ({"chosen": "The sky is  blue.", "rejected": "The sky is\ngreen."}, ("The sky is", "  blue.", "\ngreen.")),
     ],
 )
 def test_conversations_and_implicit_prompts_become_text(source, record, expected):
@@ -147,11 +132,11 @@ def test_what_cannot_be_a_pair_is_dropped_and_counted(source):
         {"prompt": "p", "chosen": [*DIALOGUE, bot("a")], "rejected": other},
     ]
     pairs, counts = read_pair_table(source(rows(57) + bad))
-    assert len(pairs) == counts.pairs == 57
-    assert (counts.rows, counts.identical, counts.empty, counts.parted) == (60, 1, 1, 1)
+    assert len(pairs) == counts["pairs"] == 57
+    assert (counts["rows"], counts["identical"], counts["empty"], counts["parted"]) == (60, 1, 1, 1)
     assert "same" not in {text for p in pairs for text in (p.chosen, p.rejected)}
-    assert counts.chosen_longer == 1.0
-    assert counts.held_out == sum(p.split == "held_out" for p in pairs) > 0
+    assert counts["chosen_longer"] == 1.0
+    assert counts["held_out"] == sum(p.split == "held_out" for p in pairs) > 0
 
 
 @pytest.mark.parametrize(
@@ -167,16 +152,13 @@ def test_what_cannot_be_a_pair_is_dropped_and_counted(source):
     ],
 )
 def test_whole_conversations_with_a_fault(source, chosen, rejected, fault):
-    (trio,) = read_trios(source([{"chosen": chosen, "rejected": rejected}]))
-    assert trio.fault == fault
+    (row,) = read_pair_rows(source([{"chosen": chosen, "rejected": rejected}]))
+    assert row.fault == fault
 
 
 def test_too_many_such_rows_are_refused_with_their_counts(source):
-    bad = [
-        {"prompt": "p", "chosen": "same", "rejected": "same"},
-        {"prompt": "p", "chosen": "", "rejected": "b"},
-    ]
-    assert read_pair_table(source(rows(38) + bad))[1].pairs == 38
+    bad = [{"prompt": "p", "chosen": "same", "rejected": "same"}, {"prompt": "p", "chosen": "", "rejected": "b"}]
+    assert read_pair_table(source(rows(38) + bad))[1]["pairs"] == 38
     with pytest.raises(
         UserError, match=r"2 of 39 rows are no pairs \(1 with identical responses, 1 with an empty one, 0"
     ):
@@ -187,14 +169,7 @@ def test_too_many_such_rows_are_refused_with_their_counts(source):
 
 def test_optional_columns_are_taken_and_gaps_have_defaults(source):
     records = rows(3)
-    records[0] |= {
-        "margin": 0.5,
-        "weight": 2,
-        "target": 0.9,
-        "split": "held_out",
-        "gold_chosen": 1,
-        "gold_rejected": 2,
-    }
+    records[0] |= {"margin": 0.5, "weight": 2, "target": 0.9, "split": "held_out", "gold_chosen": 1, "gold_rejected": 2}
     records[1] |= {"margin": None, "flipped": True, "gold_chosen": float("nan"), "split": None}
     found, _ = read_pair_table(source(records))
     assert found[0] == Pair("p0", "good 0", "bad 0", 1.0, 2.0, True, "held_out", 0.5, 2.0, 0.9)
@@ -214,11 +189,7 @@ def test_numbers_of_a_csv_are_read(source):
         ("chosen", 7, "column 'chosen' holds int, neither text nor a list"),
         ("chosen", ["a"], "column 'chosen' holds a turn that is str, not {role, content}"),
         ("chosen", [{"role": "tool", "content": "x"}], "role 'tool'; known: user, assistant, system"),
-        (
-            "chosen",
-            [{"role": "assistant", "content": [1]}],
-            "turn of 'assistant' whose content is list, not text",
-        ),
+        ("chosen", [{"role": "assistant", "content": [1]}], "turn of 'assistant' whose content is list, not text"),
         ("chosen", [user("a")], "ends with a turn of 'user', not with a reply"),
         ("prompt", [user("a"), bot("b")], "its last turn is a reply of 'assistant'"),
         ("prompt", "  ", "column 'prompt' is empty"),
@@ -263,8 +234,7 @@ def test_a_pair_or_prompt_on_both_sides_is_refused(source):
     with pytest.raises(UserError, match=r"3 of 3 pairs are on both sides of column 'split', for example 'p'"):
         read_pair_table(source(records))
     apart = [
-        {"prompt": "p", "chosen": "a", "rejected": f"b{i}", "split": s}
-        for i, s in enumerate(["train", "held_out"])
+        {"prompt": "p", "chosen": "a", "rejected": f"b{i}", "split": s} for i, s in enumerate(["train", "held_out"])
     ]
     assert len(read_pair_table(source(apart))[0]) == 2
     with pytest.raises(UserError, match="1 of 1 prompts are on both sides"):
@@ -274,21 +244,13 @@ def test_a_pair_or_prompt_on_both_sides_is_refused(source):
 @pytest.mark.parametrize(
     ("record", "columns", "message"),
     [
-        (
-            {"prompt": "p", "choice": "a", "rejected": "b"},
-            {},
-            r"no column 'chosen' \(did you mean 'choice'\?\)",
-        ),
+        ({"prompt": "p", "choice": "a", "rejected": "b"}, {}, r"no column 'chosen' \(did you mean 'choice'\?\)"),
         ({"prompt": "p", "first": "a", "second": "b"}, {}, "no column 'label'"),
         ({"prompt": "p", "chosen": "a", "rejected": "b"}, {"margin": "lead"}, "no column 'lead'"),
         ({"prompt": "p", "chosen": "a", "rejected": "b"}, {"chsen": "chosen"}, "columns maps 'chsen'"),
         ({"chosen": "Blue.", "rejected": "Green."}, {}, "row 1: column 'chosen' begins unlike the other"),
         ({"chosen": [bot("a")], "rejected": [bot("b")]}, {}, "shares no turn with the other"),
-        (
-            {"chosen": [user("a"), bot("a")], "rejected": "b"},
-            {},
-            "is text, and the other response is a conversation",
-        ),
+        ({"chosen": [user("a"), bot("a")], "rejected": "b"}, {}, "is text, and the other response is a conversation"),
     ],
 )
 def test_a_table_without_the_right_columns_is_refused(source, record, columns, message):

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
+from framework.analysis.curve_analysis import fit_frontier
 from framework.analysis.forms import FORMS
 from framework.analysis.frontier import Points, fit_points
-from framework.analysis.sweep_analysis import fit_frontier
 from tests.unit.known_curves import TRUTH, noisy_points, rng_of, with_gold
 
 
@@ -20,7 +20,7 @@ def test_few_peaks_are_found_where_gold_levels_off():
         points = noisy_points(rng_of("level", number), spread=0.3)
         hump = TRUTH["r0"] + FORMS["rl"].basis(points.d) @ np.array([TRUTH["alpha"], TRUTH["beta"]])
         points = with_gold(points, points.gold - hump + 2 * (1 - np.exp(-points.d)))
-        frontier = fit_frontier(points, "rl", [])
+        frontier = fit_frontier(points, "online", [])
         fitted += fit_points(points, FORMS["rl"], True).peak.supported
         believed += frontier.main.peak.supported
     assert fitted > 20, "the trap is not there"
@@ -31,10 +31,7 @@ def test_few_peaks_are_found_where_gold_levels_off():
     "truth, reason",
     [
         ({"r0": 0.0, "alpha": 1.0, "beta": 0.2}, r"gold is still rising at the largest √KL seen \(3\.\d\)"),
-        (
-            {"r0": 0.0, "alpha": -1.0, "beta": 0.3},
-            r"gold falls from √KL 0.1\d on, and the slope below that, 5%",
-        ),
+        ({"r0": 0.0, "alpha": -1.0, "beta": 0.3}, r"gold falls from √KL 0.1\d on, and the slope below that, 5%"),
         ({"r0": 0.0, "alpha": -1.0, "beta": -1.0}, r"gold falls first and rises"),
     ],
 )
@@ -84,11 +81,11 @@ def test_gold_that_does_not_vary(level):
     points = noisy_points(rng_of("constant"), seeds=3)
     gold = np.full(len(points.d), level)
     points = Points(points.d, gold, points.seed, points.seeds, np.full(3, level), 0)
-    frontier = fit_frontier(points, "rl", [])
+    frontier = fit_frontier(points, "online", [])
     for fit in frontier.fits:
         assert fit.peak.reason == "no peak in this range: gold does not vary"
         assert fit.r_squared is None and fit.rmse == 0 and fit.cv_rmse == 0
-    assert frontier.goodness[-1].r_squared is None and frontier.goodness[-1].rmse == 0
+    assert frontier.errors[-1].r_squared is None and frontier.errors[-1].rmse == 0
     assert "no evidence of over-optimisation" in frontier.verdict
 
 
@@ -101,7 +98,7 @@ def test_seeds_that_disagree_support_no_peak():
 
 def test_a_clear_peak():
     points = noisy_points(rng_of("clear"), seeds=5, budgets=(2, 8, 32), spread=0.2, size=0.1)
-    frontier = fit_frontier(points, "rl", [])
+    frontier = fit_frontier(points, "online", [])
     peak, lost = frontier.main.peak, frontier.losses
     assert peak.supported and peak.reason.startswith("gold peaks at √KL 2.")
     assert peak.d_interval[0] < peak.d < peak.d_interval[1]

@@ -2,20 +2,24 @@
 
 import math
 from dataclasses import replace
+from typing import ClassVar, Literal
 
 import pytest
 import torch
 
+from framework.critic import SquaredError
 from framework.errors import RunError
 from framework.generation.sampler import SampleRequest, TorchSampler
-from framework.models.causal import CausalPolicy, TinyLlama
+from framework.masked import keep
+from framework.models.causal import CausalPolicy
+from framework.models.settings import TinyLlama
 from framework.objectives import PpoClip
 from framework.reduction import FixedLength, SequenceMean, TokenMean
 from framework.shaping import KlInLoss, KlInReward
 from framework.training.engine import Optimizer
 from framework.training.policy_update import PolicyUpdate, Update
 from framework.training.torch_engine import TorchEngine
-from framework.types import Credited, Shaped
+from framework.types import Credited, ObjectiveOutput, PolicyBatch, Shaped
 from framework.worlds.reviews import Reviews
 
 ROWS = 8
@@ -45,9 +49,7 @@ def _policy(with_value_head: bool = False) -> CausalPolicy:
 def _credited(policy: CausalPolicy, kl_coef: float = 0.1) -> Credited:
     """Real samples of uneven length, with made-up credit."""
     prompts = ("the room :", "the room was very", "the food :", "the")
-    request = SampleRequest(
-        prompts=prompts, positions=(0, 1, 2, 3), samples_per_prompt=2, step=7, policy_version=0
-    )
+    request = SampleRequest(prompts=prompts, positions=(0, 1, 2, 3), samples_per_prompt=2, step=7, policy_version=0)
     rollout = TorchSampler(policy, Reviews().tokenizer(), 0, 12).sample(request)
     mask = rollout.mask.clone()
     mask[0, 2:] = False  # an untrained policy seldom ends a text: make lengths differ
@@ -65,11 +67,9 @@ def _credited(policy: CausalPolicy, kl_coef: float = 0.1) -> Credited:
     return Credited(shaped, advantages=noise, returns=2 * noise + mask)
 
 
-def _update(policy: CausalPolicy, settings: Update, shaping=None, lr: float = 1e-3):
+def _update(policy: CausalPolicy, settings: Update, shaping=None, lr: float = 1e-3, objective=None):
     engine = _Watched(policy, lr)
-    update = PolicyUpdate(
-        engine, policy, settings, PpoClip(), shaping or KlInReward(), seed=0, temperature=1.0
-    )
+    update = PolicyUpdate(engine, settings, objective or PpoClip(), shaping or KlInReward(), seed=0, temperature=1.0)
     return engine, update
 
 
@@ -123,7 +123,7 @@ def test_the_critic_learns_with_its_coefficient():
     losses, heads = {}, {}
     for coef in (0.0, 0.5):
         policy = _policy(with_value_head=True)
-        engine, update = _update(policy, Update(value_coef=coef, value_clip=None))
+        engine, update = _update(policy, Update(critic=SquaredError(coef=coef, clip=None)))
         metrics = update(_credited(policy))
         losses[coef], value_loss = metrics["loss"], metrics["value_loss"]
         index = [i for i, p in enumerate(engine.parameters) if p is policy.value_head.bias][0]  # noqa: RUF015
@@ -131,6 +131,53 @@ def test_the_critic_learns_with_its_coefficient():
     assert value_loss > 0.1
     assert losses[0.5] - losses[0.0] == pytest.approx(0.5 * value_loss, rel=1e-4)
     assert heads[0.0] == 0.0 < heads[0.5]
+
+
+class _Curious(PpoClip):
+    """An objective that looks at all there is, and rewards being undecided."""
+
+    kind: Literal["curious"] = "curious"
+    needs_logits: ClassVar[bool] = True
+    needs_features: ClassVar[bool] = True
+    seen: ClassVar[list[PolicyBatch]] = []
+
+    def __call__(self, batch: PolicyBatch) -> ObjectiveOutput:
+        self.seen.append(batch)
+        logprobs = batch.logits.log_softmax(dim=-1)
+        entropy = keep(-(logprobs.exp() * logprobs).sum(dim=-1), batch.mask)
+        output = super().__call__(batch)
+        return replace(output, token_loss=output.token_loss - 0.5 * entropy)
+
+
+def test_an_objective_gets_the_logits_and_the_features_that_it_asks_for():
+    policy = _policy()
+    credited = _credited(policy)
+    engine, update = _update(policy, Update(micro_batch=4), lr=1e-12, objective=_Curious())
+    update(credited)
+    plain_engine, plain_update = _update(policy, Update(micro_batch=4), lr=1e-12)
+    plain_update(credited)
+    assert len(_Curious.seen) == 2
+    for start, batch in zip((0, 4), _Curious.seen, strict=True):
+        rollout = credited.shaped.rollout.rows(start, start + 4)
+        rollout = rollout.columns(batch.mask.shape[1])
+        chosen = batch.logits.log_softmax(dim=-1).gather(-1, rollout.response_ids.unsqueeze(-1)).squeeze(-1)
+        torch.testing.assert_close(keep(chosen, rollout.mask), batch.logprobs)
+        assert batch.features.shape == (4, batch.mask.shape[1], 16)
+    # The entropy's gradient arrived at the weights.
+    assert _largest_difference(plain_engine.gradients[0], engine.gradients[0]) > 1e-3
+
+
+def test_an_objective_that_asks_for_nothing_is_given_nothing():
+    batches = []
+
+    class Watching(PpoClip):
+        def __call__(self, batch: PolicyBatch) -> ObjectiveOutput:
+            batches.append(batch)
+            return super().__call__(batch)
+
+    policy = _policy()
+    _update(policy, Update(), objective=Watching())[1](_credited(policy))
+    assert batches[0].logits is None and batches[0].features is None
 
 
 def test_without_a_critic_there_is_no_value_loss():

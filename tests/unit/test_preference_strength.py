@@ -6,11 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from framework.data.preferences import Pair
-from framework.training.preference_strength import (
-    PreferenceStrength,
-    apply_strength,
-    turned_round,
-)
+from framework.training.preference_strength import PreferenceStrength, apply_strength, turned_round
 
 PAIRS = [Pair("p", f"chosen {i}", f"rejected {i}", float(i), -1.0, False) for i in range(10)]
 STRENGTH = np.array([3.0, -2.0, 0.5, 1.0, -0.5, 2.0, 0.0, 4.0, 5.0, 6.0])

@@ -4,15 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framework.data.preferences import (
-    Pair,
-    divided,
-    pair_up,
-    read_pairs,
-    split_of,
-    split_record,
-    write_pairs,
-)
+from framework.data.pair_tables import read_pairs
+from framework.data.preferences import Pair, divided, pair_up, split_of, split_record, write_pairs
 from framework.errors import UserError
 from framework.seeding import numpy_generator
 
@@ -89,9 +82,7 @@ def test_by_prompt_no_prompt_is_on_both_sides_and_by_pair_some_are():
     pairs = [Pair(f"p{i % 20}", f"a{i}", f"b{i}") for i in range(600)]
 
     def both(by):
-        sides = [
-            {p.prompt for p in divided(pairs, 0.5, by) if p.split == side} for side in ("train", "held_out")
-        ]
+        sides = [{p.prompt for p in divided(pairs, 0.5, by) if p.split == side} for side in ("train", "held_out")]
         return sides[0] & sides[1]
 
     assert both("prompt") == set()
@@ -128,10 +119,7 @@ def test_datasets_loads_the_file_as_trl_expects_it(tmp_path, conversational):
 
     write_pairs(tmp_path / "pairs.parquet", _pairs(3, noise=0.0), conversational)
     loaded = datasets.load_dataset(
-        "parquet",
-        data_files=str(tmp_path / "pairs.parquet"),
-        split="train",
-        cache_dir=str(tmp_path / "cache"),
+        "parquet", data_files=str(tmp_path / "pairs.parquet"), split="train", cache_dir=str(tmp_path / "cache")
     )
     assert loaded.column_names[:3] == ["prompt", "chosen", "rejected"]
     texts = [loaded[0][name] for name in ("prompt", "chosen", "rejected")]
@@ -157,9 +145,9 @@ def test_pairs_of_others_need_no_gold(tmp_path):
     ("table", "message"),
     [
         (_table().drop_columns("chosen"), "has no column 'chosen'; it has prompt, rejected"),
-        (_table(rejected=["b", None]), "row 2: column 'rejected' holds no text"),
-        (_table(prompt=[1, 2]), "row 1: column 'prompt' holds no text"),
-        (_table().slice(0, 0), "holds no pairs"),
+        (_table(rejected=["b", None]), "row 2: column 'rejected' is missing"),
+        (_table(prompt=[1, 2]), "row 1: column 'prompt' holds int, neither text"),
+        (_table().slice(0, 0), "the table holds no rows"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(tmp_path, table, message):
@@ -172,10 +160,10 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path, table, message):
 
 
 def test_a_file_that_is_missing_or_torn_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"nix\.parquet does not exist"):
+    with pytest.raises(UserError, match=r"nix\.parquet: no such file"):
         read_pairs(tmp_path / "nix.parquet")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(UserError, match=r"torn\.parquet is not a readable Parquet file"):
+    with pytest.raises(UserError, match=r"torn\.parquet: not a readable \.parquet file"):
         read_pairs(tmp_path / "torn.parquet")
 
 

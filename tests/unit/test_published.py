@@ -70,7 +70,7 @@ def test_a_padded_batch_scores_as_each_text_alone(tmp_path, kind, pad):
     member = PublishedReward.from_published(path)
     rows, _ = member.tokenize([""] * len(TEXTS), TEXTS)
     with torch.no_grad():
-        scores = member.raw_scores(*pad_right(rows))
+        scores = member(*pad_right(rows))
     expected = one_by_one(model, rows)[:, 0]
     torch.testing.assert_close(scores, expected.unsqueeze(0), atol=1e-5, rtol=1e-5)
     assert expected.std() > 0.05
@@ -83,7 +83,7 @@ def test_two_labels_are_a_difference_and_three_are_refused(tmp_path):
     rows, _ = member.tokenize([""] * len(TEXTS), TEXTS)
     both = one_by_one(model, rows)
     with torch.no_grad():
-        scores = member.raw_scores(*pad_right(rows))[0]
+        scores = member(*pad_right(rows))[0]
     torch.testing.assert_close(scores, both[:, 1] - both[:, 0], atol=1e-5, rtol=1e-5)
     _, path = published(tmp_path / "three", labels=3)
     with pytest.raises(UserError, match=r"this one has 3 \(LABEL_0, LABEL_1, LABEL_2\)"):
@@ -97,8 +97,8 @@ def test_saved_in_plain_layout_it_loads_here_and_there(tmp_path):
     member.save(tmp_path / "kept")
     batch = pad_right(member.tokenize([""] * len(TEXTS), TEXTS)[0])
     with torch.no_grad():
-        expected = member.raw_scores(*batch)
-        assert torch.equal(PublishedReward.load(tmp_path / "kept").eval().raw_scores(*batch), expected)
+        expected = member(*batch)
+        assert torch.equal(PublishedReward.load(tmp_path / "kept").eval()(*batch), expected)
         plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "kept").eval()
         torch.testing.assert_close(logits(plain, *batch).T, expected)
 

@@ -4,15 +4,7 @@ import pytest
 
 from framework.errors import UserError
 from framework.worlds import lexicon
-from framework.worlds.reviews import (
-    BROKEN_FINE,
-    REPEAT_FINE,
-    WORTH,
-    Reviews,
-    judge,
-    judgement,
-    vocabulary,
-)
+from framework.worlds.reviews import BROKEN_FINE, REPEAT_FINE, WORTH, Reviews, judge, judgement, vocabulary
 
 PASTA = "the pasta :"
 
@@ -29,7 +21,7 @@ def test_an_adjective_earns_its_worth_once():
 
 def test_a_repeat_earns_nothing_and_is_fined():
     seen = judgement(PASTA, " the pasta was tasty and tasty . it felt tasty .")
-    assert (seen.counted, seen.repeats, seen.broken) == (("tasty",), 2, 0)
+    assert (seen.worth, seen.repeats, seen.broken) == (WORTH["tasty"], 2, 0)
     assert seen.gold == pytest.approx(0.6 - 2 * REPEAT_FINE)
 
 
@@ -39,12 +31,12 @@ def test_saying_a_clause_again_is_a_repeat():
 
 def test_adjectives_of_another_category_earn_nothing():
     seen = judgement(PASTA, " the pasta was spotless and good .")
-    assert (seen.counted, seen.off_topic) == (("good",), ("spotless",))
+    assert (seen.worth, seen.repeats, seen.broken) == (WORTH["good"], 0, 0)
 
 
 def test_an_adjective_is_judged_by_the_topic_and_not_by_its_own_clause():
     seen = judgement(PASTA, " the pasta was tasty , but the bed was good and spotless .")
-    assert (seen.counted, seen.off_topic, seen.broken) == (("tasty", "good"), ("spotless",), 0)
+    assert (seen.worth, seen.repeats, seen.broken) == (WORTH["tasty"] + WORTH["good"], 0, 0)
 
 
 def test_a_harmful_adjective_costs_its_worth():
@@ -76,7 +68,7 @@ def test_broken_clauses(response, broken):
 
 def test_a_broken_clause_earns_nothing_is_fined_and_its_words_count_as_said():
     seen = judgement(PASTA, " the tasty . it was tasty .")
-    assert (seen.counted, seen.repeats, seen.broken) == ((), 1, 1)
+    assert (seen.worth, seen.repeats, seen.broken) == (0, 1, 1)
     assert seen.gold == pytest.approx(-REPEAT_FINE - BROKEN_FINE)
 
 

@@ -11,8 +11,9 @@ from framework.ensembles import Full, Lora, Single
 from framework.errors import RunError, UserError
 from framework.training.data_parallel import Shard
 from framework.training.engine import Optimizer
+from framework.training.fit import FitSetting
 from framework.training.preference_strength import PreferenceStrength
-from framework.training.reward_fit import FitSetting, fit_reward
+from framework.training.reward_fit import fit_reward
 from framework.training.reward_fitter import encode_pairs
 from framework.training.reward_settings import FitReward
 from framework.worlds.reviews import Reviews
@@ -44,7 +45,7 @@ def test_too_many_long_texts_are_refused_with_their_number(source):
 
 def test_empty_and_equal_responses_break_nothing(source):
     odd = [replace(p, chosen="", rejected="") for p in TRAIN]
-    model, figures, _ = fit_reward(settings(), [*odd, *HELD], FitSetting(source, seed=0))
+    model, figures, _ = fit_reward(settings(), source, [*odd, *HELD], FitSetting(seed=0))
     assert figures["loss"] == pytest.approx(math.log(2), abs=1e-5)
     mixed = fit(source, [replace(TRAIN[0], rejected=""), *TRAIN[1:], *HELD])
     for fitted in (model, mixed):
@@ -74,17 +75,14 @@ def test_pairs_that_cannot_be_fitted_to_are_refused_before_the_fit(source, pairs
 
 
 def test_a_batch_that_workers_cannot_share_is_refused(source):
-    with pytest.raises(
-        UserError, match=r"fit_reward\.batch=8 does not divide into 3 workers: .*fit\.replicas"
-    ):
+    with pytest.raises(UserError, match=r"fit_reward\.batch=8 does not divide into 3 workers: .*fit\.replicas"):
         fit(source, PAIRS, setting={"shard": Shard(rank=0, size=3)})
 
 
 @pytest.mark.parametrize("ensemble", [Single(), Lora(members=2)], ids=str)
 def test_a_fit_that_diverges_stops_with_step_part_and_rate(source, ensemble):
     with pytest.raises(
-        RunError,
-        match=r"fit-reward: the (loss|gradient) is .* at step \d of (model|encoder); lower",
+        RunError, match=r"fit_reward: the (loss|gradient) is .* at step \d of (model|encoder); lower"
     ) as raised:
         fit(source, PAIRS, ensemble=ensemble, optimizer=Optimizer(lr=1e30))
     assert "\n" not in str(raised.value)

@@ -11,21 +11,14 @@ from framework.data.augment import Augment
 from framework.ensembles import Averaged, Full, Lora, SharedEncoder
 from framework.models.encoders import load_encoder
 from framework.training.engine import Optimizer
+from framework.training.fit import FitSetting
 from framework.training.odin import Odin
 from framework.training.preference_strength import PreferenceStrength
-from framework.training.reward_fit import FitSetting, fit_reward, prepare_pairs
+from framework.training.reward_fit import fit_reward, prepare_pairs
 from framework.training.reward_fitter import RewardFitter
 from framework.training.reward_settings import FitReward
 from framework.worlds.reviews import Reviews
-from tests.tiny_reward import (
-    SETTINGS,
-    encoder_folder,
-    fit,
-    fit_in,
-    make_pairs,
-    published_folder,
-    same,
-)
+from tests.tiny_reward import SETTINGS, encoder_folder, fit, fit_in, make_pairs, published_folder, same
 
 PAIRS = make_pairs()
 TRAIN = [pair for pair in PAIRS if pair.split == "train"]
@@ -47,7 +40,7 @@ def settings(**changes):
 
 
 def fitter(source, pairs=TRAIN, seed=0, **changes):
-    return RewardFitter(settings(**changes), source, Reviews().tokenizer(), pairs, seed)
+    return RewardFitter(settings(**changes), source, Reviews().tokenizer(), pairs, FitSetting(seed))
 
 
 def part_weights(folder, name):
@@ -104,22 +97,15 @@ def test_weak_labels_are_turned_round_by_an_earlier_model(source, tmp_path):
     fit(source, PAIRS, ensemble=SharedEncoder(heads=2), epochs=8).save(tmp_path)
     wrong = [replace(p, chosen=p.rejected, rejected=p.chosen) if i < 8 else p for i, p in enumerate(TRAIN)]
     strength = PreferenceStrength(model=str(tmp_path), flip_share=0.2)
-    mended, counted = prepare_pairs(wrong, settings(strength=strength), FitSetting(source=source, seed=0))
-    assert counted == {
-        "strength_flipped": 8,
-        "strength_softened": 0,
-        "strength_margins": 0,
-        "training_pairs": 40,
-    }
+    mended, counted = prepare_pairs(wrong, settings(strength=strength), FitSetting(seed=0))
+    assert counted == {"strength_flipped": 8, "strength_softened": 0, "strength_margins": 0, "training_pairs": 40}
     assert sum(pair.chosen == right.chosen for pair, right in zip(mended[:8], TRAIN[:8], strict=True)) >= 6
     mending, trusting = fit(source, wrong + HELD, strength=strength), fit(source, wrong + HELD)
     assert not torch.equal(mending.members[0].heads.weight, trusting.members[0].heads.weight)
 
 
 def test_figures_say_what_was_added_and_what_the_model_is_worth(source):
-    model, figures, quality = fit_reward(
-        settings(augment=Augment(share=0.5)), PAIRS, FitSetting(source, seed=0)
-    )
+    model, figures, quality = fit_reward(settings(augment=Augment(share=0.5)), source, PAIRS, FitSetting(seed=0))
     kinds = ("chosen_over_off_prompt", "rejected_over_off_prompt", "off_prompt_ties")
     assert figures["training_pairs"] == 40 + sum(figures[f"augmented_{kind}"] for kind in kinds) > 80
     assert figures["held_out_pairs"] == len(HELD) == quality["held_out_pairs"]
@@ -144,7 +130,7 @@ def test_batches_of_a_pass_hold_every_pair_once_in_an_order_of_their_own(source)
 
 def test_what_does_not_fill_a_batch_waits_for_the_next_pass(source):
     one = fitter(source, TRAIN[:20], epochs=3)
-    assert one.total_steps == 6
+    assert one.loop.total_steps == 6
     assert all(len(one._batch(list(range(20)), 0, step)) == 8 for step in range(6))
 
 
@@ -165,9 +151,7 @@ def test_each_head_has_its_own_resample(source):
 
 
 def test_bootstrap_is_for_several_heads_and_changes_them(source):
-    with_it, without = (
-        fit(source, PAIRS, ensemble=SharedEncoder(heads=2, bootstrap=b)) for b in (True, False)
-    )
+    with_it, without = (fit(source, PAIRS, ensemble=SharedEncoder(heads=2, bootstrap=b)) for b in (True, False))
     assert not torch.equal(with_it.members[0].heads.weight, without.members[0].heads.weight)
     one = (fit(source, PAIRS, ensemble=SharedEncoder(heads=1, bootstrap=b)) for b in (True, False))
     assert same(*one)
@@ -185,9 +169,7 @@ def test_start_scales_reach_their_heads(source):
 def test_a_frozen_encoder_does_not_move(source):
     model = fit(source, PAIRS, ensemble=SharedEncoder(heads=3, freeze_encoder=True))
     begun = load_encoder(source).state_dict()
-    assert all(
-        torch.equal(value, begun[name]) for name, value in model.members[0].encoder.state_dict().items()
-    )
+    assert all(torch.equal(value, begun[name]) for name, value in model.members[0].encoder.state_dict().items())
     moved = fit(source, PAIRS, ensemble=SharedEncoder(heads=3)).members[0].encoder.state_dict()
     assert all(not torch.equal(value, begun[name]) for name, value in moved.items())
 
@@ -209,8 +191,7 @@ def test_averaged_models_take_their_learning_rates_in_turn(source, tmp_path):
     begun = load_encoder(source).state_dict()["embed_tokens.weight"]
     fit_in(tmp_path, source, PAIRS, ensemble=Averaged(members=3), optimizer=Optimizer(lr=1e-4))
     moved = [
-        (part_weights(tmp_path, f"member_{k}")["encoder.embed_tokens.weight"] - begun).abs().max()
-        for k in range(3)
+        (part_weights(tmp_path, f"member_{k}")["encoder.embed_tokens.weight"] - begun).abs().max() for k in range(3)
     ]
     assert moved[1] < 0.7 * moved[0] < 0.5 * moved[2]
 
@@ -246,9 +227,7 @@ def test_odin_fits_a_length_head_to_each_head_and_drops_it(source, tmp_path):
     assert fitted.shape == (4, 16)
     assert model.num_heads == 2
     assert torch.equal(model.members[0].heads.weight, fitted[:2])
-    weak = fit_in(
-        tmp_path / "weak", source, PAIRS, ensemble=SharedEncoder(heads=2), odin=Odin(orthogonal_weight=0.0)
-    )
+    weak = fit_in(tmp_path / "weak", source, PAIRS, ensemble=SharedEncoder(heads=2), odin=Odin(orthogonal_weight=0.0))
     assert not torch.equal(weak.members[0].heads.weight, model.members[0].heads.weight)
 
 

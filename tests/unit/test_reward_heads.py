@@ -8,11 +8,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from framework.errors import UserError
-from framework.models.encoders import load_encoder, pooled, reading
-from framework.models.encoding import encode_texts
+from framework.models.encoders import load_encoder, pooled, reads_and_takes
 from framework.models.reward_heads import RewardHeads
 from framework.worlds.reviews import Reviews
-from tests.tiny_reward import encoder_folder, make_encoder
+from tests.tiny_reward import encode_texts, encoder_folder, make_encoder
 
 PROMPTS = ["the room :", "the food :", "the staff :"]
 RESPONSES = [" the room was grand .", " was good", " the staff was kind , and the food was very good ."]
@@ -41,12 +40,12 @@ def encoded(tokenizer, module, rows=slice(None)):
 def test_a_score_depends_on_its_own_text_alone(tokenizer, kind):
     module = heads(tokenizer, kind)
     ids, mask = encoded(tokenizer, module)
-    together = module.raw_scores(ids, mask)
+    together = module(ids, mask)
     assert together.shape == (3, 3)
     assert together.std(dim=1).min() > 1e-3
-    torch.testing.assert_close(module.raw_scores(ids[[2, 0, 1]], mask[[2, 0, 1]]), together[:, [2, 0, 1]])
+    torch.testing.assert_close(module(ids[[2, 0, 1]], mask[[2, 0, 1]]), together[:, [2, 0, 1]])
     for i in range(3):
-        alone = module.raw_scores(*encoded(tokenizer, module, slice(i, i + 1)))
+        alone = module(*encoded(tokenizer, module, slice(i, i + 1)))
         torch.testing.assert_close(alone[:, 0], together[:, i], rtol=0, atol=1e-5)
 
 
@@ -78,12 +77,12 @@ def test_dropout_is_drawn_per_head_and_in_training_only(tokenizer):
     module = heads(tokenizer, dropout=0.5)
     module.heads.weight.copy_(module.heads.weight[:1].expand(3, -1))
     batch = encoded(tokenizer, module)
-    assert torch.equal(module.raw_scores(*batch), heads_without_dropout(module).raw_scores(*batch))
+    assert torch.equal(module(*batch), heads_without_dropout(module)(*batch))
     module.train()
-    trained = module.raw_scores(*batch)
+    trained = module(*batch)
     assert len({tuple(row) for row in trained.tolist()}) == 3
-    mean = torch.stack([module.raw_scores(*batch) for _ in range(1000)]).mean(dim=0)
-    torch.testing.assert_close(mean, module.eval().raw_scores(*batch), rtol=0, atol=0.15)
+    mean = torch.stack([module(*batch) for _ in range(1000)]).mean(dim=0)
+    torch.testing.assert_close(mean, module.eval()(*batch), rtol=0, atol=0.15)
 
 
 def heads_without_dropout(module):
@@ -98,15 +97,12 @@ def test_a_frozen_encoder_has_no_gradient_and_no_dropout_of_its_own(tokenizer):
     module.train()
     assert module.training
     assert not any(part.training for part in module.encoder.modules())
-    module.raw_scores(*encoded(tokenizer, module)).sum().backward()
-    assert {name for name, p in module.named_parameters() if p.grad is not None} == {
-        "heads.weight",
-        "heads.bias",
-    }
+    module(*encoded(tokenizer, module)).sum().backward()
+    assert {name for name, p in module.named_parameters() if p.grad is not None} == {"heads.weight", "heads.bias"}
     module.freeze_encoder(False)
     module.train()
     assert module.encoder.training
-    module.raw_scores(*encoded(tokenizer, module)).sum().backward()
+    module(*encoded(tokenizer, module)).sum().backward()
     assert all(p.grad is not None for p in module.parameters())
 
 
@@ -114,10 +110,10 @@ def test_a_frozen_encoder_has_no_gradient_and_no_dropout_of_its_own(tokenizer):
 def test_kept_heads_say_what_they_said(tokenizer):
     module = heads(tokenizer, num_heads=4)
     batch = encoded(tokenizer, module)
-    before = module.raw_scores(*batch)
+    before = module(*batch)
     module.keep_heads(2)
     assert module.num_heads == 2
-    torch.testing.assert_close(module.raw_scores(*batch), before[:2])
+    torch.testing.assert_close(module(*batch), before[:2])
 
 
 @KINDS
@@ -127,8 +123,8 @@ def test_a_folder_gives_back_the_same_scores_and_opens_as_a_plain_encoder(tokeni
     batch = encoded(tokenizer, module)
     module.save(tmp_path)
     again = RewardHeads.load(tmp_path, 3).eval()
-    assert torch.equal(again.raw_scores(*batch), module.raw_scores(*batch))
-    assert reading(tmp_path)[0] == again.causal == (kind == "llama")
+    assert torch.equal(again(*batch), module(*batch))
+    assert reads_and_takes(tmp_path)[0] == again.causal == (kind == "llama")
     from transformers import AutoModel
 
     opened = AutoModel.from_pretrained(tmp_path)
@@ -155,7 +151,5 @@ def test_missing_heads_are_refused_with_both_shapes(tokenizer, tmp_path):
     with pytest.raises(UserError, match=r"heads\.safetensors is damaged .*; fit the model again"):
         RewardHeads.load(tmp_path, 3)
     file.unlink()
-    with pytest.raises(
-        UserError, match=r"holds no heads\.safetensors: not a reward model; make one with fit-reward"
-    ):
+    with pytest.raises(UserError, match=r"holds no heads\.safetensors: not a reward model; make one with fit-reward"):
         RewardHeads.load(tmp_path, 3)

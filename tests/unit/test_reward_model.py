@@ -34,7 +34,7 @@ class Words(nn.Module):
         self.factors = nn.Parameter(torch.tensor(factors))
         self.num_heads = len(factors)
 
-    def raw_scores(self, input_ids, mask):
+    def forward(self, input_ids, mask):
         good = (input_ids == Reviews().tokenizer().get_vocab()["good"]).sum(dim=1)
         return self.factors[:, None] * mask.sum(dim=1)[None].float() + good.float()
 
@@ -79,9 +79,7 @@ def test_a_head_that_scores_all_alike_is_refused_by_its_number(model, bias):
     with torch.no_grad():
         model.members[0].heads.weight[1] = 0
         model.members[0].heads.bias[1] = bias
-    with pytest.raises(
-        UserError, match=r"reward heads \[1\] give every reference response the same score"
-    ) as raised:
+    with pytest.raises(UserError, match=r"reward heads \[1\] give every reference response the same score") as raised:
         model.calibrate(PROMPTS, RESPONSES)
     assert "fit_reward.epochs" in str(raised.value)
     assert model.scale.tolist() == [1, 1, 1]
@@ -152,8 +150,7 @@ def test_the_reference_is_read_without_loading_a_member(model, folder):
 
 def test_a_model_in_bfloat16_is_near_the_one_in_float32(folder):
     exact, coarse = (
-        RewardModel.load(folder, precision=p).score(PROMPTS, RESPONSES).values
-        for p in ("float32", "bfloat16")
+        RewardModel.load(folder, precision=p).score(PROMPTS, RESPONSES).values for p in ("float32", "bfloat16")
     )
     assert coarse.dtype == torch.float32
     assert 0 < (exact - coarse).abs().mean() < 0.1

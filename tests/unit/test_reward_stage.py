@@ -6,8 +6,8 @@ import pytest
 
 from framework.artifacts import Artifact, fingerprint
 from framework.config import load_config
-from jobs import stages
-from jobs.reward_job import RewardJob
+from jobs import chain, stages
+from jobs.fit_job import RewardJob
 from jobs.workspace import Workspace
 
 
@@ -23,9 +23,9 @@ def _job(cfg, folder: Path) -> RewardJob:
         seen.append(job)
         raise _StoppedError
 
-    made = Artifact(folder, "f", "s", {})
+    parent = Artifact(folder, "f", "s", {})
     with pytest.raises(_StoppedError):
-        stages.reward_stage(cfg, Workspace(folder / "out"), made, made, run=run)
+        stages.reward_stage(cfg, Workspace(folder / "out"), parent, parent, run=run)
     return seen[0]
 
 
@@ -52,10 +52,10 @@ def test_a_job_names_every_place_absolutely(tmp_path, monkeypatch):
 def test_own_pairs_and_an_encoder_need_no_policy(tmp_path, monkeypatch):
     cfg = load_config(None, {"fit_reward.encoder": "e", "fit_reward.pairs": {"path": "p.parquet"}})
     asked = []
-    monkeypatch.setattr(stages, "policy_stage", lambda *_: asked.append("policy"))
-    monkeypatch.setattr(stages, "pairs_stage", lambda cfg, workspace, policy, progress: asked.append(policy))
-    monkeypatch.setattr(stages, "reward_stage", lambda cfg, workspace, policy, *_: asked.append(policy))
-    stages.reward_chain(cfg, Workspace(tmp_path), lambda title: None)
+    monkeypatch.setattr(chain, "policy_stage", lambda *_: asked.append("policy"))
+    monkeypatch.setattr(chain, "pairs_stage", lambda cfg, workspace, policy, progress: asked.append(policy))
+    monkeypatch.setattr(chain, "reward_stage", lambda cfg, workspace, policy, *_: asked.append(policy))
+    assert chain.Chain(cfg, Workspace(tmp_path)).reward is None
     assert asked == [None, None]
 
 

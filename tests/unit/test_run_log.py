@@ -14,8 +14,9 @@ from rich.progress import Progress
 
 from actors.group import Done
 from framework.analysis.alarms import SIGNALS
-from framework.config import Config
 from framework.errors import RunError
+from framework.measurement import Measurement
+from framework.methods import Online
 from framework.training.policy_update import UpdateReport
 from framework.types import Scores
 from jobs import run_log
@@ -40,10 +41,7 @@ def write(make_shaped):
         for step in range(start, stop):
             shaped = make_shaped(mask, torch.full((2, 3), float(step)))
             rollout = replace(
-                shaped.rollout,
-                step=step,
-                logprobs=torch.full((2, 3), -1.0) * mask,
-                group=torch.tensor(group),
+                shaped.rollout, step=step, logprobs=torch.full((2, 3), -1.0) * mask, group=torch.tensor(group)
             )
             shaped = replace(
                 shaped, rollout=rollout, kl_nats=torch.tensor([1.0, 3.0]), reward=torch.tensor([0.5, 0.75])
@@ -51,10 +49,12 @@ def write(make_shaped):
             proxy = torch.tensor([2.0, 4.0])
             exact_kl = torch.tensor([1.0, 2.0]) if step == 0 else None
             values = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]) * (1 + step * spread)
-            scores = Scores(values, torch.tensor([[1.0, 2.0], [3.0, 6.0]])[:encodings])
+            scores = Scores(values, 0, torch.tensor([[1.0, 2.0], [3.0, 6.0]])[:encodings])
             gold = torch.tensor([0.5, 1.5]) if step % gold_every == 0 else None
-            state = replace(RunState.start(Config()), step=step)
-            log.step(state, shaped, proxy, scores, UpdateReport({"loss": 0.1}, 1), gold, Done(exact_kl))
+            state = replace(RunState.start(Online()), step=step)
+            reference = rollout.logprobs - torch.tensor([[1.0, 0.0, 0.0], [3.0, 0.0, 0.0]])
+            measured = Measurement(rollout, reference, scores, proxy, gold, exact_kl)
+            log.step(state, measured, shaped, UpdateReport({"loss": 0.1}, 1))
         log.close()
 
     return steps
@@ -123,7 +123,8 @@ def test_rollouts_are_one_file_a_step_with_every_heads_score(tmp_path, write):
     assert names == ["step_000000.parquet", "step_000001.parquet"]
     rows = pq.read_table(tmp_path / "rollouts" / names[0]).to_pylist()
     assert [row["tokens"] for row in rows] == [3, 1]
-    assert [row["reward"] for row in rows] == [2.0, 4.0]  # the proxy, not what the transforms made of it
+    assert [row["proxy"] for row in rows] == [2.0, 4.0]
+    assert [row["reward"] for row in rows] == [0.5, 0.75]  # what the transforms made of it
     assert [row["scores"] for row in rows] == [[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]
     assert [row["gold"] for row in rows] == [0.5, 1.5]
     assert pq.read_table(tmp_path / "rollouts" / names[1])["gold"].null_count == 2
@@ -192,9 +193,7 @@ def test_a_new_warning_is_one_line_on_the_terminal():
         for step in (30, 31, 32):
             raised = {"disagreement": 31} if step >= 31 else {}
             show(step, metrics | {"warnings": silent | raised})
-    line = (
-        "train: warning at step 31: the heads disagree more than in the first 10 steps (disagreement 0.612)"
-    )
+    line = "train: warning at step 31: the heads disagree more than in the first 10 steps (disagreement 0.612)"
     assert out.getvalue().count("warning") == out.getvalue().count(line) == 1
 
 

@@ -55,9 +55,7 @@ def request(prompts=("w1 w2 w3", "w4"), samples=4, step=0, positions=None):
 
 
 def make_sampler(policy=None, tokenizer=None, max_new_tokens=12, seed=0, **settings):
-    return TorchSampler(
-        policy or make_policy(), tokenizer or make_tokenizer(), seed, max_new_tokens, **settings
-    )
+    return TorchSampler(policy or make_policy(), tokenizer or make_tokenizer(), seed, max_new_tokens, **settings)
 
 
 def test_a_token_without_probability_is_never_drawn():
@@ -131,10 +129,7 @@ def test_sampling_stops_when_every_row_has_ended():
     with torch.no_grad():
         policy.model.lm_head.weight.zero_()
         policy.model.lm_head.weight[1] = (
-            1e3
-            * policy.response_states(
-                make_sampler(policy, max_new_tokens=1).sample(request(("w1",), 1))
-            ).flatten()
+            1e3 * policy.response_states(make_sampler(policy, max_new_tokens=1).sample(request(("w1",), 1))).flatten()
         )
     rollout = make_sampler(policy).sample(request(("w1",), 3))
     assert rollout.mask.shape == (3, 1)
@@ -147,7 +142,8 @@ def test_the_policy_confirms_log_probabilities_and_values(temperature, prompts):
     policy = make_policy(with_value_head=True)
     rollout = make_sampler(policy, temperature=temperature).sample(request(prompts, samples=8))
     with torch.no_grad():
-        logprobs, values = policy.logprobs_and_values(rollout, temperature)
+        said = policy(rollout, temperature)
+        logprobs, values = said.logprobs, said.values
     torch.testing.assert_close(rollout.logprobs, logprobs, atol=1e-5, rtol=0)
     torch.testing.assert_close(rollout.values, values, atol=1e-5, rtol=1e-4)
     assert values.abs().max() > 0.1
@@ -160,7 +156,7 @@ def test_a_policy_without_a_critic_has_no_values():
 def test_a_rollout_can_be_learnt_from():
     policy = make_policy()
     rollout = make_sampler(policy).sample(request())
-    policy.logprobs_and_values(rollout)[0].sum().backward()
+    policy(rollout).logprobs.sum().backward()
     assert not rollout.logprobs.is_inference()
 
 

@@ -4,7 +4,7 @@ from jaxtyping import TypeCheckError
 
 from framework.aggregation import Mean
 from framework.masked import masked_mean
-from framework.preference import bradley_terry
+from framework.shaping.placement import at_last_token
 from framework.types import PolicyBatch
 
 
@@ -17,6 +17,6 @@ def test_wrong_shapes_and_dtypes_fail_in_tests():
     with pytest.raises(TypeCheckError):
         masked_mean(torch.zeros(2, 4), mask.int())
     with pytest.raises(TypeCheckError):
-        bradley_terry(torch.zeros(2, 3), torch.zeros(2, 3), margin=torch.zeros(2))
+        at_last_token(torch.zeros(3), mask)
     with pytest.raises(TypeCheckError):
         PolicyBatch(torch.zeros(2, 4), torch.zeros(2, 3), torch.zeros(2, 4), mask)

@@ -4,7 +4,7 @@ from pydantic import ValidationError
 
 from framework.objectives import Reinforce
 from framework.reduction import FixedLength, SequenceMean, TokenMean
-from framework.seeding import torch_generator
+from framework.seeding import derive
 from framework.shaping import KlInLoss, KlInReward
 from framework.shaping.placement import at_last_token
 from framework.types import PolicyBatch
@@ -42,7 +42,7 @@ def test_k1_in_the_loss_cannot_be_asked_for():
 @pytest.mark.parametrize("reduction", [TokenMean(), SequenceMean(), FixedLength(max_tokens=9)])
 def test_sequence_k2_in_the_loss_is_k1_in_the_reward(reduction, make_rollout):
     """One gradient, sample by sample, for REINFORCE without a baseline, under any reduction."""
-    draw = torch_generator(0, "shaping")
+    draw = torch.Generator().manual_seed(derive(0, "shaping"))
     mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]).bool()
     logprobs = (-torch.rand(4, 4, generator=draw, dtype=torch.float64) * mask).requires_grad_()
     reference = -torch.rand(4, 4, generator=draw, dtype=torch.float64) * mask

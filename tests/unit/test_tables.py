@@ -86,16 +86,13 @@ def test_an_unknown_hub_name_is_one_line():
 
 def test_a_missing_column_offers_the_nearest_and_lists_all(tmp_path):
     source = TableSource(path=str(write(tmp_path, ".parquet")), columns={"text": "reviews"})
-    with pytest.raises(
-        UserError, match=r"'reviews' \(did you mean 'review'\?\); it has review, label; map it"
-    ):
+    with pytest.raises(UserError, match=r"'reviews' \(did you mean 'review'\?\); it has review, label; map it"):
         read_columns(source, ["text"])
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 @pytest.mark.parametrize(
-    ("value", "words"),
-    [(None, "is empty"), ("", "is empty"), (" \n", "is empty"), (3, "holds int, not text")],
+    ("value", "words"), [(None, "is empty"), ("", "is empty"), (" \n", "is empty"), (3, "holds int, not text")]
 )
 def test_a_bad_value_names_file_row_and_column(tmp_path, suffix, value, words):
     rows = [{"review": value}] if suffix == ".parquet" else [{"review": "good"}, {"review": value}]
@@ -157,8 +154,6 @@ def test_paths_expand_with_one_default(monkeypatch):
 def test_rows_keep_their_values_and_numbers(tmp_path, suffix):
     turns = [{"role": "user", "content": "hello"}]
     rows = [{"text": turns, "kind": "a"}, {"text": None, "kind": "b"}, {"text": turns, "kind": "b"}]
-    source = TableSource(
-        path=str(write(tmp_path, suffix, rows)), where={"kind": "b"}, columns={"said": "text"}
-    )
+    source = TableSource(path=str(write(tmp_path, suffix, rows)), where={"kind": "b"}, columns={"said": "text"})
     assert column_names(source) == ["text", "kind"]
     assert read_rows(source, ["said"]) == [(2, {"said": None}), (3, {"said": turns})]

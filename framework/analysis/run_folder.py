@@ -1,0 +1,154 @@
+"""A run folder, read: what it was asked to be, its records step by step, and the rollouts that it kept."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from jaxtyping import Float
+
+from framework.errors import UserError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder, read; metrics and timings have one record a step, in step order."""
+
+    folder: Path
+    config: dict[str, Any]
+    fingerprint: str
+    manifest: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    timings: list[dict[str, Any]]
+    """Empty when the run kept none."""
+
+    @cached_property
+    def steps(self) -> Float[np.ndarray, "steps"]:
+        """The logged steps; step s was sampled after s updates."""
+        return np.array([record["step"] for record in self.metrics], dtype=float)
+
+    def series(self, name: str) -> Float[np.ndarray, "steps"]:
+        """One metric, or `gap` as of `Origin`, at every logged step; NaN where it is absent, null or not finite."""
+        if name == "gap":
+            origin = read_origin(self.folder)
+            unknown = np.full(len(self.metrics), math.nan)
+            return unknown if origin is None else origin.gap(self.series("proxy"), self.series("gold"))
+        # None becomes NaN.
+        values = np.array([record.get(name) for record in self.metrics], dtype=float)
+        return np.where(np.isfinite(values), values, math.nan)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Mean and population standard deviation of proxy and gold over the rows of one step.
+
+    The step is the first one whose rows were gold-scored. Proxy and gold have no common unit; this puts both on the
+    spread that the initial policy showed, which is a convention and not an exchange rate.
+    """
+
+    proxy_mean: float
+    proxy_std: float
+    gold_mean: float
+    gold_std: float
+
+    def gap(self, proxy: np.ndarray | float, gold: np.ndarray | float) -> np.ndarray:
+        """Standardised proxy minus standardised gold, elementwise; 0 at the initial policy's means."""
+        standard_proxy = (np.asarray(proxy) - self.proxy_mean) / self.proxy_std
+        return np.asarray(standard_proxy - (np.asarray(gold) - self.gold_mean) / self.gold_std)
+
+
+def load_run(folder: Path) -> Run:
+    """The run in `folder`; a `UserError` names what is missing or unreadable."""
+    folder = Path(folder)
+    metrics = _read_steps(folder / "metrics.jsonl")
+    if not metrics:
+        raise UserError(f"{folder}: metrics.jsonl holds no step yet; let the run log at least one")
+    timings = _read_steps(path) if (path := folder / "timings.jsonl").exists() else []
+    fingerprint = _read_text(folder / "fingerprint.txt").strip()
+    return Run(folder, read_config(folder), fingerprint, read_manifest(folder), metrics, timings)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of the run in a folder, as plain keys and values."""
+    path = folder / "config.yaml"
+    try:
+        loaded = yaml.safe_load(_read_text(path)) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path}: expected keys and values, found {type(loaded).__name__}")
+    return loaded
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the run in a folder came from; empty without a manifest."""
+    path = folder / "manifest.json"
+    try:
+        return json.loads(_read_text(path)) if path.exists() else {}
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON at line {error.lineno} ({error.msg})") from error
+
+
+def rollout_steps(folder: Path) -> list[int]:
+    """The steps whose rollouts were kept, in order."""
+    paths = (Path(folder) / "rollouts").glob("step_*.parquet")
+    return sorted(int(path.stem.removeprefix("step_")) for path in paths)
+
+
+def read_rollouts(folder: Path, step: int, columns: Sequence[str]) -> pa.Table:
+    """One step's rollouts, with these columns."""
+    path = Path(folder) / "rollouts" / f"step_{step:06d}.parquet"
+    try:
+        return pq.read_table(path, columns=list(columns), use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+
+
+def read_origin(folder: Path) -> Origin | None:
+    """Proxy and gold over the first gold-scored step's rows; None when no kept step has both, or either is constant."""
+    for step in rollout_steps(folder):
+        rows = read_rollouts(folder, step, ["proxy", "gold"])
+        proxy, gold = (rows[name].to_numpy().astype(float) for name in ("proxy", "gold"))
+        proxy, gold = proxy[np.isfinite(gold)], gold[np.isfinite(gold)]
+        if len(gold):
+            moments = (float(x) for x in (proxy.mean(), proxy.std(), gold.mean(), gold.std()))
+            return Origin(*moments) if min(proxy.std(), gold.std()) >= 1e-12 else None
+    return None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is not a run folder: it has no {path.name}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def _read_steps(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSONL file, one per step, in step order.
+
+    A last line that an interruption cut short is left out. Of a step that a resumed run wrote twice the later stands.
+    """
+    lines = _read_text(path).split("\n")
+    by_step: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise UserError(f"{path}, line {number}: not JSON ({error.msg})") from error
+        if not isinstance(record, dict) or "step" not in record:
+            raise UserError(f"{path}, line {number}: expected an object with a `step`")
+        by_step[int(record["step"])] = record
+    return [by_step[step] for step in sorted(by_step)]

@@ -1,0 +1,107 @@
+"""What became of each run of an experiment: the run folders tell, and `runs.json` says why a run failed."""
+
+import contextlib
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from framework.analysis.records import COMPLETE, RunRecord, Status
+from framework.artifacts import write_text
+from framework.errors import UserError
+from jobs.experiment.plan import PlannedRun
+from jobs.run_folder import SUMMARY
+
+RUNS_FILE = "runs.json"
+STOPPED_FILE = "stopped_early.txt"
+"""In the folder of a run that the scheduler stopped."""
+
+
+class Ledger:
+    """What became of each run: `runs.json`, and before it the run folders themselves."""
+
+    def __init__(self, out: Path, plan: Iterable[PlannedRun]) -> None:
+        self.out, self.path = out, out / RUNS_FILE
+        before = self._read()
+        self.plan = {run.id: run for run in plan}
+        self._states = {id: self._state(run, before) for id, run in self.plan.items()}
+        self.has_lost_runs = any(
+            before.get((run.record.run, run.record.seed), ("", None))[0] in COMPLETE and not self.folder(run).is_dir()
+            for run in self.plan.values()
+        )
+        """Whether the folder of a run that was done is not there any more."""
+
+    @property
+    def waiting(self) -> list[PlannedRun]:
+        """The runs that are to be run."""
+        return [self.plan[id] for id, (status, _) in self._states.items() if status not in COMPLETE]
+
+    def folder(self, run: PlannedRun) -> Path:
+        """The folder of a run."""
+        return self.out / f"seed_{run.record.seed}" / run.record.run / "train"
+
+    def note(self, run: PlannedRun, status: Status, error: str | None) -> RunRecord:
+        """Write down what became of a run, as far as its folder does not tell."""
+        if status == "stopped" and not self._ended(run):
+            self.folder(run).mkdir(parents=True, exist_ok=True)
+            write_text(self.folder(run) / STOPPED_FILE, "ended early by the scheduler of its experiment\n")
+        self._states[run.id] = self._ended(run) or status, error
+        self.write()
+        return self._record(run)
+
+    def records(self) -> list[RunRecord]:
+        """All runs, in their order."""
+        return [self._record(run) for run in self.plan.values()]
+
+    def write(self) -> None:
+        """Write `runs.json`, where it has changed."""
+        rows = []
+        for record in self.records():
+            row = dict(vars(record))
+            row["folder"] = record.folder and str(record.folder.relative_to(self.out))
+            rows.append(row)
+        text = json.dumps({"runs": rows}, indent=2) + "\n"
+        if not self.path.is_file() or self.path.read_text() != text:
+            write_text(self.path, text)
+
+    def _record(self, run: PlannedRun) -> RunRecord:
+        (status, error), folder = self._states[run.id], self.folder(run)
+        return replace(run.record, status=status, error=error, folder=folder if _has_step(folder) else None)
+
+    def _state(
+        self, run: PlannedRun, before: dict[tuple[str, int], tuple[Status, str | None]]
+    ) -> tuple[Status, str | None]:
+        ended = self._ended(run)
+        if ended:
+            return ended, None
+        status, error = before.get((run.record.run, run.record.seed), ("unfinished", None))
+        return (status, error) if status == "failed" else ("unfinished", None)
+
+    def _ended(self, run: PlannedRun) -> Status | None:
+        """How a run ended, as its folder tells; None where it has yet to come to its end."""
+        folder = self.folder(run)
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a cut summary is written again
+            ended = json.loads((folder / SUMMARY).read_text())["ended"]
+            return "finished" if ended == "all steps" else "stopped"
+        return "stopped" if (folder / STOPPED_FILE).is_file() else None
+
+    def _read(self) -> dict[tuple[str, int], tuple[Status, str | None]]:
+        """Status and error of each run, as written down before."""
+        if not self.path.is_file():
+            return {}
+        try:
+            rows = json.loads(self.path.read_text())["runs"]
+            return {(row["run"], row["seed"]): (row["status"], row["error"]) for row in rows}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.path} cannot be read ({type(error).__name__}: {error}): delete it, the runs tell what is done"
+            ) from error
+
+
+def _has_step(folder: Path) -> bool:
+    """Whether a run has logged a row: a kill may cut even the first line."""
+    try:
+        with (folder / "metrics.jsonl").open() as file:
+            return file.readline().endswith("\n")
+    except OSError:
+        return False
