@@ -1,6 +1,7 @@
 """Real text and real models, in seconds: the film-review study with the smallest policy there is."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -32,9 +33,11 @@ def test_the_film_review_study_completes_and_its_report_opens(tmp_path):
     ]
     out = tmp_path / "imdb"
     assert main(["study", "jobs/configs/imdb.yaml", *words, "--out", str(out)]) == 0
-    variants = json.loads((out / "summary.json").read_text())["variants"]
-    assert set(variants) == {"single", "ensemble"}
-    assert all(v["gold_final"] is not None and v["kl_nats_final"] is not None for v in variants.values())
+    curves = json.loads((out / "summary.json").read_text())["curves"]
+    assert set(curves) == {"single", "ensemble"}
+    outcomes = [one["outcome"] for curve in curves.values() for one in curve["outcomes"]]
+    assert len(outcomes) == 2
+    assert all(math.isfinite(one[key]) for one in outcomes for key in ("gold_end", "kl_nats_end"))
     page = (out / "report.html").read_text()
     assert "<html" in page
     assert "single" in page

@@ -99,6 +99,7 @@ def killed(config, tmp_path_factory):
     return out, times(run_folders(out)[0], *out.glob("seed_0/policy-*"), *out.glob("seed_1/reward-*"))
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_with_runs_that_die_comes_to_the_same_table(calm, killed, capsys):
     out, before = killed
     again, doomed = "run-budget_2-seed_0", "run-budget_0.5-seed_1"

@@ -149,6 +149,7 @@ def test_what_no_restart_mends_is_told_at_once(ray_session, stages, tmp_path):
     assert not list(job.out.iterdir())
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_code_is_tried_again_and_then_told_in_one_line(ray_session, stages, tmp_path):
     job = _job(stages, tmp_path / "broken", Broken)
     with pytest.raises(RunError, match=r"^fit-reward: a worker failed 3 times, .*KeyError: 'no such column'$"):
