@@ -177,6 +177,12 @@ def write_text(path: Path, text: str) -> None:
         scratch.write_text(text)
 
 
+def update_text(path: Path, text: str) -> None:
+    """As `write_text`, but a file that holds the text already is left alone, and keeps its time."""
+    if not path.is_file() or path.read_text() != text:
+        write_text(path, text)
+
+
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Gives a path beside `path` to write to, which then takes its place at once.

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from framework.analysis.best_of_n import POOL_LINK
-from framework.artifacts import Artifact, write_text
+from framework.artifacts import Artifact, update_text
 from framework.config import Config
 from framework.training import Progress
 from jobs.best_of_n import SCORES_FILE, pool_stage, scores_stage
@@ -78,6 +78,4 @@ class Chain:
         run.parent.mkdir(parents=True, exist_ok=True)  # the run itself may still be waiting its turn
         link, path = run.parent / POOL_LINK, os.path.relpath(self.scores.path / SCORES_FILE, run.parent)
         record = {"scores": path, "sha256": self.scores.sha256, "ns": self.cfg.best_of_n.counts}
-        text = json.dumps(record, indent=2) + "\n"
-        if not link.is_file() or link.read_text() != text:
-            write_text(link, text)
+        update_text(link, json.dumps(record, indent=2) + "\n")

@@ -4,8 +4,16 @@ import difflib
 from pathlib import Path
 
 from actors.roles import ROLES
+from cluster.plan import Bundle, run_bundles
 from cluster.spec import ClusterSpec, RoleSpec, load_spec
+from framework.config import Config
 from framework.errors import UserError
+
+
+def layout_of(cfg: Config) -> tuple[ClusterSpec, list[Bundle]]:
+    """The layout that a run names, and what the run asks of a cluster by it."""
+    spec = load_layout(cfg.cluster)
+    return spec, run_bundles(spec, cfg.backend == "inline")
 
 
 def load_layout(name_or_path: str | Path) -> ClusterSpec:

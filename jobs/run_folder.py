@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from framework.artifacts import MANIFEST, Artifact, code_version, hash_folder, read_manifest, write_text
+from framework.artifacts import MANIFEST, Artifact, code_version, hash_folder, read_manifest, update_text, write_text
 from framework.config import Config, load_config
 from framework.errors import GoldilocksError, RunError, UserError
 
@@ -145,9 +145,7 @@ def _carry_on(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     from framework.analysis.table import summarise_run  # statistics take a second to import
 
     summary = summarise_run(run) | {"ended": result.ended}
-    text, path = json.dumps(summary, indent=2, allow_nan=False) + "\n", run / SUMMARY
-    if not path.is_file() or path.read_text() != text:
-        write_text(path, text)
+    update_text(run / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
     return replace(result, summary=summary)
 
 

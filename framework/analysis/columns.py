@@ -32,19 +32,19 @@ DEFAULTS = {
     "status": "finished", "axis": "step", "at": None,
 }  # fmt: skip
 """What a table from elsewhere may leave out, and what is then read there."""
-Part = tuple[RunRecord, str, Mapping[str, np.ndarray]]
-"""One curve on its way into the table: whose it is, its axis, and its columns, `at` first."""
+Part = tuple[RunRecord, Mapping[str, np.ndarray]]
+"""One curve on its way into the table: whose it is, and its columns, `at` first."""
 
 
 def assemble(parts: Sequence[Part]) -> tuple[pa.Table, tuple[str, ...]]:
     """The rows of these curves one after the other, and the columns that are swept settings."""
-    records = [record for record, _, _ in parts]
-    metrics = dict.fromkeys(name for _, _, own in parts for name in own if name not in {"at", "gap"})
+    records = [record for record, _ in parts]
+    metrics = dict.fromkeys(name for _, own in parts for name in own if name not in {"at", "gap"})
     taken = {*LABELS, *POSITION, *metrics, "gap"}
     keys = dict.fromkeys(key for record in records for key in record.settings)
     # A section of the configuration may have a metric's name, as `gold` has.
     settings = {f"settings.{key}" if key in taken else key: key for key in keys}
-    counts = [len(own["at"]) for _, _, own in parts]
+    counts = [len(own["at"]) for _, own in parts]
     owner = pa.array(np.repeat(np.arange(len(parts)), counts))
     labels = {name: pa.array([getattr(r, name) for r in records], kind) for name, kind in LABELS.items()}
     for name, key in settings.items():
@@ -54,11 +54,11 @@ def assemble(parts: Sequence[Part]) -> tuple[pa.Table, tuple[str, ...]]:
         else:
             texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
             labels[name] = pa.array(texts, pa.string())
-    labels["axis"] = pa.array([axis for _, axis, _ in parts], pa.string())
+    labels["axis"] = pa.array([record.axis for record in records], pa.string())
     columns = {name: values.take(owner) for name, values in labels.items()}
     for name in ["at", *metrics, "gap"]:
         blank = (np.full(count, math.nan) for count in counts)
-        known = np.concatenate([own.get(name, gap) for (_, _, own), gap in zip(parts, blank, strict=True)])
+        known = np.concatenate([own.get(name, gap) for (_, own), gap in zip(parts, blank, strict=True)])
         columns[name] = pa.array(known, pa.float64(), from_pandas=True)
     return pa.table(columns), tuple(settings)
 

@@ -135,7 +135,7 @@ def best_of_n_table(curves: Mapping[str, Sequence[Mapping[str, Any]]], seed: int
     """The table of best-of-n curves by their names, each of points as of `best_of_n_points`."""
     parts = []
     for name, points in curves.items():
-        own = RunRecord(name, name, "", name, "", seed, BEST_OF_N, status="finished")
+        own = RunRecord(name, name, "", name, "", seed, BEST_OF_N, status="finished", axis="n")
         parts.append(_pool_part(own, points))
     return Table(*assemble(parts))
 
@@ -193,7 +193,7 @@ def _run_part(record: RunRecord, run: Run) -> Part:
     named = [pair for line in run.metrics for pair in line.items()]
     names = dict.fromkeys(name for name, value in named if is_number(value) and name != "step")
     columns = {"at": run.series(record.axis)} | {name: run.series(name) for name in [*names, "gap"]}
-    return record, record.axis, columns
+    return record, columns
 
 
 def _pool_record(record: RunRecord, members: Sequence[Mapping[str, Any]]) -> RunRecord:
@@ -204,7 +204,7 @@ def _pool_record(record: RunRecord, members: Sequence[Mapping[str, Any]]) -> Run
     point = record.point
     if shared != record.settings:
         point = json.dumps(shared, sort_keys=True) if shared else ""
-    unasked = replace(record, method=BEST_OF_N, budget=None, status="finished")
+    unasked = replace(record, method=BEST_OF_N, budget=None, status="finished", axis="n")
     return replace(unasked, run=record.curve, point=point, settings=shared)
 
 
@@ -213,4 +213,4 @@ def _pool_part(record: RunRecord, points: Sequence[Mapping[str, Any]]) -> Part:
     known = [name for name in BEST_OF_N_COLUMNS if any(name in point for point in points)]
     rows = [[math.nan if point[name] is None else point[name] for name in known] for point in points]
     columns = dict(zip(("at", *known[1:]), np.array(rows, dtype=float).T, strict=True))
-    return record, "n", columns
+    return record, columns

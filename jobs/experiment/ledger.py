@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from framework.analysis.records import COMPLETE, RunRecord, Status
-from framework.artifacts import write_text
+from framework.artifacts import update_text, write_text
 from framework.errors import UserError
 from jobs.experiment.plan import PlannedRun
 from jobs.run_folder import SUMMARY
@@ -60,9 +60,7 @@ class Ledger:
             row = dict(vars(record))
             row["folder"] = record.folder and str(record.folder.relative_to(self.out))
             rows.append(row)
-        text = json.dumps({"runs": rows}, indent=2) + "\n"
-        if not self.path.is_file() or self.path.read_text() != text:
-            write_text(self.path, text)
+        update_text(self.path, json.dumps({"runs": rows}, indent=2) + "\n")
 
     def _record(self, run: PlannedRun) -> RunRecord:
         (status, error), folder = self._states[run.id], self.folder(run)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.plan import Node, explain, run_bundles
+from cluster.plan import Node, explain
 from cluster.session import connect, live_nodes
 from framework.analysis.records import RunRecord
 from framework.artifacts import write_text
@@ -20,7 +20,7 @@ from jobs.chain import Chain, ShowStage
 from jobs.experiment.ledger import Ledger
 from jobs.experiment.plan import PlannedRun, plan_of
 from jobs.fit_on_ray import fitting_beside
-from jobs.layouts import load_layout
+from jobs.layouts import layout_of, load_layout
 from jobs.stages import check_prompts
 from jobs.workspace import Workspace, claimed
 
@@ -215,8 +215,7 @@ def _ready(run: PlannedRun, folder: Path, view: ExperimentView, address: str | N
     )
     inputs = chain.inputs
     chain.score_pool(folder)
-    spec = load_layout(run.cfg.cluster)
-    layout = run_bundles(spec, run.cfg.backend == "inline")
+    spec, layout = layout_of(run.cfg)
     return ReadyRun(run, inputs, folder, tuple(layout), spec.strategy)
 
 
@@ -227,8 +226,7 @@ def _assert_fits(runs: Sequence[PlannedRun], nodes: Sequence[Node]) -> None:
         PlacementError: with what the run asks for and what there is.
     """
     for run in {(run.cfg.cluster, run.cfg.backend): run for run in runs}.values():
-        spec = load_layout(run.cfg.cluster)
-        layout = run_bundles(spec, run.cfg.backend == "inline")
+        spec, layout = layout_of(run.cfg)
         plan = explain(layout, nodes, spec.strategy)
         if plan.problem:
             raise PlacementError(

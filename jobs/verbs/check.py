@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.plan import amount, bundles, capacity, explain, local_node, run_bundles, table
+from cluster.plan import amount, bundles, capacity, explain, local_node, table
 from framework.config import Config
 from framework.errors import UserError
 from jobs.experiment.plan import PlannedRun, num_runs, plan_of
-from jobs.layouts import load_layout
+from jobs.layouts import layout_of, load_layout
 
 
 def check(cfg: Config, source: Path | None, show: bool) -> int:
@@ -51,9 +51,7 @@ def _experiment_arithmetic(cfg: Config, plan: Sequence[PlannedRun]) -> str:
     crossed = [(len(cfg.conditions), "condition"), (len(cfg.variants), "variant")]
     crossed += [(cfg.sweep.num_points, "point")] if cfg.sweep.keys else []
     factors = " x ".join(_counted(*part) for part in [*crossed, (len(cfg.seeds), "seed")] if part[0])
-    first = plan[0].cfg
-    spec = load_layout(first.cluster)
-    layout = run_bundles(spec, first.backend == "inline")
+    spec, layout = layout_of(plan[0].cfg)
     share = amount(sum(bundle.cpus for bundle in layout), sum(bundle.gpus for bundle in layout))
     return (
         f"an experiment: {factors} = {_counted(len(plan), 'run')}; each asks for {share}; "
