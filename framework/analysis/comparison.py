@@ -14,7 +14,7 @@ from jaxtyping import Float
 from framework.analysis.best_of_n import Pool, best_of_n_win_rate, read_pool
 from framework.analysis.columns import BEST_OF_N
 from framework.analysis.over_seeds import Estimate, holm, paired_difference, share_over_seeds
-from framework.analysis.run_folder import read_manifest, read_rollouts, rollout_steps
+from framework.analysis.run_folder import manifest_of, read_rollouts, rollout_steps
 from framework.analysis.table import Curve, RunRecord, Table
 from framework.measure import Outcome, outcome_of
 
@@ -179,6 +179,6 @@ def _judged(curve: Curve, folder: Path) -> dict[tuple[int, int, str], np.ndarray
 
 
 def _accuracy(folder: Path) -> float | None:
-    figures = (read_manifest(folder).get("parents") or {}).get("reward", {}).get("figures") or {}
+    figures = (manifest_of(folder).get("parents") or {}).get("reward", {}).get("figures") or {}
     value = figures.get("mean_accuracy_on_gold")
     return float(value) if value is not None and np.isfinite(value) else None

@@ -1,5 +1,6 @@
 """A run folder, read: what it was asked to be, its records step by step, and the rollouts that it kept."""
 
+import contextlib
 import json
 import math
 from collections.abc import Sequence
@@ -14,7 +15,13 @@ import pyarrow.parquet as pq
 import yaml
 from jaxtyping import Float
 
+from framework.analysis.records import Status
+from framework.artifacts import MANIFEST, read_manifest
 from framework.errors import UserError
+
+SUMMARY = "summary.json"
+STOPPED_FILE = "stopped_early.txt"
+"""In the folder of a run that the scheduler of its experiment stopped."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def load_run(folder: Path) -> Run:
         raise UserError(f"{folder}: metrics.jsonl holds no step yet; let the run log at least one")
     timings = _read_steps(path) if (path := folder / "timings.jsonl").exists() else []
     fingerprint = _read_text(folder / "fingerprint.txt").strip()
-    return Run(folder, read_config(folder), fingerprint, read_manifest(folder), metrics, timings)
+    return Run(folder, read_config(folder), fingerprint, manifest_of(folder), metrics, timings)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -87,13 +94,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     return loaded
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def status_of(folder: Path) -> Status:
+    """How the run in a folder ended, as the folder tells: `unfinished` where it has yet to come to its end."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a cut summary is written again
+        return "finished" if json.loads((folder / SUMMARY).read_text())["ended"] == "all steps" else "stopped"
+    return "stopped" if (folder / STOPPED_FILE).is_file() else "unfinished"
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
     """What the run in a folder came from; empty without a manifest."""
-    path = folder / "manifest.json"
-    try:
-        return json.loads(_read_text(path)) if path.exists() else {}
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON at line {error.lineno} ({error.msg})") from error
+    return read_manifest(folder) if (folder / MANIFEST).exists() else {}
 
 
 def rollout_steps(folder: Path) -> list[int]:

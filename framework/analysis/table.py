@@ -7,7 +7,7 @@ bytes. What was not measured is null on disk and NaN in memory. Sizes here: `row
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from jaxtyping import Float
 
 from framework.analysis.best_of_n import read_pool
 from framework.analysis.columns import BEST_OF_N, LABELS, Part, assemble, read_columns, write_columns
-from framework.analysis.records import COMPLETE, RunRecord, Status, is_number
-from framework.analysis.run_folder import Run, load_run, read_config, read_manifest
+from framework.analysis.records import RunRecord, is_number
+from framework.analysis.run_folder import Run, load_run, manifest_of, read_config, status_of
 from framework.errors import UserError
 from framework.measure import outcome_of, sqrt_kl
 
@@ -27,25 +27,10 @@ BEST_OF_N_COLUMNS = ("n", "kl_nats", "proxy", "proxy_se", "gold", "gold_se", "ga
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class Curve(RunRecord):
     """The rows of one run, or of one best-of-n curve, in their order."""
 
-    run: str
-    curve: str
-    condition: str
-    variant: str
-    point: str
-    seed: int
-    method: str
-    budget: float | None
-    status: str
-    axis: str
-    data: pa.Table
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether it ended as it should, so that its last steps count."""
-        return self.status in COMPLETE
+    data: pa.Table = field(kw_only=True)
 
     def series(self, name: str) -> Float[np.ndarray, "rows"]:
         """One metric; NaN where it was not measured, and throughout where there is no such column."""
@@ -87,8 +72,14 @@ class Table:
         order = np.lexsort((self.data["at"].to_numpy(), group))
         bounds = np.searchsorted(group[order], np.arange(len(first) + 1))
         rows = [self.data.take(order[bounds[own] : bounds[own + 1]]) for own in np.argsort(first)]
-        labels = (*LABELS, "axis")
-        return tuple(Curve(**{name: own[name][0].as_py() for name in labels}, data=own) for own in rows)
+        return tuple(
+            Curve(
+                **{name: own[name][0].as_py() for name in (*LABELS, "axis")},
+                settings={name: own[name][0].as_py() for name in self.settings},
+                data=own,
+            )
+            for own in rows
+        )
 
     def curves_of(self, curve: str, method: str | None = None) -> tuple[Curve, ...]:
         """Those of one curve name, by one method or by all, over all points and seeds."""
@@ -97,13 +88,7 @@ class Table:
     @cached_property
     def records(self) -> tuple[RunRecord, ...]:
         """The runs with rows, as far as the table knows them: for one from elsewhere, without folders."""
-        records = []
-        for curve in self.curves:
-            if curve.method != BEST_OF_N:
-                settings = {name: curve.data[name][0].as_py() for name in self.settings}
-                labels = {name: getattr(curve, name) for name in LABELS}
-                records.append(RunRecord(**labels, settings=settings))
-        return tuple(records)
+        return tuple(curve for curve in self.curves if curve.method != BEST_OF_N)
 
     def write(self, path: Path) -> Path:
         """The path, with the table in it as Parquet, whole or not at all; a `RunError` where it could not be written."""
@@ -142,11 +127,12 @@ def best_of_n_table(curves: Mapping[str, Sequence[Mapping[str, Any]]], seed: int
 
 def record_of(folder: Path) -> RunRecord:
     """The record of a run folder by itself: a run of no experiment."""
-    manifest, seed = read_manifest(folder), int(read_config(folder).get("seed") or 0)
+    manifest, seed = manifest_of(folder), int(read_config(folder).get("seed") or 0)
     name = folder.resolve().parent.name if folder.name == "train" else folder.resolve().name
-    status: Status = "finished" if (folder / "summary.json").is_file() else "unfinished"
     method, axis = manifest.get("kind", "online"), manifest.get("axis", "step")
-    return RunRecord(name, name, "", name, "", seed, method, manifest.get("budget"), {}, status, folder, axis=axis)
+    return RunRecord(
+        name, name, "", name, "", seed, method, manifest.get("budget"), {}, status_of(folder), folder, axis=axis
+    )
 
 
 def summarise_run(folder: Path) -> dict[str, Any]:

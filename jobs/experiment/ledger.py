@@ -1,20 +1,17 @@
 """What became of each run of an experiment: the run folders tell, and `runs.json` says why a run failed."""
 
-import contextlib
 import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from framework.analysis.records import COMPLETE, RunRecord, Status
+from framework.analysis.run_folder import STOPPED_FILE, status_of
 from framework.artifacts import update_text, write_text
 from framework.errors import UserError
 from jobs.experiment.plan import PlannedRun
-from jobs.run_folder import SUMMARY
 
 RUNS_FILE = "runs.json"
-STOPPED_FILE = "stopped_early.txt"
-"""In the folder of a run that the scheduler stopped."""
 
 
 class Ledger:
@@ -42,10 +39,12 @@ class Ledger:
 
     def note(self, run: PlannedRun, status: Status, error: str | None) -> RunRecord:
         """Write down what became of a run, as far as its folder does not tell."""
-        if status == "stopped" and not self._ended(run):
-            self.folder(run).mkdir(parents=True, exist_ok=True)
-            write_text(self.folder(run) / STOPPED_FILE, "ended early by the scheduler of its experiment\n")
-        self._states[run.id] = self._ended(run) or status, error
+        folder = self.folder(run)
+        if status == "stopped" and status_of(folder) == "unfinished":
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / STOPPED_FILE, "ended early by the scheduler of its experiment\n")
+        told = status_of(folder)
+        self._states[run.id] = status if told == "unfinished" else told, error
         self.write()
         return self._record(run)
 
@@ -69,19 +68,11 @@ class Ledger:
     def _state(
         self, run: PlannedRun, before: dict[tuple[str, int], tuple[Status, str | None]]
     ) -> tuple[Status, str | None]:
-        ended = self._ended(run)
-        if ended:
-            return ended, None
+        told = status_of(self.folder(run))
+        if told in COMPLETE:
+            return told, None
         status, error = before.get((run.record.run, run.record.seed), ("unfinished", None))
         return (status, error) if status == "failed" else ("unfinished", None)
-
-    def _ended(self, run: PlannedRun) -> Status | None:
-        """How a run ended, as its folder tells; None where it has yet to come to its end."""
-        folder = self.folder(run)
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a cut summary is written again
-            ended = json.loads((folder / SUMMARY).read_text())["ended"]
-            return "finished" if ended == "all steps" else "stopped"
-        return "stopped" if (folder / STOPPED_FILE).is_file() else None
 
     def _read(self) -> dict[tuple[str, int], tuple[Status, str | None]]:
         """Status and error of each run, as written down before."""

@@ -25,6 +25,7 @@ from framework.analysis.best_of_n import POOL_LINK
 from framework.analysis.columns import LABELS, POSITION
 from framework.analysis.experiment import analyse
 from framework.analysis.records import RunRecord
+from framework.analysis.run_folder import STOPPED_FILE
 from framework.analysis.table import build_table, record_of, summarise_run
 from framework.artifacts import MANIFEST, write_manifest
 from framework.component import Component
@@ -48,7 +49,7 @@ from framework.types import Scores
 from jobs.__main__ import VERBS
 from jobs.best_of_n import POOL_FILE, SCORES_FILE
 from jobs.checkpoint import STATE
-from jobs.experiment.ledger import RUNS_FILE, STOPPED_FILE
+from jobs.experiment.ledger import RUNS_FILE
 from jobs.experiment.plan import plan_of
 from jobs.experiment.run import EXPERIMENT_FILE, TABLE_FILE
 from jobs.fit_job import QUALITY_FILE
