@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("framework", "actors", "jobs", "cluster")
 # Ray starts workers with this environment; a thread count of its own is set per actor where it differs.
 _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-_PASSED_ON = ("GOLDILOCKS_SHARED", "HF_HUB_OFFLINE", "HF_HOME", "TOKENIZERS_PARALLELISM")
+_PASSED_ON = (
+    "GOLDILOCKS_SHARED", "HF_HUB_OFFLINE", "HF_HOME", "TOKENIZERS_PARALLELISM",
+    "WANDB_MODE", "WANDB_BASE_URL", "MLFLOW_TRACKING_URI", "TRACKIO_DIR",
+)  # fmt: skip
 
 
 @contextmanager

@@ -26,14 +26,15 @@ from framework.models.settings import PolicyModel, TinyLlama
 from framework.overrides import apply_overrides, read_mapping
 from framework.precision import Precision, native_precision
 from framework.sweep import Sweep
+from framework.trackers import TensorBoard, Trackers
 from framework.training.policy_fit import FitPolicy
 from framework.training.reward_settings import FitReward
 from framework.worlds import World
 from framework.worlds.reviews import Reviews
 
-BESIDE_A_RUN = frozenset(
-    ("backend", "cluster", "seeds", "variants", "conditions", "baseline", "best_of_n", "score_pairs", "sweep")
-)
+BESIDE_A_RUN = frozenset((
+    "backend", "cluster", "trackers", "seeds", "variants", "conditions", "baseline", "best_of_n", "score_pairs", "sweep"
+))  # fmt: skip
 """The machines, the experiment around a run, and what is measured beside it: they change no number of a run."""
 BESIDE_A_FIT = frozenset(("save_every", "compare_on"))
 """Settings of a reward fit that change nothing of the model."""
@@ -82,6 +83,8 @@ class Config(Component):
     """Roles as Ray actors, or in this process. The numbers are the same."""
     cluster: str = "laptop"
     """A shipped layout (laptop, one_gpu, four_gpu) or the path of one."""
+    trackers: Trackers = (TensorBoard(),)
+    """Where the numbers of a run can be watched, beside its own files: tensorboard, wandb, mlflow, trackio."""
 
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Seeds of an experiment; `train` and the single stages use `seed`."""

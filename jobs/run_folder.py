@@ -11,8 +11,11 @@ from typing import Any
 from framework.artifacts import MANIFEST, Artifact, code_version, hash_folder, read_manifest, update_text, write_text
 from framework.config import Config, load_config
 from framework.errors import GoldilocksError, RunError, UserError
+from framework.trackers import assert_ready
 
 CONFIG, FINGERPRINT, SUMMARY = "config.yaml", "fingerprint.txt", "summary.json"
+PLACED = ("backend", "cluster", "trackers")
+"""Settings that a run may go on with others of."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     if _has_begun(run):
         if (run / FINGERPRINT).read_text().strip() != inputs.identity:
             raise UserError(f"{run} holds a run of another configuration: choose another --out, or delete it")
-        return resume_run(run, context, {"backend": inputs.cfg.backend, "cluster": inputs.cfg.cluster})
+        return resume_run(run, context, {name: getattr(inputs.cfg, name) for name in PLACED})
     manifest = {
         "kind": inputs.cfg.train.kind,
         "axis": inputs.cfg.train.axis,
@@ -93,7 +96,7 @@ def resume_run(run: Path, context: RunContext, placed: Mapping[str, Any] = Mappi
     """Go on from the newest sound checkpoint; a finished run is only summed up again.
 
     Args:
-        placed: `backend` and `cluster`, where it goes on elsewhere than it began.
+        placed: settings of `PLACED`, where it goes on elsewhere than it began.
 
     Raises:
         UserError: no run there, or one whose policy or reward model has changed since.
@@ -139,6 +142,7 @@ def _carry_on(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     """Hand over to the method, and sum up what has come to its end."""
     from jobs.methods import METHODS  # each of which makes run folders by this module
 
+    assert_ready(inputs.cfg.trackers)
     result = METHODS[inputs.cfg.train.kind](inputs, run, context)
     if result.ended is None:
         return result

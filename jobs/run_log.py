@@ -1,4 +1,4 @@
-"""What a run writes as it goes: metrics, timings, rollouts and TensorBoard.
+"""What a run writes as it goes: metrics, timings and rollouts, and what its trackers are told.
 
 `metrics.jsonl` holds nothing that depends on the clock, so that two runs of one configuration write
 the same bytes; seconds and memory go to `timings.jsonl`.
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from tensorboardX import SummaryWriter
 
 from framework.analysis.alarms import SIGNALS, warnings_of
 from framework.artifacts import write_text
@@ -21,21 +20,29 @@ from framework.training.policy_update import UpdateReport
 from framework.types import Shaped
 from jobs.roles import Roles
 from jobs.run_state import RunState
+from jobs.tracking import Tracking
 
 
 class RunLog:
     """Appends one step at a time to the files of a run folder."""
 
     def __init__(
-        self, run: Path, roles: Roles, start_step: int = 0, show: Callable[[int, dict[str, Any]], None] | None = None
+        self,
+        run: Path,
+        roles: Roles,
+        start_step: int = 0,
+        show: Callable[[int, dict[str, Any]], None] | None = None,
+        tracking: Tracking | None = None,
     ) -> None:
-        self.run, self.roles, self.show = run, roles, show
+        self.run, self.roles, self.show, self.tracking = run, roles, show, tracking
         (run / "rollouts").mkdir(parents=True, exist_ok=True)
         for name in ("metrics.jsonl", "timings.jsonl"):
             _truncate(run / name, start_step)
-        self.history = _read_signals(run / "metrics.jsonl")
+        logged = _read(run / "metrics.jsonl")
+        if tracking:
+            tracking.catch_up(logged, _read(run / "timings.jsonl"))
+        self.history = [_signals(record) for record in logged]
         """The signals that may warn, of every step so far."""
-        self.board = SummaryWriter(logdir=str(run / "tensorboard"), purge_step=start_step)
         self.began = time.perf_counter()
 
     def step(self, state: RunState, measured: Measurement, shaped: Shaped, report: UpdateReport) -> None:
@@ -47,19 +54,15 @@ class RunLog:
         started = time.perf_counter()
         self._append("metrics.jsonl", metrics)
         self._write_rollout(state.step, measured, shaped)
-        for name, value in metrics.items():
-            if isinstance(value, float):
-                self.board.add_scalar(name, value, state.step)
         now = time.perf_counter()
         timings = self.roles.timings(state.step, step_seconds=now - self.began, log_seconds=now - started)
         tokens = int(measured.rollout.mask.sum())
         self._append("timings.jsonl", {"step": state.step, "tokens": tokens} | timings)
         self.began = now
+        if self.tracking:
+            self.tracking.step(state.step, metrics, timings)
         if self.show:
             self.show(state.step, metrics)
-
-    def close(self) -> None:
-        self.board.close()
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         try:
@@ -82,9 +85,9 @@ def _signals(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: record.get(name) for name in ("step", *(signal.name for signal in SIGNALS))}
 
 
-def _read_signals(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path) -> list[dict[str, Any]]:
     """Of the steps that were logged before a resume; JSON kept them exactly."""
-    return [_signals(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _truncate(path: Path, start_step: int) -> None:

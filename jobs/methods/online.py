@@ -1,16 +1,17 @@
 """The online method: four roles, and the loop over them."""
 
 import contextlib
-import shutil
 from pathlib import Path
 
 from framework.data.prompts import PromptStream
+from framework.trackers import TrackedRun
 from jobs.checkpoint import Checkpoints
 from jobs.driver import train_policy
 from jobs.roles import open_roles
 from jobs.run_folder import RunContext, RunInputs, RunResult, pointing_back
 from jobs.run_log import RunLog
 from jobs.run_state import RunState
+from jobs.tracking import Tracking
 
 
 def make(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
@@ -29,15 +30,17 @@ def make(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     if not state.ended(train):
         prompts = PromptStream(cfg.world.prompts("train"), cfg.seed)
         folders = {name: parent.path for name, parent in inputs.parents.items()}
+        tracked = TrackedRun(run, _run_name(run), cfg.model_dump(mode="json"), state.step)
         with (
+            contextlib.closing(Tracking(cfg.trackers, tracked)) as tracking,
             open_roles(cfg, _run_name(run), folders, context.address, context.in_placement) as roles,
             pointing_back(run, checkpoints.newest),
         ):
             if checkpoint:
                 roles.policy.load(checkpoint).get()
             _drop_later_rollouts(run, state.step)
-            with contextlib.closing(RunLog(run, roles, state.step, context.show)) as log:
-                state = train_policy(cfg, roles, prompts, log, checkpoints, state, context.stop_asked)
+            log = RunLog(run, roles, state.step, context.show, tracking)
+            state = train_policy(cfg, roles, prompts, log, checkpoints, state, context.stop_asked)
     return RunResult(run, state.ended(train), tuple(messages))
 
 
@@ -51,5 +54,3 @@ def _drop_later_rollouts(run: Path, start_step: int) -> None:
     for path in (run / "rollouts").glob("step_*.parquet"):
         if int(path.stem.removeprefix("step_")) >= start_step:
             path.unlink()
-    if start_step == 0:
-        shutil.rmtree(run / "tensorboard", ignore_errors=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from cluster.plan import amount, bundles, capacity, explain, local_node, table
 from framework.config import Config
 from framework.errors import UserError
+from framework.trackers import assert_ready
 from jobs.experiment.plan import PlannedRun, num_runs, plan_of
 from jobs.layouts import layout_of, load_layout
 
@@ -19,6 +20,7 @@ def check(cfg: Config, source: Path | None, show: bool) -> int:
     if show:
         print(cfg.to_yaml())
     plan = _plan(cfg)
+    assert_ready(cfg.trackers)
     print(f"{source or 'defaults'}: valid, fingerprint {cfg.fingerprint()}")
     for line in cfg.train.describe(cfg.max_new_tokens):
         print(line)

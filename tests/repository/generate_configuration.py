@@ -109,7 +109,7 @@ def _default(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, tuple):
-        return f"`[{', '.join(map(str, value))}]`"
+        return f"`[{', '.join(str(getattr(each, 'kind', each)) for each in value)}]`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value}`"

@@ -55,7 +55,6 @@ def write(make_shaped):
             reference = rollout.logprobs - torch.tensor([[1.0, 0.0, 0.0], [3.0, 0.0, 0.0]])
             measured = Measurement(rollout, reference, scores, proxy, gold, exact_kl)
             log.step(state, measured, shaped, UpdateReport({"loss": 0.1}, 1))
-        log.close()
 
     return steps
 
