@@ -68,7 +68,7 @@ def resume(out: Path, stop: Callable[[], bool], address: str | None) -> int:
 
 def _bars_of_runs(shown: Bars, count: int) -> ExperimentView:
     """One bar for the experiment, and one for each run while it goes on."""
-    whole = shown.progress.add_task("runs", total=count, figures="")
+    whole = shown.begun("runs", count)
     running: dict[str, tuple[TaskID, Callable[[int, dict[str, Any]], None]]] = {}
 
     def began(run: PlannedRun) -> None:
@@ -86,7 +86,7 @@ def _bars_of_runs(shown: Bars, count: int) -> ExperimentView:
         if bar is not None:
             shown.progress.remove_task(bar[0])
         if record.status != "unfinished":
-            shown.progress.advance(whole)
+            shown.progress.update(whole, advance=1)
         if record.error:
             console.print(f"seed {record.seed}: {record.run} failed: {record.error}")
 

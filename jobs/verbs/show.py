@@ -1,8 +1,9 @@
-"""Progress bars and closing lines, the same for every verb."""
+"""Progress and closing lines, the same for every verb: bars on a terminal, lines in a file or the log of a job."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +19,8 @@ INTERRUPTED = 130
 """Exit code after an interrupt that lost nothing."""
 SHOWN = ("proxy", "gold", "kl_nats")
 """Figures beside the bar of a run."""
+LINE_SECONDS = 5.0
+"""Between two lines of progress where there is no terminal, whatever goes on side by side."""
 
 
 class Bars:
@@ -41,13 +44,22 @@ class Bars:
         """A callback for a run of so many rows."""
         return self.bar(title, length)[1]
 
+    def begun(self, title: str, total: int) -> TaskID:
+        """A bar that is shown before it moves."""
+        task = self.progress.add_task(title, total=total, figures="")
+        self.progress.update(task)
+        return task
+
     def bar(self, title: str, length: int) -> tuple[TaskID, Callable[[int, dict[str, Any]], None]]:
         """The bar of a run, and what each row's number and metrics are told to."""
-        task = self.progress.add_task(title, total=length, figures="")
+        task = self.begun(title, length)
+        seen: dict[str, tuple[int, float]] = {}
 
         def show(row: int, metrics: dict[str, Any]) -> None:
             figures = {name: metrics[name] for name in SHOWN if metrics.get(name) is not None}
-            self.progress.update(task, completed=row + 1, figures=_in_words(figures))
+            seen.update({name: (row, value) for name, value in figures.items()})
+            latest = [f"{name} {value:.2f}" + f" (step {at})" * (at != row) for name, (at, value) in seen.items()]
+            self.progress.update(task, completed=row + 1, figures=_in_words(figures), latest="  ".join(latest))
             for signal in SIGNALS:
                 if metrics.get("warnings", {}).get(signal.name) == row:
                     self.progress.console.print(
@@ -62,9 +74,34 @@ def _in_words(figures: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.2f}" for name, value in figures.items())
 
 
+class _Lines(Progress):
+    """In place of bars that nobody would see before the end: a line every few seconds, written at once."""
+
+    def __init__(self) -> None:
+        super().__init__(console=console, disable=True, speed_estimate_period=600)
+        self._due: dict[TaskID, float] = {}
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        task, now = self._tasks[task_id], self.get_time()
+        due = self._due.get(task_id, now)
+        if now < due and (not task.finished or due == float("inf")):
+            return  # its last line is due when it is finished, and only once
+        side_by_side = sum(not other.finished for other in self.tasks)
+        self._due[task_id] = float("inf") if task.finished else now + LINE_SECONDS * side_by_side
+        left = f"{timedelta(seconds=task.time_remaining)} left" if task.time_remaining else ""
+        gone = f"{timedelta(seconds=round(task.elapsed or 0))} gone"
+        figures = task.fields.get("latest") or task.fields["figures"]
+        words = [f"{task.description}: {task.completed:.0f}/{task.total:.0f}", figures, gone, left]
+        self.console.print("  ".join(filter(None, words)))
+
+
 @contextmanager
 def bars() -> Iterator[Bars]:
-    """Bars on the terminal for the length of a block."""
+    """Bars on the terminal for the length of a block; lines where there is none."""
+    if not console.is_terminal:
+        yield Bars(_Lines())
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
