@@ -48,6 +48,9 @@ def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[
     if address not in ("local", "auto"):
         _assert_listening(address)
     options = _local_options(spec) if address == "local" else _attach_options()
+    # In the dashboard's list of jobs; what a job was submitted with comes before it.
+    metadata = {"job_name": namespace, "framework": "goldilocks", "layout": spec.name}
+    options["job_config"] = ray.job_config.JobConfig(metadata=metadata)
     try:
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ray.exceptions.AuthenticationError as error:
@@ -85,6 +88,9 @@ def worker_environment() -> dict[str, str]:
 def _prepare_environment(address: str) -> None:
     """Set what Ray reads at import; whatever the user has set stays."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address == "local":
+        # Nodes elsewhere could not join, so that Ray listens on the loopback device only, as it does on a laptop of Apple's.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # Clients other than ray.init("auto") never turn tokens on by themselves, and with a token the mode also
     # works against a cluster that asks for none.
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))

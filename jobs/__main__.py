@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("words", nargs="*", metavar="CONFIG.yaml | key=value", help="a file, then overrides")
         verb.add_argument("--out", type=Path, help="the folder to write to")
         verb.add_argument("--seed", type=int, help="short for seed=N (demo: the seed of the study)")
-        if name not in ("check", "fit-gold"):
+        if name != "fit-gold":
             verb.add_argument("--address", help="of a Ray cluster: auto, or host:port; default: start one here")
         if name in ("train", "study", "sweep"):
             verb.add_argument("--resume", type=Path, metavar="DIR", help="go on with what is in this folder")
@@ -122,7 +122,7 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
     if options.verb == "check":
         from jobs.verbs.check import check
 
-        return check(cfg, source, show=options.show)
+        return check(cfg, source, options.show, options.address)
     out = options.out or Path("runs") / (options.verb if source is None else source.stem)
     if options.verb in ("demo", "study", "sweep"):
         return _experiment(options, cfg, out)

@@ -14,13 +14,14 @@ from actors.group import failure_in_ray
 from actors.spawn import failure_of
 from cluster.plan import Node, explain, fit_bundles
 from cluster.session import connect, live_nodes
-from cluster.spec import ClusterSpec
+from cluster.spec import ClusterSpec, RoleSpec
 from framework.artifacts import write_text
 from framework.config import Config
 from framework.errors import GoldilocksError, PlacementError, RunError, UserError
 from framework.training import Progress
 from framework.training.data_parallel import Shard
 from framework.training.fit import PROGRESS_FILE
+from jobs.artifact_stage import device
 from jobs.fit_job import FIGURES_FILE, FitJob, Runner, fit_here, fit_shard
 from jobs.layouts import load_layout
 
@@ -68,7 +69,7 @@ def _fit(job: FitJob, spec: ClusterSpec) -> None:
     trainer = TorchTrainer(
         _work,
         train_loop_config={"job": job, "threads": fit.threads},
-        torch_config=TorchConfig(backend="nccl" if fit.gpus else "gloo"),
+        torch_config=TorchConfig(backend=_backend(fit)),
         scaling_config=ScalingConfig(
             num_workers=fit.replicas,
             use_gpu=fit.gpus > 0,
@@ -93,6 +94,16 @@ def _fit(job: FitJob, spec: ClusterSpec) -> None:
         raise failure
 
 
+def _backend(fit: RoleSpec) -> str:
+    """Of torch.distributed: NCCL where a worker sees the GPU that it claims, gloo where that is a logical one."""
+    if not fit.gpus:
+        return "gloo"
+    import ray
+
+    look = ray.remote(device).options(num_cpus=fit.cpus, num_gpus=fit.gpus, name="fit.device")
+    return "nccl" if ray.get(look.remote()) == "cuda" else "gloo"
+
+
 def _work(config: dict[str, Any]) -> None:
     """What each worker does."""
     import ray.train
@@ -100,10 +111,9 @@ def _work(config: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     torch.set_num_threads(config["threads"])
-    where = get_device()
-    if where.type == "cuda":
+    if device() == "cuda":
         # Ray Train shows every worker all devices of its node; "cuda" must mean this worker's own.
-        torch.cuda.set_device(where)
+        torch.cuda.set_device(get_device())
     place, job = ray.train.get_context(), config["job"]
     if _read_failure(job)[1]:
         return  # begun again by Ray Train, and would come to the same end

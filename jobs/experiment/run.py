@@ -94,7 +94,7 @@ def run_experiment(
                 view.ended(record)
         stopped = False
         if ledger.waiting:
-            with connect(address, load_layout(cfg.cluster), namespace="experiment"):
+            with connect(address, load_layout(cfg.cluster), namespace=out.resolve().name):
                 _assert_fits(ledger.waiting, live_nodes())
                 stopped = not _run(cfg, ledger, stop_asked, view, address)
         result = ExperimentResult(out, ledger.records(), stopped=stopped)

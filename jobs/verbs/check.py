@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.plan import amount, bundles, capacity, explain, local_node, table
+from cluster.plan import Node, amount, bundles, capacity, explain, fit_bundles, local_node, table
+from cluster.session import connect, live_nodes
+from cluster.spec import ClusterSpec
 from framework.config import Config
 from framework.errors import UserError
 from framework.trackers import assert_ready
@@ -11,8 +13,8 @@ from jobs.experiment.plan import PlannedRun, num_runs, plan_of
 from jobs.layouts import layout_of, load_layout
 
 
-def check(cfg: Config, source: Path | None, show: bool) -> int:
-    """Print the arithmetic and the placement; 2 where the layout does not fit this machine.
+def check(cfg: Config, source: Path | None, show: bool, address: str | None = None) -> int:
+    """Print the arithmetic and the placement; 2 where the layout does not fit this machine, or the cluster at the address.
 
     Raises:
         UserError: a run that is not valid, or more runs than `sweep.limit`.
@@ -33,9 +35,21 @@ def check(cfg: Config, source: Path | None, show: bool) -> int:
         print("roles: all in this process")
         return 0
     spec = load_layout(cfg.cluster)
-    placed = explain(bundles(spec), [local_node(spec)], spec.strategy)
+    nodes = _nodes(spec, address)
+    placed = explain(bundles(spec), nodes, spec.strategy)
     print(f"roles: layout {spec.name} on Ray\n{table(placed)}")
-    return 2 if placed.problem else 0
+    fit = explain(fit_bundles(spec), nodes, spec.strategy)
+    if fit.problem:
+        print(f"a fit does not fit: {fit.problem}")
+    return 2 if placed.problem or fit.problem else 0
+
+
+def _nodes(spec: ClusterSpec, address: str | None) -> list[Node]:
+    """The nodes of the cluster at the address; without one, this machine as a session on it would be."""
+    if address in (None, "local"):
+        return [local_node(spec)]
+    with connect(address, spec, namespace="check"):
+        return live_nodes()
 
 
 def _plan(cfg: Config) -> list[PlannedRun]:

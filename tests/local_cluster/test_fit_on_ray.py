@@ -73,8 +73,8 @@ class Broken(RewardJob):
         raise KeyError("no such column")
 
 
-def _spec(workers: int) -> ClusterSpec:
-    return ClusterSpec(name="test", fit=RoleSpec(replicas=workers, cpus=1))
+def _spec(workers: int, gpus: float = 0) -> ClusterSpec:
+    return ClusterSpec(name="test", fit=RoleSpec(replicas=workers, cpus=1, gpus=gpus))
 
 
 def _tensors(job: RewardJob) -> dict[str, torch.Tensor]:
@@ -92,9 +92,14 @@ def test_two_workers_fit_what_one_process_fits(ray_session, stages, tmp_path):
     assert all(steps == 5 for _, steps in seen)  # 86 training pairs make 5 batches of 16
 
 
-def test_two_workers_fit_the_policy_that_one_process_fits(ray_session, tmp_path):
+@pytest.mark.parametrize(
+    "gpus",
+    [0, pytest.param(1, marks=pytest.mark.skipif(torch.cuda.is_available(), reason="the GPUs are not only logical"))],
+)
+def test_two_workers_fit_the_policy_that_one_process_fits(ray_session, tmp_path, gpus):
+    """Also where the GPUs that they claim are logical ones: backend and device are those that are there."""
     alone, together = (_policy_job(tmp_path / name) for name in ("alone", "together"))
-    figures = on_ray_train(_spec(2))(together, None)
+    figures = on_ray_train(_spec(2, gpus))(together, None)
     assert figures["loss"] == pytest.approx(fit_here(alone)["loss"], rel=1e-5)
     ours, theirs = (load_file(job.out / "model.safetensors") for job in (together, alone))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)

@@ -110,7 +110,9 @@ def test_connect_uses_the_session_of_this_process_and_leaves_it_open(ray_session
 
 
 def test_a_session_of_its_own_finds_the_packages_from_any_folder(tmp_path):
-    """A fresh process, in another folder, with nothing installed: workers still import what they need."""
+    """A fresh process, in another folder, with nothing installed: workers still import what they need.
+
+    No other machine can reach it: every socket that its processes listen at is on the loopback device."""
     script = tmp_path / "drive.py"
     script.write_text(
         textwrap.dedent("""
@@ -132,6 +134,12 @@ def test_a_session_of_its_own_finds_the_packages_from_any_folder(tmp_path):
 
             threads, found = ray.get(look.remote())
             assert threads == "1" and found.startswith(sys.argv[1]), (threads, found)
+            import psutil
+            me, open_to = psutil.Process(), set()
+            for process in (me, *me.children(recursive=True)):
+                sockets = process.net_connections("inet") if process.status() != psutil.STATUS_ZOMBIE else ()
+                open_to |= {socket.laddr.ip.removeprefix("::ffff:") for socket in sockets if socket.status == "LISTEN"}
+            assert open_to == {"127.0.0.1"}, open_to
         assert not ray.is_initialized()
         for address, said in (("127.0.0.1:9", "no Ray head listens"), ("ray://here:1", "give local, auto")):
             try:
@@ -145,6 +153,6 @@ def test_a_session_of_its_own_finds_the_packages_from_any_folder(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OMP_NUM_THREADS")}
     ended = subprocess.run(
         [sys.executable, str(script), str(ROOT)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert ended.stdout.strip() == "fine", ended.stderr[-2000:]

@@ -6,10 +6,12 @@ import pytest
 
 from cluster.session import _prepare_environment
 
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", LOOPBACK):
         # Set first, so that what the code sets is undone as well.
         monkeypatch.setenv(name, "x")
         monkeypatch.delenv(name)
@@ -42,3 +44,10 @@ def test_the_users_choice_stays(home, monkeypatch):
     _prepare_environment("local")
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
     assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+def test_a_session_of_this_machine_listens_on_loopback_and_one_that_attaches_decides_nothing(home):
+    _prepare_environment("auto")
+    assert LOOPBACK not in os.environ
+    _prepare_environment("local")
+    assert os.environ[LOOPBACK] == "0"
