@@ -19,6 +19,7 @@ from framework.analysis.best_of_n import best_of_n_points
 from framework.artifacts import Artifact, fingerprint
 from framework.best_of_n import BestOfN
 from framework.config import Config
+from framework.data.conversations import from_cell, to_cell
 from framework.data.prompts import PromptStream
 from framework.errors import RunError, UserError
 from framework.generation.sampler import SampleRequest
@@ -107,7 +108,7 @@ def _pool_rows(rollout: Rollout, gold: Sequence[float], first_prompt: int, first
     columns = {
         "prompt_index": first_prompt + group,
         "sample": first_sample + np.arange(len(group)) % (len(group) // (group[-1] + 1)),
-        "prompt": rollout.prompts,
+        "prompt": [to_cell(prompt) for prompt in rollout.prompts],
         "response": rollout.responses,
         "tokens": rollout.mask.sum(dim=1).numpy(),
         "gold": gold,
@@ -141,7 +142,7 @@ def scores_stage(
 
     def write(scratch: Path) -> dict[str, float]:
         table = pq.read_table(pool.path / POOL_FILE)
-        prompts, responses = table["prompt"].to_pylist(), table["response"].to_pylist()
+        prompts, responses = [from_cell(p) for p in table["prompt"].to_pylist()], table["response"].to_pylist()
         num_prompts = table["prompt_index"][-1].as_py() + 1
         model = RewardModel.load(reward.path, device(), rows=cfg.scorer_rows, precision=cfg.native)
         size = len(prompts) // num_prompts

@@ -46,10 +46,11 @@ class PolicyJob(FitJob):
     title: ClassVar[str] = "fit-policy"
     settings: FitPolicy
     corpus: tuple[tuple[str, str], ...]
+    instruction: str | None = None
 
     def fit(self, setting: FitSetting) -> dict[str, float]:
         policy, tokenizer = CausalPolicy.load(self.out), load_tokenizer(self.out)
-        figures = fit_policy(policy, tokenizer, self.corpus, self.settings, setting)
+        figures = fit_policy(policy, tokenizer, self.corpus, self.settings, setting, instruction=self.instruction)
         if setting.shard.leads:
             policy.cpu().save(self.out)
         return figures

@@ -23,7 +23,9 @@ def policy_stage(
     cfg: Config, workspace: Workspace, progress: Progress | None = None, run: Runner = fit_here
 ) -> Artifact:
     """The start policy in plain Hugging Face layout: made or loaded, then fitted to the world's corpus by `run`."""
-    stage = fingerprint(cfg.chosen("seed", "world", "policy", "sft", "precision"), {})
+    # Prompts are fitted as they are sampled from, so that the instruction matters to a fit, and to nothing else here.
+    about_sft = ("instruction",) if cfg.sft.steps else ()
+    stage = fingerprint(cfg.chosen("seed", "world", "policy", "sft", "precision", *about_sft), {})
 
     def write(scratch: Path) -> dict[str, float]:
         cfg.policy.write(scratch, cfg.world, cfg.seed)
@@ -32,6 +34,7 @@ def policy_stage(
         job = PolicyJob(
             settings=cfg.sft,
             corpus=tuple(cfg.world.corpus(cfg.seed)),
+            instruction=cfg.instruction,
             seed=cfg.seed,
             precision=cfg.native,
             out=scratch.resolve(),

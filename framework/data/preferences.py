@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from framework.component import Component
+from framework.data.conversations import Conversation, to_cell, turns_of
 from framework.seeding import derive, numpy_generator
 
 Split = Literal["train", "held_out"]
@@ -26,6 +27,7 @@ _OTHERS = {
     "weight": "double", "target": "double",
 }  # fmt: skip
 """Arrow's types of the columns beside the texts."""
+_PLAIN = {b"goldilocks.prompts": b"text"}
 KEY_MARK = "\x1f"
 """Between the texts of a key: the ASCII separator of units, which text does not hold."""
 SPLITS: tuple[Split, ...] = ("train", "held_out")
@@ -152,16 +154,27 @@ def pair_up(
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair], conversational: bool = False) -> None:
-    """One Parquet file in preference format, texts as strings or as conversations of one turn each."""
+    """One Parquet file in preference format, texts as strings or as lists of turns.
+
+    Among strings, a prompt that is a conversation is written as JSON.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     text = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})) if conversational else "string"
     schema = pa.schema(dict.fromkeys(TEXTS, text) | _OTHERS)
+    if conversational and not any(isinstance(pair.prompt, Conversation) for pair in pairs):
+        schema = schema.with_metadata(_PLAIN)
     rows = [asdict(pair) for pair in pairs]
-    if conversational:
-        for row in rows:
-            row["prompt"] = [{"role": "user", "content": row["prompt"]}]
-            for name in ("chosen", "rejected"):
-                row[name] = [{"role": "assistant", "content": row[name]}]
+    for row in rows:
+        row["prompt"] = turns_of(row["prompt"]) if conversational else to_cell(row["prompt"])
+        for name in ("chosen", "rejected") if conversational else ():
+            row[name] = [{"role": "assistant", "content": row[name]}]
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+
+
+def holds_plain_text(path: Path) -> bool:
+    """Whether the prompts of a file of `write_pairs` were text, though written as turns: nothing is put before a reply."""
+    import pyarrow.parquet as pq
+
+    return path.suffix == ".parquet" and (pq.read_schema(path).metadata or {}).keys() >= _PLAIN.keys()

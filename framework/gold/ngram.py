@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from framework.component import Component, WordRange
+from framework.data.conversations import joined
 from framework.data.paths import expand
 from framework.data.tables import TableSource
 from framework.errors import UserError
@@ -67,7 +68,7 @@ class NgramScorer:
 
         texts = responses
         if self.on == "joined":
-            texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+            texts = [joined(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
         return Scores(torch.from_numpy(self.decide(texts)).float())
 
     def decide(self, texts: Sequence[str]) -> np.ndarray:

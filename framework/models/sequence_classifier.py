@@ -13,7 +13,7 @@ from torch import Tensor
 
 from framework.data.paths import expand
 from framework.errors import UserError
-from framework.models.encoding import whole_texts
+from framework.models.encoding import cut_starts, whole_texts
 from framework.models.huggingface import HfModel, HfTokenizer
 from framework.models.tokenizer import check_sizes
 
@@ -68,13 +68,8 @@ def tokenize(
     if not texts:
         return [], 0
     # A template writes its own special tokens.
-    whole = tokenizer(texts, add_special_tokens=not templated, verbose=False)["input_ids"]
-    num_cut = sum(len(row) > max_tokens for row in whole)
-    if not num_cut:
-        return whole, 0
-    # The tokenizer cuts text only, from the left as it was loaded: special tokens at the start stay.
-    cut = tokenizer(texts, add_special_tokens=not templated, truncation=True, max_length=max_tokens)
-    return cut["input_ids"], num_cut
+    rows = tokenizer(texts, add_special_tokens=not templated, verbose=False)["input_ids"]
+    return cut_starts(tokenizer, rows, max_tokens)
 
 
 def logits(model: HfModel, ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B labels"]:

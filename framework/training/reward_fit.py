@@ -9,9 +9,11 @@ import numpy as np
 
 from framework.analysis.reward_quality import compare, disagreement, head_correlation, held_out_quality
 from framework.data.augment import augment
+from framework.data.conversations import from_cell
 from framework.data.preferences import Pair
 from framework.data.tables import TableSource, read_rows
 from framework.errors import UserError
+from framework.models.huggingface import HfTokenizer
 from framework.models.published import PublishedReward
 from framework.models.reward_heads import RewardHeads
 from framework.models.reward_model import RewardModel
@@ -20,7 +22,7 @@ from framework.seeding import numpy_generator
 from framework.training.data_parallel import Shard
 from framework.training.fit import FitSetting, assert_divides
 from framework.training.preference_strength import apply_strength
-from framework.training.reward_fitter import RewardFitter, refuse_cut
+from framework.training.reward_fitter import RewardFitter, refuse_cut, told_apart
 from framework.training.reward_settings import FitReward
 
 CLOUD_PAIRS = 256
@@ -43,10 +45,11 @@ def fit_reward(
             weights that are all 0.
         RunError: a loss or a gradient that is not finite.
     """
-    train, held = split_pairs(pairs)
+    tokenizer = load_tokenizer(source, needs_end=False)
+    kept = _told_apart(settings, source, tokenizer, pairs)
+    train, held = split_pairs(kept)
     train, counted = prepare_pairs(train, settings, setting, rows)
     _check_size(settings, train, setting.shard)
-    tokenizer = load_tokenizer(source, needs_end=False)
     fitter = RewardFitter(settings, source, tokenizer, train, setting)
     members = settings.ensemble.fit(fitter)
     for member in members:
@@ -60,10 +63,28 @@ def fit_reward(
     cut = model.calibrate(prompts, responses, by_length=settings.length_calibration)
     refuse_cut(cut, len(responses), settings, "held-out texts")
     model.fit_clouds(*_cloud_texts(train, setting.seed))
+    counted |= {"identical_to_encoder": float(len(pairs) - len(kept))}
     counted |= {"cut_training": float(fitter.pairs.num_cut), "cut_held_out": float(cut)}
     figures, quality = measure(model, held)
     losses = {"loss": float(np.mean(fitter.losses))} if fitter.losses else {}
     return model, losses | counted | figures, quality
+
+
+def _told_apart(settings: FitReward, source: str, tokenizer: HfTokenizer, pairs: Sequence[Pair]) -> Sequence[Pair]:
+    """The pairs whose responses the encoder can tell apart; all of them where no encoder is fitted.
+
+    Raises:
+        UserError: none is left of the training or of the held-out ones.
+    """
+    kept = told_apart(tokenizer, pairs, settings, source) if settings.ensemble.parts() else pairs
+    if len(kept) < len(pairs):
+        what = (
+            f"{len(pairs) - len(kept)} of {len(pairs)} pairs are one text to the encoder, as its tokenizer writes them"
+        )
+        if {pair.split for pair in kept} != {pair.split for pair in pairs}:
+            raise UserError(f"{what}, and too few are left: give pairs that differ in more than case or blanks")
+        warnings.warn(f"{what}, and are left out", stacklevel=3)
+    return kept
 
 
 def split_pairs(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
@@ -141,7 +162,7 @@ def policy_responses(source: TableSource) -> tuple[list[str], list[str]]:
         for name, value in row.items():
             if not isinstance(value, str):
                 raise UserError(f"{source.path} row {number}: column {name!r} holds no text; mend or drop the row")
-    return [str(row["prompt"]) for _, row in rows], [str(row["response"]) for _, row in rows]
+    return [from_cell(str(row["prompt"])) for _, row in rows], [str(row["response"]) for _, row in rows]
 
 
 def compare_on(model: RewardModel, prompts: Sequence[str], responses: Sequence[str]) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from framework.data.conversations import joined
 from framework.data.pair_tables import read_pair_rows, read_pair_table
 from framework.data.preferences import Pair, divided, write_pairs
 from framework.data.tables import TableSource
@@ -93,15 +94,12 @@ JOINED = "\n\nHuman: Hi.\n\nAssistant: Hello.\n\nHuman: Colour?\n\nAssistant:"
         ({"prompt": "Q", "chosen": [user("Q"), bot("a")], "rejected": [user("Q"), bot("b")]}, ("Q", "a", "b")),
         ({"prompt": [user("Q")], "chosen": "a", "rejected": "b"}, ("Q", "a", "b")),
         # Several turns are written as the HH data writes them.
-        ({"prompt": DIALOGUE, "chosen": [bot("a")], "rejected": [bot("b")]}, (JOINED, " a", " b")),
-        ({"chosen": [*DIALOGUE, bot("a")], "rejected": [*DIALOGUE, bot("b")]}, (JOINED, " a", " b")),
-        (
-            {"prompt": DIALOGUE, "chosen": [*DIALOGUE, bot("a")], "rejected": [*DIALOGUE, bot("b")]},
-            (JOINED, " a", " b"),
-        ),
+        ({"prompt": DIALOGUE, "chosen": [bot("a")], "rejected": [bot("b")]}, (JOINED, "a", "b")),
+        ({"chosen": [*DIALOGUE, bot("a")], "rejected": [*DIALOGUE, bot("b")]}, (JOINED, "a", "b")),
+        ({"prompt": DIALOGUE, "chosen": [*DIALOGUE, bot("a")], "rejected": [*DIALOGUE, bot("b")]}, (JOINED, "a", "b")),
         (
             {"prompt": [{"role": "system", "content": "Be kind."}, user("Q")], "chosen": "a", "rejected": "b"},
-            ("Be kind.\n\nHuman: Q\n\nAssistant:", " a", " b"),
+            ("Be kind.\n\nHuman: Q\n\nAssistant:", "a", "b"),
         ),
         # Implicit prompts of plain strings.
         ({"chosen": f"{JOINED} I say a", "rejected": f"{JOINED} I say b"}, (JOINED, " I say a", " I say b")),
@@ -121,7 +119,7 @@ def test_a_joined_prompt_and_reply_are_the_conversation_in_full(source):
     as_text = {"chosen": whole, "rejected": f"{JOINED} Green."}
     for record in (as_turns, as_text):
         ((prompt, chosen, _),) = texts(source([record]))
-        assert prompt + chosen == whole
+        assert joined(prompt, chosen) == whole
 
 
 def test_what_cannot_be_a_pair_is_dropped_and_counted(source):
@@ -187,7 +185,15 @@ def test_numbers_of_a_csv_are_read(source):
     [
         ("rejected", None, "column 'rejected' is missing"),
         ("chosen", 7, "column 'chosen' holds int, neither text nor a list"),
-        ("chosen", ["a"], "column 'chosen' holds a turn that is str, not {role, content}"),
+        ("chosen", [user("a"), "b"], "column 'chosen' holds a turn that is str, not {role, content}"),
+        ("chosen", [{"from": "gpt", "value": "a"}], "holds a turn that is {from, value}, not {role, content}"),
+        ("chosen", [7], "column 'chosen' holds int, neither text nor a list"),
+        ("chosen", [], "column 'chosen' holds empty, neither text nor a list"),
+        ("chosen", "[{'role': 'assistant', 'content': 'a'", "looks like a list of {role, content} and is neither"),
+        ("rejected", "bad \ud83d end", "column 'rejected' holds half of a character ('\\ud83d', a lone surrogate)"),
+        ("prompt", [user("bad \ud83d end")], "column 'prompt' holds half of a character"),
+        ("prompt", '[{"role": "user", "content": "bad \\ud83d end"}]', "column 'prompt' holds half of a character"),
+        ("prompt", [user(" ")], "column 'prompt' ends with an empty turn of 'user'"),
         ("chosen", [{"role": "tool", "content": "x"}], "role 'tool'; known: user, assistant, system"),
         ("chosen", [{"role": "assistant", "content": [1]}], "turn of 'assistant' whose content is list, not text"),
         ("chosen", [user("a")], "ends with a turn of 'user', not with a reply"),
