@@ -13,6 +13,7 @@ from framework.data.conversations import from_cell
 from framework.data.preferences import Pair
 from framework.data.tables import TableSource, read_rows
 from framework.errors import UserError
+from framework.models.encoders import reads_and_takes
 from framework.models.huggingface import HfTokenizer
 from framework.models.published import PublishedReward
 from framework.models.reward_heads import RewardHeads
@@ -22,7 +23,7 @@ from framework.seeding import numpy_generator
 from framework.training.data_parallel import Shard
 from framework.training.fit import FitSetting, assert_divides
 from framework.training.preference_strength import apply_strength
-from framework.training.reward_fitter import RewardFitter, refuse_cut, told_apart
+from framework.training.reward_fitter import RewardFitter, encode_pairs, refuse_cut
 from framework.training.reward_settings import FitReward
 
 CLOUD_PAIRS = 256
@@ -71,12 +72,17 @@ def fit_reward(
 
 
 def _told_apart(settings: FitReward, source: str, tokenizer: HfTokenizer, pairs: Sequence[Pair]) -> Sequence[Pair]:
-    """The pairs whose responses the encoder can tell apart; all of them where no encoder is fitted.
+    """The pairs whose responses the encoder can tell apart: an uncased tokenizer, or a cut, can make them one text.
 
     Raises:
         UserError: none is left of the training or of the held-out ones.
     """
-    kept = told_apart(tokenizer, pairs, settings, source) if settings.ensemble.parts() else pairs
+    if not settings.ensemble.parts():
+        return pairs  # no encoder is fitted
+    any_cut = settings.model_copy(update={"max_cut_share": 1.0})
+    encoded = encode_pairs(tokenizer, pairs, any_cut, reads_and_takes(source)[0])
+    both = zip(pairs, encoded.chosen, encoded.rejected, strict=True)
+    kept = [pair for pair, chosen, rejected in both if chosen != rejected]
     if len(kept) < len(pairs):
         what = (
             f"{len(pairs) - len(kept)} of {len(pairs)} pairs are one text to the encoder, as its tokenizer writes them"

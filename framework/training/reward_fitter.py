@@ -155,7 +155,10 @@ def encode_pairs(
     Raises:
         UserError: too many texts are longer than `settings.max_tokens`, or one is longer than `positions`.
     """
-    rows, num_cut = _pair_rows(tokenizer, pairs, settings, causal)
+    end = tokenizer.eos_token_id if causal else None
+    prompts = [p.prompt for p in pairs] * 2
+    responses = [p.chosen for p in pairs] + [p.rejected for p in pairs]
+    rows, num_cut = tokenize_texts(tokenizer, prompts, responses, settings.max_tokens, end)
     refuse_cut(num_cut, len(rows), settings, "training texts")
     longest = max((len(row) for row in rows), default=0)
     if positions is not None and longest > positions:
@@ -172,22 +175,6 @@ def encode_pairs(
         lengths=torch.tensor([[float(len(p.chosen)), float(len(p.rejected))] for p in pairs]).reshape(-1, 2),
         num_cut=num_cut,
     )
-
-
-def told_apart(tokenizer: HfTokenizer, pairs: Sequence[Pair], settings: FitReward, source: str) -> list[Pair]:
-    """The pairs whose responses are two texts to the encoder: an uncased tokenizer, or a cut, can make them one."""
-    rows, _ = _pair_rows(tokenizer, pairs, settings, reads_and_takes(source)[0])
-    return [pair for i, pair in enumerate(pairs) if rows[i] != rows[len(pairs) + i]]
-
-
-def _pair_rows(
-    tokenizer: HfTokenizer, pairs: Sequence[Pair], settings: FitReward, causal: bool
-) -> tuple[list[list[int]], int]:
-    """Token rows of all chosen texts, then of all rejected ones, and how many were cut."""
-    end = tokenizer.eos_token_id if causal else None
-    prompts = [p.prompt for p in pairs] * 2
-    responses = [p.chosen for p in pairs] + [p.rejected for p in pairs]
-    return tokenize_texts(tokenizer, prompts, responses, settings.max_tokens, end)
 
 
 def refuse_cut(num_cut: int, count: int, settings: FitReward, what: str) -> None:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from framework.data.conversations import joined
+from framework.data.conversations import joined, turns_of
 from framework.data.pair_tables import read_pair_rows, read_pair_table
 from framework.data.preferences import Pair, divided, write_pairs
 from framework.data.tables import TableSource
@@ -111,6 +111,39 @@ JOINED = "\n\nHuman: Hi.\n\nAssistant: Hello.\n\nHuman: Colour?\n\nAssistant:"
 )
 def test_conversations_and_implicit_prompts_become_text(source, record, expected):
     assert texts(source([record])) == [expected]
+
+
+def test_each_of_several_chosen_is_paired_with_each_rejected(source):
+    """RewardBench 2 has one right answer and three wrong ones, and ties of several right ones."""
+    records = [
+        {"prompt": f"Q{i}", "chosen": ["a", "b"][: 1 + i % 2], "rejected": ["x", [bot("y")], "z"]} for i in range(20)
+    ]
+    table = source(records)
+    rows = read_pair_rows(table)
+    assert [(r.number, r.chosen, r.rejected) for r in rows[:9]] == [
+        *((1, "a", wrong) for wrong in "xyz"),
+        *((2, right, wrong) for right in "ab" for wrong in "xyz"),
+    ]
+    pairs, counts = read_pair_table(table, held_out=0.3)
+    assert counts["pairs"] == 90
+    # They share responses, so that all of a prompt are on one side.
+    sides = [{p.prompt for p in pairs if p.split == split} for split in ("train", "held_out")]
+    assert all(sides) and not sides[0] & sides[1]
+
+
+def test_a_string_and_replies_that_are_turns_are_a_conversation(source):
+    for chosen, rejected in (([bot("a")], [bot("b")]), ([bot("a")], "b"), ("a", [bot("b")])):
+        (row,) = read_pair_rows(source([{"prompt": "Q", "chosen": chosen, "rejected": rejected}]))
+        assert (turns_of(row.prompt), row.chosen, row.rejected) == ([user("Q")], "a", "b")
+        assert joined(row.prompt, row.chosen) == "Q a"
+    (row,) = read_pair_rows(
+        source(
+            [{"prompt": "Q", "chosen": [bot("A?"), user("B"), bot("a")], "rejected": [bot("A?"), user("B"), bot("b")]}]
+        )
+    )
+    assert turns_of(row.prompt) == [user("Q"), bot("A?"), user("B")]
+    (row,) = read_pair_rows(source([{"prompt": "Q", "chosen": "a", "rejected": "b"}]))
+    assert joined(row.prompt, row.chosen) == "Qa"
 
 
 def test_a_joined_prompt_and_reply_are_the_conversation_in_full(source):
