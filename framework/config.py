@@ -66,7 +66,7 @@ class Config(Component):
     temperature: float = Field(default=1.0, gt=0)
     """Of sampling, and of every log-probability and KL figure."""
     instruction: str | None = None
-    """Wraps each prompt for a chat model's template, for example "Continue: {prompt}". None: plain text."""
+    """Wraps each prompt for a chat model's template, for example "Continue: {prompt}". None: prompts as they are."""
 
     aggregation: Aggregation = Mean()
     """K heads' scores to one reward."""

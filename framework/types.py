@@ -89,7 +89,7 @@ class Rollout(Rows):
     group: Int[Tensor, "B"]
     """Rows that answer the same prompt share this number."""
     prompts: tuple[str, ...]
-    """The prompt as a user wrote it, before any template."""
+    """The prompt as a user wrote it, before any template: text, or a `Conversation`, which is text too."""
     responses: tuple[str, ...]
     """The response as text, special tokens removed."""
     step: int
@@ -152,10 +152,11 @@ class GoldScorer(Protocol):
     """Judges whole texts; built by a gold component, and the only thing an actor needs to hold."""
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-        """Scores of `prompt + response`, one finite value per text in the order given.
+        """Scores of each prompt with its response, one finite value per text in the order given.
 
-        Responses are decoded in context, so they carry their own leading space. A scorer whose
-        tokenizer has a chat template places the two as a user and an assistant turn instead.
+        As plain text the two are `joined` (framework/data/conversations.py): `prompt + response`, where responses carry
+        their own leading space. A scorer whose tokenizer has a chat template reads the prompt's turns and the response as
+        one of the assistant instead.
         """
         ...
 
