@@ -16,7 +16,7 @@ from typing import Final
 from framework.data.tables import half_character
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-_MARKS: Final = {"user": f"{HUMAN} ", "assistant": f"{ASSISTANT} ", "system": ""}
+_MARKS: Final = {"user": f"{HUMAN} ", "assistant": f"{ASSISTANT} ", "system": "\n\n"}
 _LOOKS: Final = re.compile(r"\s*\[\s*\{(?=.*?['\"]role['\"]\s*:)(?=.*?['\"]content['\"]\s*:)", re.DOTALL)
 _NUMPY_GAP: Final = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|\}\s+(?=\{)""", re.DOTALL)
 
@@ -50,8 +50,8 @@ class Conversation(str):
         if not turns[-1].content.strip():
             raise NotTextError(f"ends with an empty turn of {turns[-1].role!r}")
         sole = len(turns) == 1 and turns[0].role == "user"
-        text = turns[0].content if sole else "".join(_MARKS[t.role] + t.content for t in turns) + ASSISTANT
-        made = super().__new__(cls, text)
+        marked = "".join(_MARKS[turn.role] + turn.content for turn in turns).removeprefix(_MARKS["system"])
+        made = super().__new__(cls, turns[0].content if sole else marked + ASSISTANT)
         made.turns = tuple(turns)
         return made
 
@@ -61,11 +61,9 @@ class Conversation(str):
 
 def turns_of(prompt: str) -> list[dict[str, str]]:
     """The turns of a prompt as a chat template takes them; text is one turn of the user."""
-    return (
-        [asdict(turn) for turn in prompt.turns]
-        if isinstance(prompt, Conversation)
-        else [{"role": "user", "content": prompt}]
-    )
+    if isinstance(prompt, Conversation):
+        return [asdict(turn) for turn in prompt.turns]
+    return [{"role": "user", "content": prompt}]
 
 
 def joined(prompt: str, response: str) -> str:
