@@ -73,9 +73,9 @@ def test_more_samples_per_prompt_make_every_pair_of_them(tmp_path, policy, monke
 def test_two_samples_make_the_pairs_they_always_made(policy, monkeypatch):
     seen = []
 
-    def record(prompts, responses, gold, noise, seed):
+    def record(prompts, responses, gold, noise, seed, ended):
         seen.append((prompts, responses, gold, seed))
-        return pair_up(prompts, responses, gold, noise, seed)
+        return pair_up(prompts, responses, gold, noise, seed, ended)
 
     monkeypatch.setattr(labelling, "pair_up", record)
     pairs, figures = sample_pairs(config(), policy.path)
