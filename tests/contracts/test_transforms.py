@@ -1,6 +1,7 @@
 """What every transform of the reward must keep, and what applying them one after the other must."""
 
 import pickle
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -17,7 +18,7 @@ from framework.seeding import derive
 from framework.transforms import Clip, LengthCalibration, LogSigmoid, Par, Transform
 from framework.transforms.apply import answers_per_row, apply_transforms
 from framework.types import Answers, ReferenceScores
-from framework.worlds import Reviews
+from framework.worlds import Reviews, Text
 
 MEMBERS = pytest.mark.parametrize("member", get_args(get_args(Transform)[0]))
 DRAW = torch.Generator().manual_seed(derive(0, "transforms"))
@@ -123,6 +124,18 @@ def test_without_transforms_the_reward_is_the_proxy_itself(setting):
     proxy = Mean()(scores)
     assert Online().needs_answers == 0
     assert torch.equal(Online().reward(Mean(), Reviews(), rollout, proxy, None, no_reference), proxy)
+
+
+def test_a_missing_end_costs_a_unit_in_the_embedded_world_and_what_is_asked_elsewhere(setting):
+    rollout, scores, _, _ = setting
+    cut, proxy = replace(rollout, ended=torch.tensor([True, False, True])), Mean()(scores)
+    text = Text(source={"path": "prompts.jsonl"})
+    for train, world, loss in (
+        (Online(), Reviews(), 1.0), (Online(), text, 0.0), (Online(missing_end_penalty=0.25), text, 0.25),
+        (Online(missing_end_penalty=0.0), Reviews(), 0.0), (Online(transforms=(Clip(low=-9, high=9),)), Reviews(), 1.0),
+    ):  # fmt: skip
+        paid = train.reward(Mean(), world, cut, proxy, None, lambda: setting[3])
+        assert (proxy - paid).tolist() == [0.0, loss, 0.0]
 
 
 def test_scores_of_rollout_and_answers_are_aggregated_alike(setting):
