@@ -72,6 +72,7 @@ class ReferenceWorker:
                 self.policy, tokenizer, seed, self.max_new_tokens, self.temperature, self.instruction
             )
         responses: list[str] = []
+        ended: list[Tensor] = []
         unit = prompts_per_pass(self.rows, count)
         for start in range(0, len(prompts), unit):
             part = prompts.rows(start, start + unit)
@@ -82,9 +83,11 @@ class ReferenceWorker:
                 step=part.step,
                 policy_version=0,
             )
-            responses += self.sampler.sample(request).responses
+            sampled = self.sampler.sample(request)
+            responses += sampled.responses
+            ended.append(sampled.ended)
         asked = prompts.select([row for row in range(len(prompts)) for _ in range(count)])
-        return Answers(asked.prompts, tuple(responses), asked.group, asked.step)
+        return Answers(asked.prompts, tuple(responses), torch.cat(ended), asked.group, asked.step)
 
 
 def prompts_per_pass(rows: int, count: int) -> int:
@@ -96,6 +99,7 @@ def _join_answers(parts: Sequence[Answers]) -> Answers:
     return Answers(
         prompts=tuple(prompt for part in parts for prompt in part.prompts),
         responses=tuple(response for part in parts for response in part.responses),
+        ended=torch.cat([part.ended for part in parts]),
         group=torch.cat([part.group for part in parts]),
         step=parts[0].step,
     )

@@ -22,7 +22,7 @@ from framework.data.paths import expand
 from framework.errors import RunError, UserError
 
 MANIFEST = "manifest.json"
-REVISION = 1
+REVISION = 2
 """Part of every fingerprint. Raise it where a default of the configuration changes its value: fingerprints are taken of
 what is not at its default, and what was made under the old default must not pass for what the new one makes."""
 PATH_KEYS = ("path", "encoder", "model", "published")

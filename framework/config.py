@@ -61,8 +61,8 @@ class Config(Component):
     score_pairs: ScorePairs | None = None
     """Of `score-pairs`: the pairs, and the reward model whose agreement with their labels is measured."""
 
-    max_new_tokens: int = Field(default=24, ge=1)
-    """Tokens a response may have, the end token included."""
+    max_new_tokens: int = Field(default=40, ge=1)
+    """Tokens a response may have, the end token included. A review of the embedded world has up to 22 and its end."""
     temperature: float = Field(default=1.0, gt=0)
     """Of sampling, and of every log-probability and KL figure."""
     instruction: str | None = None

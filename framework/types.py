@@ -104,6 +104,8 @@ class Answers(Rows):
 
     prompts: tuple[str, ...]
     responses: tuple[str, ...]
+    ended: Bool[Tensor, "A"]
+    """As of `Rollout`."""
     group: Int[Tensor, "A"]
     """The rollout's rows with this number answer the same prompt; answers of one group are adjacent."""
     step: int

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # each verb imports what it needs, when it is asked for
     from framework.config import Config
 
 VERBS = {
-    "demo": "show reward over-optimisation, end to end, in about three minutes",
+    "demo": "show too little, too much and the right amount of optimisation, in about three minutes",
     "check": "validate a configuration, spell out its arithmetic and its placement; starts nothing",
     "fit-policy": "fit the start policy to the world's corpus (SFT)",
     "fit-gold": "fit an n-gram gold scorer to labelled text",

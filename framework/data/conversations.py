@@ -50,8 +50,9 @@ class Conversation(str):
         if not turns[-1].content.strip():
             raise NotTextError(f"ends with an empty turn of {turns[-1].role!r}")
         sole = len(turns) == 1 and turns[0].role == "user"
-        marked = "".join(_MARKS[turn.role] + turn.content for turn in turns).removeprefix(_MARKS["system"])
-        made = super().__new__(cls, turns[0].content if sole else marked + ASSISTANT)
+        text = "".join(_MARKS[turn.role] + turn.content for turn in turns) + ASSISTANT
+        bare = text.removeprefix(_MARKS["system"]) if turns[0].role == "system" else text
+        made = super().__new__(cls, turns[0].content if sole else bare)
         made.turns = tuple(turns)
         return made
 

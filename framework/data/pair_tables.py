@@ -39,7 +39,8 @@ _NUMBERS: Final = {
     "gold_rejected": (-math.inf, math.inf),
 }
 """Smallest and largest value of each optional number."""
-_OTHERS: Final = (*_NUMBERS, "flipped", "split")
+_TRUTHS: Final = ("flipped", "chosen_ended", "rejected_ended")
+_OTHERS: Final = (*_NUMBERS, *_TRUTHS, "split")
 
 Fault = Literal["identical", "empty", "parted"]
 FAULTS: Final[tuple[Fault, ...]] = ("identical", "empty", "parted")
@@ -218,11 +219,20 @@ def _refuse_overlap(source: TableSource, pairs: Sequence[Pair], by: Divider) -> 
 def _pair(source: TableSource, row: PairRow) -> Pair:
     """The row's pair, not yet divided."""
     numbers: dict[str, Any] = _numbers(source, row)
-    pair, given = Pair(row.prompt, row.chosen, row.rejected, **numbers), row.others.get("flipped")
-    flipped = str(pair.gold_chosen < pair.gold_rejected if given is None else given).lower()
-    if flipped not in ("0", "1", "false", "true"):
-        raise source.wrong(row.number, "flipped", f"holds {given!r}; it is true or false")
-    return replace(pair, flipped=flipped in ("1", "true"))
+    pair = Pair(row.prompt, row.chosen, row.rejected, **numbers)
+    truths: dict[str, Any] = {"flipped": pair.gold_chosen < pair.gold_rejected}
+    for name in _TRUTHS:
+        given = row.others.get(name)
+        if given is not None:
+            truths[name] = truth_of(source, row.number, name, given)
+    return replace(pair, **truths)
+
+
+def truth_of(source: TableSource, row: int, name: str, value: object) -> bool:
+    """Whether a cell says yes; a `UserError` that names file, row and column where it says neither."""
+    if str(value).lower() not in ("0", "1", "false", "true"):
+        raise source.wrong(row, name, f"holds {value!r}; it is true or false")
+    return str(value).lower() in ("1", "true")
 
 
 def _numbers(source: TableSource, row: PairRow) -> dict[str, float]:

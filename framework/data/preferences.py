@@ -23,7 +23,8 @@ Split = Literal["train", "held_out"]
 Divider = Literal["pair", "prompt"]
 TEXTS = ("prompt", "chosen", "rejected")
 _OTHERS = {
-    "gold_chosen": "double", "gold_rejected": "double", "flipped": "bool", "split": "string", "margin": "double",
+    "gold_chosen": "double", "gold_rejected": "double", "flipped": "bool", "chosen_ended": "bool",
+    "rejected_ended": "bool", "split": "string", "margin": "double",
     "weight": "double", "target": "double",
 }  # fmt: skip
 """Arrow's types of the columns beside the texts."""
@@ -52,6 +53,9 @@ class Pair:
     """Of the pair in the loss."""
     target: float = 1.0
     """Probability that `chosen` is the better one; below 1 is a soft label."""
+    chosen_ended: bool = True
+    """Whether the response ended by itself, and was not cut off at a limit."""
+    rejected_ended: bool = True
 
 
 class Label(Component):
@@ -82,6 +86,14 @@ class Label(Component):
                 "would be trained on: set held_out_by=prompt"
             )
         return self
+
+
+def both_sides(pairs: Sequence[Pair]) -> tuple[list[str], list[str], list[bool]]:
+    """Prompts, responses and whether these ended: those of the chosen responses, then those of the rejected ones."""
+    sides = [(p.prompt, p.chosen, p.chosen_ended) for p in pairs] + [
+        (p.prompt, p.rejected, p.rejected_ended) for p in pairs
+    ]
+    return [prompt for prompt, _, _ in sides], [text for _, text, _ in sides], [ended for _, _, ended in sides]
 
 
 def divided_key(pair: Pair, by: Divider) -> str:
@@ -130,7 +142,12 @@ def split_record(pairs: Sequence[Pair], by: Divider) -> dict[str, Any]:
 
 
 def pair_up(
-    prompts: Sequence[str], responses: Sequence[Sequence[str]], gold: Sequence[Sequence[float]], noise: float, seed: int
+    prompts: Sequence[str],
+    responses: Sequence[Sequence[str]],
+    gold: Sequence[Sequence[float]],
+    noise: float,
+    seed: int,
+    ended: Sequence[Sequence[bool]] | None = None,
 ) -> tuple[list[Pair], dict[str, int]]:
     """Labelled pairs of every two responses to each prompt, and how many were dropped: `ties`, `identical`.
 
@@ -149,7 +166,8 @@ def pair_up(
             continue
         first_wins = (gold[i][a] > gold[i][b]) != flip
         won, lost = (a, b) if first_wins else (b, a)
-        pairs.append(Pair(prompts[i], responses[i][won], responses[i][lost], gold[i][won], gold[i][lost], flip))
+        pair = Pair(prompts[i], responses[i][won], responses[i][lost], gold[i][won], gold[i][lost], flip)
+        pairs.append(replace(pair, chosen_ended=ended[i][won], rejected_ended=ended[i][lost]) if ended else pair)
     return pairs, dropped
 
 

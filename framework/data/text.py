@@ -28,6 +28,8 @@ class Text(Component):
     kind: Literal["text"] = "text"
     needs_pretrained: ClassVar[bool] = True
     """Whether the policy must bring a tokenizer: yes, real text has more words than a world could list."""
+    missing_end_penalty: ClassVar[float] = 0.0
+    """Reward units off, by default, for a response that does not end by itself: an opening may go on for ever."""
     source: TableSource
     """The table that prompts come from."""
     corpus_source: TableSource | None = None

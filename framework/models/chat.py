@@ -39,7 +39,7 @@ def through_template(tokenizer: HfTokenizer, turns: Sequence[Mapping[str, str]],
 
     try:
         text: str = tokenizer.apply_chat_template([dict(turn) for turn in turns], tokenize=False, **options)
-    except TemplateError as error:
+    except (TemplateError, ValueError) as error:  # the latter where it leaves out the reply that is to stay open
         roles = ", ".join(turn["role"] for turn in turns)
         raise UserError(
             f"the chat template of {tokenizer.name_or_path or 'the tokenizer'} refuses a conversation of {roles} "

@@ -61,10 +61,14 @@ def readable_tokens(model: HfModel, tokenizer: HfTokenizer) -> int:
 
 
 def tokenize(
-    tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str], max_tokens: int
+    tokenizer: HfTokenizer,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    max_tokens: int,
+    ended: Sequence[bool] | None = None,
 ) -> tuple[list[list[int]], int]:
     """Token ids of each text, the start of an over-long one cut, and how many were cut."""
-    templated, texts = bool(tokenizer.chat_template), whole_texts(tokenizer, prompts, responses)
+    templated, texts = bool(tokenizer.chat_template), whole_texts(tokenizer, prompts, responses, ended)
     if not texts:
         return [], 0
     # A template writes its own special tokens.

@@ -96,6 +96,9 @@ def _bars_of_runs(shown: Bars, count: int) -> ExperimentView:
 def print_experiment(result: ExperimentResult) -> None:
     """Print what was measured, what failed, and where the report is."""
     if result.experiment is not None:
+        from framework.report.findings import headline  # slow to import, and not needed while runs go on
+
+        console.print(headline(result.experiment))
         _print_outcomes(result.experiment)
         if result.experiment.comparison is not None:
             _print_comparison(result.experiment.comparison)

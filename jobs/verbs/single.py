@@ -40,7 +40,7 @@ def stage(verb: str, cfg: Config, out: Path, words: Sequence[str], address: str 
     return 0
 
 
-def _compare(cfg: Config, reward: Path, texts: tuple[list[str], list[str]], out: Path) -> None:
+def _compare(cfg: Config, reward: Path, texts: tuple[list[str], list[str], list[bool]], out: Path) -> None:
     """Print, and write to `compare_on.json`, how the heads agree on a trained policy's responses."""
     figures = compare_on(RewardModel.load(reward, device(), rows=cfg.scorer_rows), *texts)
     for name, value in figures.items():

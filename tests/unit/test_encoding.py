@@ -24,6 +24,18 @@ def test_an_end_token_closes_a_text_for_a_causal_encoder(tokenizer):
     assert ids[1][mask[1]].tolist() == [*whole, tokenizer.eos_token_id]
 
 
+def test_a_response_that_was_cut_off_shows_no_end(tokenizer):
+    rows, _ = tokenize_texts(tokenizer, PROMPTS, RESPONSES, 64, tokenizer.eos_token_id, [True, False, True])
+    assert [row[-1] == tokenizer.eos_token_id for row in rows] == [True, False, True]
+    assert rows[1] == tokenizer(PROMPTS[1] + RESPONSES[1])["input_ids"]
+
+
+def test_a_template_closes_the_last_turn_only_of_a_response_that_ended(tokenizer):
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} <eos> {% endfor %}"
+    rows, _ = tokenize_texts(tokenizer, ["the room"] * 2, ["was grand"] * 2, 64, None, [True, False])
+    assert [tokenizer.decode(row) for row in rows] == ["the room <eos> was grand <eos>", "the room <eos> was grand"]
+
+
 def test_a_cut_keeps_the_end_and_is_counted(tokenizer):
     ids, mask, num_cut = encode_texts(tokenizer, PROMPTS, RESPONSES, 8, tokenizer.eos_token_id)
     whole = tokenizer(PROMPTS[2] + RESPONSES[2])["input_ids"]

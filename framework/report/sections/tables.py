@@ -17,7 +17,7 @@ from framework.report.sections import Section
 
 FIGURES = (
     "proxy_start", "proxy_end", "gold_start", "gold_peak", "gold_end", "share_lost", "gold_peak_at",
-    "kl_nats_at_gold_peak", "kl_nats_end", "gap_end",
+    "kl_nats_at_gold_peak", "kl_nats_end", "gap_end", "ended_start", "ended_end",
 )  # fmt: skip
 
 
