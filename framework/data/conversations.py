@@ -37,7 +37,10 @@ class NotTextError(ValueError):
 
 
 class Conversation(str):
-    """A prompt of turns that awaits a reply. As text it is its plain rendering, for all that reads text."""
+    """A prompt of turns that awaits a reply. As text it is its plain rendering, for all that reads text.
+
+    What string methods make of it is plain text, without the turns.
+    """
 
     turns: tuple[Turn, ...]
 

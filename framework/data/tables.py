@@ -195,7 +195,10 @@ def _read_csv(path: Path, wanted: set[str]) -> _Table:
     csv.field_size_limit(sys.maxsize)  # of the process; 128 KiB otherwise
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
-        names, rows = list(reader.fieldnames or ()), list(reader)
+        try:
+            names, rows = list(reader.fieldnames or ()), list(reader)
+        except csv.Error as error:
+            raise csv.Error(f"after line {reader.line_num}: {error}") from error
     for number, row in enumerate(rows, start=1):
         if None in row:
             raise UserError(

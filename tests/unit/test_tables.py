@@ -178,7 +178,7 @@ def test_long_cells_of_a_csv_are_read(tmp_path):
     [
         ("id,text\n1,fine\n2,good, but long\n", "t.csv row 2: 3 cells under 2 columns; put text with commas in quotes"),
         ("text,id,text\na,1,b\n", "2 columns are called 'text'; rename all but one"),
-        ('id,text\n1,"never closed\n2,b\n', r"not a readable \.csv file"),
+        ('id,text\n1,"never closed\n2,b\n', r"not a readable \.csv file \(after line 1: "),
     ],
 )
 def test_a_csv_whose_cells_are_not_where_they_seem_is_refused(tmp_path, text, words):
