@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from framework.logprobs import token_logprobs
 from framework.models.huggingface import HfModel
+from framework.models.language_head import LanguageHead, trunk_of, understood
 from framework.types import Rollout
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -39,7 +40,10 @@ class CausalPolicy(nn.Module):
     def __init__(self, model: HfModel, with_value_head: bool = False) -> None:
         super().__init__()
         self.model: HfModel = model
-        self.value_head = nn.Linear(model.config.hidden_size, 1) if with_value_head else None
+        self.head = LanguageHead(model)
+        # Narrower than the trunk where a projection ends it (opt-350m).
+        width = model.get_output_embeddings().in_features if self.head.plain else model.config.hidden_size
+        self.value_head = nn.Linear(width, 1) if with_value_head else None
         if self.value_head is not None:
             # A critic that starts at zero makes the first advantages the returns themselves.
             nn.init.zeros_(self.value_head.weight)
@@ -50,13 +54,10 @@ class CausalPolicy(nn.Module):
         return next(self.parameters()).device
 
     @property
-    def output_weight(self) -> Float[Tensor, "V H"]:
-        return self.model.get_output_embeddings().weight
-
-    @property
-    def context(self) -> int:
-        """Tokens that fit, prompt and response together."""
-        return int(self.model.config.max_position_embeddings)
+    def context(self) -> int | None:
+        """Tokens that fit, prompt and response together; None for a model without a limit."""
+        config = self.model.config.get_text_config(decoder=True)
+        return getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
 
     def hidden_states(self, input_ids: Int[Tensor, "B S"], prompt_mask: Bool[Tensor, "B P"]) -> Float[Tensor, "B S H"]:
         """Last-layer states of left-padded prompts followed by right-padded responses.
@@ -71,8 +72,9 @@ class CausalPolicy(nn.Module):
             mask = torch.cat([prompt_mask, prompt_mask.new_ones(len(prompt_mask), extra)], dim=1)
             positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
             mask = mask.long()
-        out = self.model.base_model(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False)
-        return out.last_hidden_state
+        trunk = trunk_of(self.model)
+        said = understood(trunk, attention_mask=mask, position_ids=positions, use_cache=False)
+        return trunk(input_ids=input_ids, **said).last_hidden_state
 
     def response_states(self, rollout: Rollout) -> Float[Tensor, "B T H"]:
         """The state that each response token was predicted from."""
@@ -86,20 +88,17 @@ class CausalPolicy(nn.Module):
     ) -> PolicyOutput:
         """What this policy, at a temperature, says of responses that another may have sampled."""
         states = self.response_states(rollout)
-        logprobs = token_logprobs(states, self.output_weight, rollout.response_ids, temperature)
+        logprobs = token_logprobs(states, self.head, self.head.size, rollout.response_ids, temperature)
         logprobs = logprobs.masked_fill(~rollout.mask, 0.0)
         values = None
         if self.value_head is not None:
             values = self.value_head(states).squeeze(-1).float().masked_fill(~rollout.mask, 0.0)
-        logits = self._logits(states, temperature) if needs_logits else None
+        logits = self.head(states) / temperature if needs_logits else None
         return PolicyOutput(logprobs, values, logits, states if needs_features else None)
 
     def full_logprobs(self, rollout: Rollout, temperature: float = 1.0) -> Float[Tensor, "B T V"]:
         """Log-probability of every token at every response position, for exact KL on a sample."""
-        return self._logits(self.response_states(rollout), temperature).log_softmax(dim=-1)
-
-    def _logits(self, states: Float[Tensor, "B T H"], temperature: float) -> Float[Tensor, "B T V"]:
-        return (states @ self.output_weight.T).float() / temperature
+        return (self.head(self.response_states(rollout)) / temperature).log_softmax(dim=-1)
 
     def save(self, folder: Path) -> None:
         """Write plain Hugging Face layout, and the value head beside it."""
@@ -133,5 +132,5 @@ class ResponseLoss(nn.Module):
         """Negative log-likelihood of the tokens that are to be learnt, in nats, summed; ids are right-padded."""
         states = self.policy.hidden_states(ids, torch.ones_like(learn[:, :1]))[:, :-1]
         wanted = learn[:, 1:]
-        logits = (states[wanted] @ self.policy.output_weight.T).float()
+        logits = self.policy.head(states[wanted])
         return F.cross_entropy(logits, ids[:, 1:][wanted], reduction="sum")

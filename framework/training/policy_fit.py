@@ -59,7 +59,7 @@ def fit_policy(
     assert_divides("sft", size, shard)
     rows = encode_corpus(tokenizer, corpus, settings.max_tokens)
     longest = max(len(row) for row, _ in rows)
-    if longest > policy.context:
+    if policy.context is not None and longest > policy.context:
         raise UserError(
             f"sft: a text has {longest} tokens, over the model's context of {policy.context}; lower sft.max_tokens"
         )
