@@ -13,6 +13,7 @@ from framework.divergence import exact_kl
 from framework.errors import RunError
 from framework.generation.sampler import SampleRequest, TorchSampler
 from framework.models.causal import CausalPolicy
+from framework.models.proof import prove
 from framework.models.tokenizer import load_tokenizer
 from framework.objectives import Objective
 from framework.precision import Precision
@@ -45,7 +46,8 @@ class PolicyWorker:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(derive(seed, "policy-init") % 2**32)
         self.tokenizer = load_tokenizer(folder)
-        self.policy = CausalPolicy.load(folder, with_value_head=needs_critic).to(self.device).eval()
+        self.policy = CausalPolicy.load(folder, needs_critic, precision).to(self.device).eval()
+        prove(self.policy.model, folder)
         self.version = 0
         steps = total_rollouts * update.epochs * update.minibatches
         self.engine = TorchEngine(self.policy, update.optimizer, steps, precision)
@@ -59,7 +61,7 @@ class PolicyWorker:
             raise RunError(
                 f"policy: step {request.step} wants weights of version {request.policy_version}, these are {self.version}"
             )
-        with self.engine.whole_weights(), self.engine.autocast():
+        with self.engine.whole_weights():
             return self.sampler.sample(request)
 
     def update(self, credited: Credited) -> UpdateReport:

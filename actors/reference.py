@@ -31,14 +31,13 @@ class ReferenceWorker:
         instruction: str | None,
     ) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self.rows, self.temperature = rows, temperature
+        self.rows, self.temperature, self.precision = rows, temperature, precision
         self.seed, self.max_new_tokens, self.instruction = seed, max_new_tokens, instruction
         self.load(folder)
 
     def load(self, folder: str) -> None:
         """Be the policy in `folder` from now on."""
-        policy = CausalPolicy.load(folder, dtype=self.dtype)
+        policy = CausalPolicy.load(folder, precision=self.precision)
         self.policy, self.folder = policy.to(self.device).eval().requires_grad_(False), folder
         self.sampler: TorchSampler | None = None
 

@@ -26,4 +26,5 @@ def tiny_model(kind: str, auto: Any) -> Any:
 
 def tiny_config(kind: str) -> Any:
     plain = AutoConfig.for_model(kind)
-    return AutoConfig.for_model(kind, **{k: v for k, v in SMALL.items() if hasattr(plain, k)})
+    known = {name for name in SMALL if name in plain.attribute_map or name in plain.to_dict()}
+    return AutoConfig.for_model(kind, **{name: value for name, value in SMALL.items() if name in known})

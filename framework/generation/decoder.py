@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from framework.errors import UserError
 from framework.models.huggingface import HfModel
 from framework.models.language_head import trunk_of, understood
 
@@ -73,9 +74,13 @@ class ModuleDecoder:
         return self._forward(ids.unsqueeze(1), self.position.unsqueeze(1))
 
     def _forward(self, ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]) -> Float[Tensor, "B H"]:
-        told = {"attention_mask": self.mask, "position_ids": positions, self.cache_name: self.cache, "use_cache": True}
+        # A state-space model would take the mask of the whole text for that of the one token.
+        seen = self.mask if self.cache is None or self.cache_name == "past_key_values" else None
+        told = {"attention_mask": seen, "position_ids": positions, self.cache_name: self.cache, "use_cache": True}
         out = self.trunk(input_ids=ids, **understood(self.trunk, **told))
-        self.cache = out[self.cache_name]
+        self.cache = getattr(out, self.cache_name, None)
+        if self.cache is None:
+            raise UserError("it keeps no cache of what it has read")
         return out.last_hidden_state[:, -1]
 
 

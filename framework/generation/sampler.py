@@ -61,7 +61,8 @@ class TorchSampler:
         """
         ids, mask = self._encode(request.prompts)
         uniforms = self._uniforms(request).to(ids.device)
-        tokens, real, logprobs, values = self._decode(ids, mask, uniforms)
+        with self.policy.autocast():
+            tokens, real, logprobs, values = self._decode(ids, mask, uniforms)
         ids = ids.repeat_interleave(request.samples_per_prompt, dim=0)
         mask = mask.repeat_interleave(request.samples_per_prompt, dim=0)
         return Rollout(

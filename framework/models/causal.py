@@ -3,8 +3,10 @@
 transformers' model classes take seconds to import, so they are imported where a model is made.
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,9 @@ from torch import Tensor, nn
 from framework.logprobs import token_logprobs
 from framework.models.huggingface import HfModel
 from framework.models.language_head import LanguageHead, trunk_of, understood
+from framework.models.load import fit_vocabulary, load_causal
+from framework.models.tokenizer import load_tokenizer
+from framework.precision import Precision
 from framework.types import Rollout
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -37,8 +42,10 @@ class PolicyOutput:
 class CausalPolicy(nn.Module):
     """A causal language model with an optional scalar value head on the same trunk."""
 
-    def __init__(self, model: HfModel, with_value_head: bool = False) -> None:
+    def __init__(self, model: HfModel, with_value_head: bool = False, precision: Precision = "float32") -> None:
         super().__init__()
+        self.precision = precision
+        """Of every pass: one policy, and a reference with its weights, say the same wherever they are asked."""
         self.model: HfModel = model
         self.head = LanguageHead(model)
         # Narrower than the trunk where a projection ends it (opt-350m).
@@ -58,6 +65,12 @@ class CausalPolicy(nn.Module):
         """Tokens that fit, prompt and response together; None for a model without a limit."""
         config = self.model.config.get_text_config(decoder=True)
         return getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """What its passes run in. Weights stay float32."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def hidden_states(self, input_ids: Int[Tensor, "B S"], prompt_mask: Bool[Tensor, "B P"]) -> Float[Tensor, "B S H"]:
         """Last-layer states of left-padded prompts followed by right-padded responses.
@@ -87,6 +100,10 @@ class CausalPolicy(nn.Module):
         self, rollout: Rollout, temperature: float = 1.0, needs_logits: bool = False, needs_features: bool = False
     ) -> PolicyOutput:
         """What this policy, at a temperature, says of responses that another may have sampled."""
+        with self.autocast():
+            return self._forward(rollout, temperature, needs_logits, needs_features)
+
+    def _forward(self, rollout: Rollout, temperature: float, needs_logits: bool, needs_features: bool) -> PolicyOutput:
         states = self.response_states(rollout)
         logprobs = token_logprobs(states, self.head, self.head.size, rollout.response_ids, temperature)
         logprobs = logprobs.masked_fill(~rollout.mask, 0.0)
@@ -98,7 +115,8 @@ class CausalPolicy(nn.Module):
 
     def full_logprobs(self, rollout: Rollout, temperature: float = 1.0) -> Float[Tensor, "B T V"]:
         """Log-probability of every token at every response position, for exact KL on a sample."""
-        return (self.head(self.response_states(rollout)) / temperature).log_softmax(dim=-1)
+        with self.autocast():
+            return (self.head(self.response_states(rollout)) / temperature).log_softmax(dim=-1)
 
     def save(self, folder: Path) -> None:
         """Write plain Hugging Face layout, and the value head beside it."""
@@ -108,13 +126,17 @@ class CausalPolicy(nn.Module):
 
     @classmethod
     def load(
-        cls, folder: str | Path, with_value_head: bool = False, dtype: torch.dtype = torch.float32
+        cls, folder: str | Path, with_value_head: bool = False, precision: Precision = "float32"
     ) -> "CausalPolicy":
-        """Read a folder that `save` or `save_pretrained` wrote. Parameters in `dtype`."""
-        from transformers import AutoModelForCausalLM
+        """Read a folder that `save` or `save_pretrained` wrote. Weights in float32, passes in `precision`.
 
-        model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, attn_implementation="sdpa")
-        policy = cls(model, with_value_head=with_value_head)
+        Raises:
+            UserError: as `load_causal`.
+        """
+        model = load_causal(folder, str(folder))
+        if Path(folder, "tokenizer_config.json").is_file():
+            fit_vocabulary(model, load_tokenizer(folder))
+        policy = cls(model, with_value_head, precision)
         head = Path(folder) / VALUE_HEAD_FILE
         if policy.value_head is not None and head.exists():
             policy.value_head.load_state_dict(load_file(head))

@@ -40,7 +40,7 @@ def reads_and_takes(path: str | Path) -> tuple[bool, int | None]:
     from transformers import AutoConfig  # slow to import: see causal.py
 
     try:
-        config = AutoConfig.from_pretrained(expand(str(path)))
+        config = AutoConfig.from_pretrained(expand(str(path)), trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"fit_reward.encoder={path}: no model can be read there ({reason})") from error
@@ -60,7 +60,12 @@ def load_encoder(path: str | Path, dtype: torch.dtype = torch.float32) -> HfMode
 
     folder = expand(str(path))
     model, info = AutoModel.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **_encoder_options(Path(folder))
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        trust_remote_code=False,
+        **_encoder_options(Path(folder)),
     )
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
     if missing:

@@ -36,7 +36,7 @@ def load_causal(folder: str | Path, where: str, **options: Any) -> HfModel:
             f"{where}: {len(missing)} weights of the model are missing, {missing[0]} for one, and would be random "
             "numbers: take the whole model"
         )
-    _savable(model)
+    make_savable(model)
     return model
 
 
@@ -79,8 +79,8 @@ def fit_vocabulary(model: HfModel, tokenizer: HfTokenizer) -> None:
         model.resize_token_embeddings(needed)
 
 
-def _savable(model: HfModel) -> None:
-    """Keeps the special ids alone of settings for generation that transformers loads and refuses to save."""
+def make_savable(model: HfModel) -> None:
+    """Keep the special ids alone of settings for generation that transformers loads and refuses to save."""
     from transformers import GenerationConfig
 
     settings = model.generation_config

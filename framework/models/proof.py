@@ -70,7 +70,7 @@ def _texts(policy: CausalPolicy) -> Rollout:
     prompts = ids[::COPIES, :width].repeat_interleave(COPIES, dim=0)
     real = torch.ones(rows, TOKENS, dtype=torch.bool)
     return Rollout(
-        prompt_ids=prompts.masked_fill(~mask, policy.model.config.pad_token_id or 0), prompt_mask=mask,
+        prompt_ids=prompts.masked_fill(~mask, getattr(policy.model.config, "pad_token_id", None) or 0), prompt_mask=mask,
         response_ids=ids[:, width:], mask=real, logprobs=torch.zeros(rows, TOKENS), values=None, ended=real[:, 0],
         group=torch.arange(len(PROMPTS)).repeat_interleave(COPIES), prompts=("",) * rows, responses=("",) * rows,
         step=0, policy_version=0,

@@ -31,12 +31,13 @@ def load_classifier(
 
     where = f"{field}={path}"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(expand(path), truncation_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(expand(path), truncation_side="left", trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             expand(path),
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             output_loading_info=True,
             use_safetensors=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
