@@ -1,5 +1,6 @@
 """The policy role: samples responses and learns from them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class PolicyWorker:
         needs_critic: bool,
         total_rollouts: int,
         precision: Precision,
+        rows: int = 8,
     ) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(derive(seed, "policy-init") % 2**32)
@@ -53,16 +55,24 @@ class PolicyWorker:
         self.engine = TorchEngine(self.policy, update.optimizer, steps, precision)
         self.sampler = TorchSampler(self.policy, self.tokenizer, seed, max_new_tokens, temperature, instruction)
         self.learn = PolicyUpdate(self.engine, update, objective, shaping, seed, temperature)
-        self.temperature = temperature
+        self.temperature, self.rows = temperature, rows
 
     def rollout(self, request: SampleRequest) -> Rollout:
-        """Sample the responses of one step, stamped with the weights' version."""
+        """Sample the responses of one step, stamped with the weights' version.
+
+        In bfloat16, decoding rounds otherwise than a pass over the whole text: tenths of a nat per sequence. KL is
+        measured between equal passes, so the policy reads its responses as the reference will.
+        """
         if request.policy_version != self.version:
             raise RunError(
                 f"policy: step {request.step} wants weights of version {request.policy_version}, these are {self.version}"
             )
         with self.engine.whole_weights():
-            return self.sampler.sample(request)
+            rollout = self.sampler.sample(request)
+            if self.policy.precision == "float32":
+                return rollout
+            logprobs = self.policy.logprobs_in_passes(rollout, self.rows, self.temperature)
+        return dataclasses.replace(rollout, logprobs=logprobs, drawn_logprobs=rollout.logprobs)
 
     def update(self, credited: Credited) -> UpdateReport:
         """Learn from one step's rollout; the weights' version goes up by one."""

@@ -44,11 +44,7 @@ class ReferenceWorker:
     @torch.inference_mode()
     def logprobs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         """Log-probability of each response token, in nats; 0 at padding."""
-        parts = [
-            self.policy(rollout.rows(i, i + self.rows).to(self.device), self.temperature).logprobs
-            for i in range(0, len(rollout), self.rows)
-        ]
-        out = torch.cat(parts).cpu()
+        out = self.policy.logprobs_in_passes(rollout, self.rows, self.temperature)
         if not bool(torch.isfinite(out).all()):
             raise RunError(f"reference: a log-probability is not finite at step {rollout.step}")
         return out

@@ -44,6 +44,7 @@ class TorchSampler:
         instruction: str | None = None,
     ) -> None:
         self.policy, self.tokenizer, self.seed = policy, tokenizer, seed
+        policy.head.restrict(tokenizer)
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
         self.instruction = instruction
         if instruction is not None and not tokenizer.chat_template:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from framework.logprobs import token_logprobs
 from framework.models.huggingface import HfModel
 from framework.models.language_head import LanguageHead, trunk_of, understood
-from framework.models.load import fit_vocabulary, load_causal
+from framework.models.load import load_causal
 from framework.models.tokenizer import load_tokenizer
 from framework.precision import Precision
 from framework.types import Rollout
@@ -113,6 +113,12 @@ class CausalPolicy(nn.Module):
         logits = self.head(states) / temperature if needs_logits else None
         return PolicyOutput(logprobs, values, logits, states if needs_features else None)
 
+    @torch.no_grad()
+    def logprobs_in_passes(self, rollout: Rollout, rows: int, temperature: float) -> Float[Tensor, "B T"]:
+        """Log-probability of each response token on the CPU, in nats; 0 at padding. The same passes give the same bits."""
+        passes = (rollout.rows(start, start + rows) for start in range(0, len(rollout), rows))
+        return torch.cat([self(each.to(self.device), temperature).logprobs for each in passes]).cpu()
+
     def full_logprobs(self, rollout: Rollout, temperature: float = 1.0) -> Float[Tensor, "B T V"]:
         """Log-probability of every token at every response position, for exact KL on a sample."""
         with self.autocast():
@@ -133,10 +139,9 @@ class CausalPolicy(nn.Module):
         Raises:
             UserError: as `load_causal`.
         """
-        model = load_causal(folder, str(folder))
+        policy = cls(load_causal(folder, str(folder)), with_value_head, precision)
         if Path(folder, "tokenizer_config.json").is_file():
-            fit_vocabulary(model, load_tokenizer(folder))
-        policy = cls(model, with_value_head, precision)
+            policy.head.restrict(load_tokenizer(folder))
         head = Path(folder) / VALUE_HEAD_FILE
         if policy.value_head is not None and head.exists():
             policy.value_head.load_state_dict(load_file(head))

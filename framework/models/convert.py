@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from framework.data.paths import expand
 from framework.errors import UserError
 from framework.models.huggingface import HfModel
-from framework.models.load import fit_vocabulary, load_causal, make_savable
+from framework.models.load import load_causal, make_savable
 from framework.models.proof import prove
 from framework.models.tokenizer import check_sizes, load_tokenizer
 
@@ -38,7 +38,6 @@ def to_plain(
     tokenizer = load_tokenizer(folder)
     model = _read_gguf(folder, gguf_file, source) if gguf_file else load_causal(folder, source)
     check_sizes(tokenizer, model.get_input_embeddings().num_embeddings, source)
-    fit_vocabulary(model, tokenizer)
     prove(model, source)
     model.to(getattr(torch, dtype)).save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from framework.models.huggingface import HfModel
+from framework.models.huggingface import HfModel, HfTokenizer
 
 LARGE_VOCABULARY = 4096
 
@@ -22,22 +22,27 @@ class LanguageHead:
     def __init__(self, model: HfModel) -> None:
         self.model = model
         self.plain = self._is_plain()
+        self.size = int(model.config.get_text_config(decoder=True).vocab_size)
+        """Ids that have a logit, from 0 on."""
 
-    @property
-    def size(self) -> int:
-        """Ids that have a logit."""
-        return int(self.model.config.get_text_config(decoder=True).vocab_size)
+    def restrict(self, tokenizer: HfTokenizer) -> None:
+        """Leave out ids beyond the tokenizer's: they would be sampled, and decode to nothing.
+
+        Many vocabularies are padded to a round number. The policy is the model's distribution given that a token is
+        one that there is, in sampling, in an update, and in KL alike; the weights stay as they are.
+        """
+        self.size = min(self.size, max(tokenizer.get_vocab().values()) + 1)
 
     def __call__(self, states: Float[Tensor, "*N H"]) -> Float[Tensor, "*N V"]:
         """Logits in float32, with gradients; memory grows with all of N x V."""
         logits = self.model.get_output_embeddings()(states) if self.plain else self._own(states)
-        return logits.float()
+        return logits[..., : self.size].float()
 
     def of_step(self, states: Float[Tensor, "B H"]) -> Float[Tensor, "B V"]:
         """The same for one token per row, for code that sees every weight whole."""
         if self.plain and self.size > LARGE_VOCABULARY:
             # A CPU is a third faster with the large factor first.
-            return (self.model.get_output_embeddings().weight @ states.T).T.float()
+            return (self.model.get_output_embeddings().weight @ states.T).T[:, : self.size].float()
         return self(states)
 
     def _own(self, states: Float[Tensor, "*N H"]) -> Float[Tensor, "*N V"]:

@@ -1,4 +1,4 @@
-"""Reading a causal language model: every weight there, no foreign code, nothing pickled, no id without a token."""
+"""Reading a causal language model: every weight there, no foreign code, nothing pickled."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from framework.data.paths import expand
 from framework.errors import UserError
-from framework.models.huggingface import HfModel, HfTokenizer
+from framework.models.huggingface import HfModel
 
 
 def load_causal(folder: str | Path, where: str, **options: Any) -> HfModel:
@@ -66,17 +66,6 @@ def refuse_type(folder: str | Path, where: str) -> None:
         why = "with an encoder is not a causal language model"
     if why:
         raise UserError(f"{where}: a model of type {kind!r} {why}; name another")
-
-
-def fit_vocabulary(model: HfModel, tokenizer: HfTokenizer) -> None:
-    """Cut off ids that the tokenizer has no token for: they would be sampled, and decode to nothing.
-
-    Many vocabularies are padded to a round number. Afterwards the model, and all that is saved of it, is its own
-    distribution over the tokens that there are.
-    """
-    needed = max(tokenizer.get_vocab().values()) + 1
-    if needed < model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(needed)
 
 
 def make_savable(model: HfModel) -> None:
