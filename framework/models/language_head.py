@@ -88,7 +88,8 @@ class _Answer:
 
 def trunk_of(model: HfModel) -> HfModel:
     """The module that a causal model's own forward asks for states: its base model, or that one's decoder."""
-    return getattr(model.base_model, "decoder", model.base_model)
+    base = model.base_model if model.base_model is not model else getattr(model, "model", model)
+    return getattr(base, "decoder", base)
 
 
 def understood(module: HfModel, **settings: Any) -> dict[str, Any]:
