@@ -31,25 +31,20 @@ class ReferenceWorker:
         instruction: str | None,
     ) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self.rows, self.temperature = rows, temperature
+        self.rows, self.temperature, self.precision = rows, temperature, precision
         self.seed, self.max_new_tokens, self.instruction = seed, max_new_tokens, instruction
         self.load(folder)
 
     def load(self, folder: str) -> None:
         """Be the policy in `folder` from now on."""
-        policy = CausalPolicy.load(folder, dtype=self.dtype)
+        policy = CausalPolicy.load(folder, precision=self.precision)
         self.policy, self.folder = policy.to(self.device).eval().requires_grad_(False), folder
         self.sampler: TorchSampler | None = None
 
     @torch.inference_mode()
     def logprobs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         """Log-probability of each response token, in nats; 0 at padding."""
-        parts = [
-            self.policy(rollout.rows(i, i + self.rows).to(self.device), self.temperature).logprobs
-            for i in range(0, len(rollout), self.rows)
-        ]
-        out = torch.cat(parts).cpu()
+        out = self.policy.logprobs_in_passes(rollout, self.rows, self.temperature)
         if not bool(torch.isfinite(out).all()):
             raise RunError(f"reference: a log-probability is not finite at step {rollout.step}")
         return out

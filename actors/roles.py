@@ -40,6 +40,7 @@ def _policy(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
         "shaping": cfg.train.shaping,
         "needs_critic": cfg.train.advantage.needs_critic,
         "total_rollouts": cfg.train.steps,
+        "rows": cfg.scorer_rows,
     }
 
 

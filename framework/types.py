@@ -81,7 +81,7 @@ class Rollout(Rows):
     mask: Bool[Tensor, "B T"]
     """True on real response tokens, the end token included."""
     logprobs: Float[Tensor, "B T"]
-    """Log-probability of each sampled token under the distribution it was drawn from; 0 at padding."""
+    """Log-probability of each sampled token under the policy: KL is measured from these. 0 at padding."""
     values: Float[Tensor, "B T"] | None
     """The critic's value before each token, or None without a critic; 0 at padding."""
     ended: Bool[Tensor, "B"]
@@ -96,6 +96,13 @@ class Rollout(Rows):
     """The step these rows were sampled for."""
     policy_version: int
     """How many updates the sampling weights had seen."""
+    drawn_logprobs: Float[Tensor, "B T"] | None = None
+    """Log-probability under the distribution that each token was drawn from, where rounding sets it apart: in bfloat16."""
+
+    @property
+    def old_logprobs(self) -> Float[Tensor, "B T"]:
+        """What the importance ratio corrects for: the distribution that each token was drawn from."""
+        return self.logprobs if self.drawn_logprobs is None else self.drawn_logprobs
 
 
 @dataclass(frozen=True)

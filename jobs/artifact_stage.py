@@ -54,8 +54,7 @@ def unfinished(path: Path) -> Path:
 
 def start_sampler(cfg: Config, folder: Path, seed: int, max_new_tokens: int) -> TorchSampler:
     """A sampler of the start policy in `folder`, as the run samples but for its seed and its limit."""
-    dtype = torch.bfloat16 if cfg.native == "bfloat16" else torch.float32
-    policy = CausalPolicy.load(folder, dtype=dtype).to(device()).eval()
+    policy = CausalPolicy.load(folder, precision=cfg.native).to(device()).eval()
     return TorchSampler(policy, load_tokenizer(folder), seed, max_new_tokens, cfg.temperature, cfg.instruction)
 
 

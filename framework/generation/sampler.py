@@ -22,8 +22,6 @@ from framework.models.huggingface import HfTokenizer
 from framework.seeding import numpy_generator
 from framework.types import Rollout
 
-LARGE_VOCABULARY = 4096
-
 
 class SampleRequest(Component):
     """Which responses to sample: every prompt `samples_per_prompt` times."""
@@ -50,6 +48,7 @@ class TorchSampler:
         instruction: str | None = None,
     ) -> None:
         self.policy, self.tokenizer, self.seed = policy, tokenizer, seed
+        policy.head.restrict(tokenizer)
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
         self.instruction = instruction
         if instruction is not None:
@@ -67,7 +66,8 @@ class TorchSampler:
         """
         ids, mask = self._encode(request.prompts)
         uniforms = self._uniforms(request).to(ids.device)
-        tokens, real, logprobs, values = self._decode(ids, mask, uniforms)
+        with self.policy.autocast():
+            tokens, real, logprobs, values = self._decode(ids, mask, uniforms)
         ids = ids.repeat_interleave(request.samples_per_prompt, dim=0)
         mask = mask.repeat_interleave(request.samples_per_prompt, dim=0)
         return Rollout(
@@ -89,11 +89,12 @@ class TorchSampler:
         """Left-padded prompt ids: conversations, and all prompts with an instruction, through the chat template."""
         rows = open_ids(self.tokenizer, [opening(self.tokenizer, p, self.instruction) for p in prompts])
         width = max(len(row) for row in rows)
-        if width + self.max_new_tokens > self.policy.context:
+        context = self.policy.context
+        if context is not None and width + self.max_new_tokens > context:
             worst = max(range(len(rows)), key=lambda i: len(rows[i]))
             raise UserError(
                 f"prompt {prompts[worst][:40]!r} has {width} tokens; with max_new_tokens={self.max_new_tokens} "
-                f"that is over the model's context of {self.policy.context}: shorten prompts or max_new_tokens"
+                f"that is over the model's context of {context}: shorten prompts or max_new_tokens"
             )
         if not min(len(row) for row in rows):
             raise UserError("a prompt has no tokens: give every prompt some text")
@@ -118,24 +119,24 @@ class TorchSampler:
     ) -> tuple[Int[Tensor, "B W"], Bool[Tensor, "B W"], Float[Tensor, "B W"], Float[Tensor, "B W"] | None]:
         """Tokens, mask, log-probs and values of the W tokens it takes until every row has ended."""
         decoder = decoder_for(self.policy.model, self.max_new_tokens)
-        weight, head = self.policy.output_weight, self.policy.value_head
+        critic = self.policy.value_head
         ends = torch.tensor(self.end_ids, device=ids.device)
         alive = torch.ones(len(uniforms), dtype=torch.bool, device=ids.device)
         tokens, real, logprobs, values = [], [], [], []
         state = decoder.prefill(ids, mask, copies=len(uniforms) // len(ids))
         for t in range(self.max_new_tokens):
-            token, logprob = draw(_logits(state, weight).float() / self.temperature, uniforms[:, t])
+            token, logprob = draw(self.policy.head.of_step(state) / self.temperature, uniforms[:, t])
             tokens.append(token)
             logprobs.append(logprob)
-            if head is not None:
-                values.append(head(state).squeeze(-1).float())
+            if critic is not None:
+                values.append(critic(state).squeeze(-1).float())
             real.append(alive)
             alive = alive & (token.unsqueeze(1) != ends).all(dim=1)
             if t + 1 == self.max_new_tokens or not bool(alive.any()):
                 break
             state = decoder.step(token)
         mask = torch.stack(real, dim=1)
-        stacked = torch.stack(values, dim=1).where(mask, 0.0) if head is not None else None
+        stacked = torch.stack(values, dim=1).where(mask, 0.0) if critic is not None else None
         kept = torch.stack(tokens, dim=1).where(mask, self.tokenizer.pad_token_id)
         return kept, mask, torch.stack(logprobs, dim=1).where(mask, 0.0), stacked
 
@@ -173,9 +174,3 @@ def draw(logits: Float[Tensor, "B V"], uniform: Float[Tensor, "B"]) -> tuple[Int
     # numbers: their loss tells.
     token = torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[1] - 1)
     return token.squeeze(1), logprobs.gather(1, token).squeeze(1)
-
-
-def _logits(state: Float[Tensor, "B H"], weight: Float[Tensor, "V H"]) -> Float[Tensor, "B V"]:
-    """One row of logits per state."""
-    # With a large vocabulary a CPU is a third faster with the large factor first.
-    return (weight @ state.T).T if len(weight) > LARGE_VOCABULARY else state @ weight.T

@@ -71,7 +71,7 @@ def fit_policy(
             raise UserError(f"sft: {what}: raise it")
         warnings.warn(f"sft: {what}, and are left out: raise it to learn from them", stacklevel=2)
     longest = max(len(row) for row, _ in rows)
-    if longest > policy.context:
+    if policy.context is not None and longest > policy.context:
         raise UserError(
             f"sft: a text has {longest} tokens, over the model's context of {policy.context}; lower sft.max_tokens"
         )
