@@ -5,6 +5,7 @@ whole or not at all: a folder is written beside its place and renamed.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -119,12 +120,13 @@ def writing(path: Path) -> Iterator[Path]:
     """
     scratch = path.with_name(f".{path.name}.writing")
     try:
-        if scratch.exists():
-            shutil.rmtree(scratch)
-        scratch.mkdir(parents=True)
+        scratch.mkdir(parents=True, exist_ok=True)
+        held = _held_folder(scratch, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from error
     try:
+        for left in scratch.iterdir():  # by a kill
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         yield scratch
         retired = path.with_name(f".{path.name}.old")
         if path.exists():
@@ -137,6 +139,20 @@ def writing(path: Path) -> Iterator[Path]:
         raise RunError(f"could not finish {path}: {reason}; nothing there was changed") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        os.close(held)
+
+
+def _held_folder(scratch: Path, path: Path) -> int:
+    """A descriptor of the scratch folder that keeps other processes from writing there; the system lets go of it."""
+    held = os.open(scratch, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise UserError(f"another command is writing {path}: wait for it, or end it") from None
+    except OSError:  # a file system without locks on folders; verbs hold a lock on a file
+        pass
+    return held
 
 
 def write_manifest(

@@ -11,6 +11,7 @@ from typing import Any
 from framework.artifacts import MANIFEST, Artifact, code_version, hash_folder, read_manifest, update_text, write_text
 from framework.config import Config, load_config
 from framework.errors import GoldilocksError, RunError, UserError
+from jobs.workspace import LOCK_FILE, working_in
 
 CONFIG, FINGERPRINT, SUMMARY = "config.yaml", "fingerprint.txt", "summary.json"
 
@@ -25,6 +26,8 @@ class RunContext:
     """Told every step's number and metrics."""
     address: str | None = None
     """Of a Ray cluster; None attaches inside a submitted job and starts one here elsewhere."""
+    patience_seconds: float = 0.0
+    """To wait for another process that leaves the folder."""
     in_placement: bool = False
     """Whether this process was started in a placement group that holds the layout: the roles then sit there."""
 
@@ -62,10 +65,22 @@ def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     Raises:
         UserError: the folder holds another run, or cannot be written.
     """
-    if _has_begun(run):
-        if (run / FINGERPRINT).read_text().strip() != inputs.identity:
-            raise UserError(f"{run} holds a run of another configuration: choose another --out, or delete it")
-        return resume_run(run, context, {"backend": inputs.cfg.backend, "cluster": inputs.cfg.cluster})
+    try:
+        if not _has_begun(run) and run.exists() and any(not _is_beginning(path) for path in run.iterdir()):
+            raise UserError(f"{run} is not empty and holds no run: choose another --out")
+    except OSError as error:
+        raise UserError(f"cannot write {run}: {error.strerror}; choose another --out") from error
+    with working_in(run, context.patience_seconds):
+        if _has_begun(run):
+            if (run / FINGERPRINT).read_text().strip() != inputs.identity:
+                raise UserError(f"{run} holds a run of another configuration: choose another --out, or delete it")
+            return _go_on(run, context, {"backend": inputs.cfg.backend, "cluster": inputs.cfg.cluster})
+        _begin(inputs, run)
+        return _carry_on(inputs, run, context)
+
+
+def _begin(inputs: RunInputs, run: Path) -> None:
+    """Write down what the run is."""
     manifest = {
         "kind": inputs.cfg.train.kind,
         "axis": inputs.cfg.train.axis,
@@ -77,16 +92,9 @@ def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
         },
         "code_version": code_version(),
     }
-    try:
-        if run.exists() and any(not _is_beginning(path) for path in run.iterdir()):
-            raise UserError(f"{run} is not empty and holds no run: choose another --out")
-        run.mkdir(parents=True, exist_ok=True)
-        write_text(run / CONFIG, inputs.cfg.to_yaml())
-    except OSError as error:
-        raise UserError(f"cannot write {run}: {error.strerror}; choose another --out") from error
+    write_text(run / CONFIG, inputs.cfg.to_yaml())
     write_text(run / FINGERPRINT, inputs.identity + "\n")
     write_text(run / MANIFEST, json.dumps(manifest, indent=2) + "\n")  # last: from here on this is a run
-    return _carry_on(inputs, run, context)
 
 
 def resume_run(run: Path, context: RunContext, placed: Mapping[str, Any] = MappingProxyType({})) -> RunResult:
@@ -96,8 +104,15 @@ def resume_run(run: Path, context: RunContext, placed: Mapping[str, Any] = Mappi
         placed: `backend` and `cluster`, where it goes on elsewhere than it began.
 
     Raises:
-        UserError: no run there, or one whose policy or reward model has changed since.
+        UserError: no run there, or one whose policy or reward model has changed since, or another command is at work
+            there.
     """
+    stored_config(run)  # nothing is made in a folder that holds no run
+    with working_in(run, context.patience_seconds):
+        return _go_on(run, context, placed)
+
+
+def _go_on(run: Path, context: RunContext, placed: Mapping[str, Any]) -> RunResult:
     cfg = stored_config(run).model_copy(update=placed)
     parents = {}
     for name, parent in read_manifest(run)["parents"].items():
@@ -156,4 +171,4 @@ def _has_begun(run: Path) -> bool:
 def _is_beginning(path: Path) -> bool:
     """Whether a file is one of those that a run writes before it has begun: a kill may leave some of them."""
     scratch = path.name.startswith(".") and path.name.endswith(".writing")
-    return scratch or path.name in (CONFIG, FINGERPRINT, MANIFEST)
+    return scratch or path.name in (CONFIG, FINGERPRINT, MANIFEST, LOCK_FILE)

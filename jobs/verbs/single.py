@@ -18,7 +18,7 @@ from jobs.run_folder import RunContext, RunResult, make_run, resume_run, stored_
 from jobs.stages import check_prompts
 from jobs.verbs.report import report_run
 from jobs.verbs.show import INTERRUPTED, bars, closing, console
-from jobs.workspace import Workspace
+from jobs.workspace import Workspace, working_in
 
 STAGES = {"fit-policy": ("policy", "label"), "label": ("pairs", "fit-reward"), "fit-reward": ("reward", "train")}
 """Of each verb: the stage of the chain that it makes, and the verb that comes next."""
@@ -30,12 +30,12 @@ def stage(verb: str, cfg: Config, out: Path, words: Sequence[str], address: str 
     # Read before a fit is spent on a table that cannot be read.
     compared = policy_responses(source) if source else None
     name, then = STAGES[verb]
-    with bars() as shown:
+    with working_in(out), bars() as shown:
         artifact = getattr(Chain(cfg, Workspace(out), shown.stage, _runner(cfg, address)), name)
+        if compared:
+            _compare(cfg, artifact.path, compared, out)
     for figure, value in artifact.figures.items():
         console.print(f"{figure}: {value:.4g}")
-    if compared:
-        _compare(cfg, artifact.path, compared, out)
     closing(artifact.path, shlex.join(["goldilocks", then, *words, "--out", str(out)]))
     return 0
 
@@ -56,7 +56,7 @@ def _runner(cfg: Config, address: str | None) -> Runner:
 def train(cfg: Config, out: Path, stop: Callable[[], bool], address: str | None) -> int:
     """`goldilocks train CONFIG`: the stages that are missing, then the run in `out/train`."""
     check_prompts(cfg)
-    with bars() as shown:
+    with working_in(out), bars() as shown:
         inputs = Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address)).inputs
         context = RunContext(stop, shown.run("train", cfg.train.length), address)
         result = make_run(inputs, out / "train", context)
