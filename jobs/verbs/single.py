@@ -2,8 +2,9 @@
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from framework.artifacts import write_text
 from framework.config import Config
@@ -14,7 +15,7 @@ from jobs.chain import Chain
 from jobs.fit_job import Runner, fit_here
 from jobs.fit_on_ray import fitting_beside, on_ray_train
 from jobs.layouts import load_layout
-from jobs.run_folder import RunContext, RunResult, make_run, resume_run, stored_config
+from jobs.run_folder import STEPS, RunContext, RunResult, make_run, resume_run, stored_config
 from jobs.stages import check_prompts
 from jobs.verbs.report import report_run
 from jobs.verbs.show import INTERRUPTED, bars, closing, console
@@ -63,11 +64,11 @@ def train(cfg: Config, out: Path, stop: Callable[[], bool], address: str | None)
     return _end(result)
 
 
-def resume(run: Path, stop: Callable[[], bool], address: str | None) -> int:
-    """`goldilocks train --resume RUN`."""
-    length = stored_config(run).train.length
+def resume(run: Path, changes: Mapping[str, Any], stop: Callable[[], bool], address: str | None) -> int:
+    """`goldilocks train --resume RUN`, with what changes about it."""
+    length = max(stored_config(run).train.length, int(changes.get(STEPS, 0)))
     with bars() as shown:
-        result = resume_run(run, RunContext(stop, shown.run("train", length), address))
+        result = resume_run(run, RunContext(stop, shown.run("train", length), address), changes)
     return _end(result)
 
 
