@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -92,21 +93,23 @@ def _named_files(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 path = Path(expand(place))
                 if path.exists():
                     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-                    states = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(files)]
-                    yield place, _hash_contents(tuple(states))
-
-
-@lru_cache(maxsize=64)
-def _hash_contents(states: tuple[tuple[str, int, int], ...]) -> str:
-    """Hash of the files; their sizes and times are there to tell when it must be taken anew."""
-    digest = hashlib.sha256()
-    for name, _, _ in states:
-        digest.update(_hash_file(Path(name)))
-    return digest.hexdigest()
+                    yield place, hashlib.sha256(b"".join(map(_hash_file, sorted(files)))).hexdigest()
 
 
 def _hash_file(path: Path) -> bytes:
-    with path.open("rb") as file:
+    """Hash of the contents, remembered for as long as this process lives and nobody has touched the file.
+
+    A change within the last two seconds might leave the times as they are: such a file is read every time.
+    """
+    found = path.stat()
+    state = str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    is_young = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < 2e9
+    return (_hash_state.__wrapped__ if is_young else _hash_state)(state)
+
+
+@lru_cache(maxsize=4096)
+def _hash_state(state: tuple[str, int, int, int, int]) -> bytes:
+    with open(state[0], "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
