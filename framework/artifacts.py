@@ -64,7 +64,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         record = json.loads((path / MANIFEST).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path / MANIFEST} cannot be read ({error}): delete {path} and make it again") from error
+        why = f"not JSON: {error}" if isinstance(error, ValueError) else error
+        raise UserError(
+            f"{path / MANIFEST} cannot be read ({why}): put it back, or delete {path} and make it again"
+        ) from error
     if not isinstance(record, dict) or not {"kind", "fingerprint"} <= record.keys():
         raise UserError(f"{path / MANIFEST} is not a manifest of ours: choose another --out")
     return record

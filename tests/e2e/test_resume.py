@@ -122,3 +122,37 @@ def test_backend_and_layout_may_differ_and_must_be_valid(run, fails):
     (run / "summary.json").unlink()
     assert cli.main(["train", "--resume", str(run), "backend=inline", "cluster=one_gpu"]) == 0
     assert "backend" in fails("train", "--resume", run, "backend=rai", code=2)
+
+
+def test_lost_lines_are_told_of_by_resume_summary_and_report(run, capsys):
+    lines = _lines(run)
+    (run / "metrics.jsonl").write_text("".join(f"{line}\n" for line in (lines[0], *lines[3:5])))
+    (run / "summary.json").unlink()
+    assert cli.main(["train", "--resume", str(run)]) == 0
+    assert "has no record of steps 1 to 2, step 5" in " ".join(capsys.readouterr().out.split())
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["gaps"] == [[1, 2], [5, 5]] and summary["steps"] == 3 and summary["tokens_generated"] is None
+    assert "has no record of steps 1 to 2, step 5" in (run / "report.html").read_text()
+    assert _lines(run) == [lines[0], *lines[3:5]]
+
+
+def test_a_run_without_gaps_says_nothing_of_them(run):
+    assert "gaps" not in json.loads((run / "summary.json").read_text())
+    assert cli.main(["report", str(run)]) == 0
+    assert "has no record" not in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_damaged_line_stops_a_resume_with_the_way_to_mend_it(run, fails, is_finished):
+    lines = _lines(run)
+    (run / "summary.json").unlink()
+    if not is_finished:
+        shutil.rmtree(run / "checkpoints" / "step_6")
+    damaged = "".join(f"{line}\n" for line in [*lines[:2], lines[2][:-9], *lines[3:]])
+    (run / "metrics.jsonl").write_text(damaged)
+    line = fails("train", "--resume", run, code=2)
+    assert f"{run / 'metrics.jsonl'}, line 3: not JSON" in line and "put the line back, or delete it" in line
+    assert (run / "metrics.jsonl").read_text() == damaged
+    (run / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    assert cli.main(["train", "--resume", str(run)]) == 0
+    assert _lines(run) == lines
