@@ -99,6 +99,28 @@ def _named_files(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                     yield place, hashlib.sha256(b"".join(map(_hash_file, sorted(files)))).hexdigest()
 
 
+def sealed(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The record, with the hash of every file that lies in the folder, and one of itself."""
+    whole = dict(record) | {"sha256": _hash_files(folder)}
+    return whole | {"record": _hash_record(whole)}
+
+
+def broken_seal(record: Mapping[str, Any], folder: Path) -> str | None:
+    """What is not as it was when the record was sealed: the name of a file, "" for the record itself, None for nothing."""
+    if _hash_record({name: own for name, own in record.items() if name != "record"}) != record["record"]:
+        return ""
+    found = _hash_files(folder)
+    return next((name for name, own in record["sha256"].items() if found.get(name) != own), None)
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    return {p.name: _hash_file(p).hex() for p in sorted(folder.iterdir()) if p.is_file()}
+
+
+def _hash_record(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
 def _hash_file(path: Path) -> bytes:
     """Hash of the contents, remembered for as long as this process lives and nobody has touched the file.
 

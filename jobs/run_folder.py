@@ -10,7 +10,7 @@ from typing import Any
 
 from framework.artifacts import MANIFEST, Artifact, code_version, hash_folder, read_manifest, update_text, write_text
 from framework.config import Config, load_config, parse_config
-from framework.errors import GoldilocksError, RunError, UserError
+from framework.errors import DivergedError, GoldilocksError, RunError, UserError
 from framework.overrides import apply_overrides
 from jobs.workspace import LOCK_FILE, working_in
 
@@ -231,7 +231,8 @@ def pointing_back(run: Path, newest: Callable[[], Path | None]) -> Iterator[None
         found = newest()
         where = f"last good checkpoint: {found}" if found else "no checkpoint was written yet"
         kind = type(error) if isinstance(error, GoldilocksError) else RunError
-        raise kind(f"{error}. {where}; go on with `goldilocks train --resume {run}`") from error
+        then = "" if isinstance(error, DivergedError) else f"; go on with `goldilocks train --resume {run}`"
+        raise kind(f"{error}. {where}{then}") from error
 
 
 def _carry_on(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:

@@ -23,7 +23,6 @@ from framework.types import Shaped
 from jobs.roles import Roles
 from jobs.run_state import RunState
 
-
 LOGS = METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors import reference
+from actors.policy import PolicyWorker
 from framework.config import load_config
 from framework.gold.rule import RuleScorer
 from framework.models.causal import CausalPolicy
@@ -117,6 +118,31 @@ def test_a_disk_that_fills_up_during_a_checkpoint_costs_that_checkpoint_only(
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["step_2"]
     assert cli.main(["train", "--resume", str(run)]) == 0
     assert contents(run) == contents(finished / "train")
+
+
+@pytest.mark.parametrize("spoil", ["weights", "moments"])
+def test_a_state_that_is_no_number_is_never_saved(config, stages, fails, monkeypatch, spoil):
+    """The last sound checkpoint stays, and nobody is sent back to where the same would happen again."""
+    run = stages / "train"
+
+    plain = PolicyWorker.update
+
+    def update(worker: PolicyWorker, credited: object) -> object:
+        report = plain(worker, credited)
+        weight = worker.engine.parameters[0]
+        target = weight.data if spoil == "weights" else worker.engine.adam.state[weight]["exp_avg_sq"]
+        if report.policy_version == 5:
+            target.view(-1)[0] = math.inf if spoil == "weights" else math.nan
+        return report
+
+    monkeypatch.setattr(PolicyWorker, "update", update)
+    line = fails("train", config, "train.steps=5", "--out", stages, code=1)
+    assert (
+        "policy, after 5 updates: " in line
+        and "is not finite, and is not saved; begin another run with a lower" in line
+    )
+    assert f"last good checkpoint: {run / 'checkpoints' / 'step_4'}" in line and "go on with" not in line
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step_2", "step_4"]
 
 
 def test_a_failure_before_the_first_checkpoint_says_so(config, stages, fails, monkeypatch):
