@@ -91,6 +91,9 @@ class PolicyWorker:
         """Weights in Hugging Face layout with the tokenizer, optimiser state and version beside them."""
         path = Path(folder)
         with self.engine.whole_weights():
+            self.engine.assert_finite(
+                f"policy, after {self.version} updates", "begin another run with a lower train.update.optimizer.lr"
+            )
             self.policy.save(path)
         self.tokenizer.save_pretrained(path)
         self.engine.save(path)

@@ -144,9 +144,14 @@ class Config(Component):
             tree["fit_reward"] = kept
         return tree
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that is set that can change a number of a run or of a stage before it."""
+        return self.chosen(*set(type(self).model_fields) - BESIDE_A_RUN)
+
     def fingerprint(self) -> str:
         """Hash of everything that can change a number of a run or of a stage before it."""
-        return fingerprint(self.chosen(*set(type(self).model_fields) - BESIDE_A_RUN), {})
+        return fingerprint(self.settings, {})
 
     def run_fingerprint(self) -> str:
         """Hash of what can change a number of a run, given what it starts from: what its method says that it covers."""

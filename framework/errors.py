@@ -26,6 +26,10 @@ class RunError(GoldilocksError, RuntimeError):
     """A run had to stop: a NaN, a dead role, a full disk. The CLI exits with 1."""
 
 
+class DivergedError(RunError):
+    """A run has come where it would come again: going on with it mends nothing. The CLI exits with 1."""
+
+
 class PlacementError(GoldilocksError, RuntimeError):
     """The cluster cannot hold the layout that was asked for. The CLI exits with 2."""
 

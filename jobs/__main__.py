@@ -118,6 +118,10 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
         return report(options.folder, options.every if options.watch else None)
     from jobs.verbs import configured
 
+    if options.verb == "train" and options.resume:
+        from jobs.verbs import single
+
+        return single.resume(options.resume, _resumed_with(options), StopSignal(), options.address)
     cfg, source = configured(options.verb, options.words, options.seed)
     if options.verb == "check":
         from jobs.verbs.check import check
@@ -133,9 +137,6 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
     from jobs.verbs import single
 
     if options.verb == "train":
-        if options.resume:
-            _assert_alone(options, "the run")
-            return single.resume(options.resume, StopSignal(), options.address)
         return single.train(cfg, out, StopSignal(), options.address)
     seed = [] if options.seed is None else ["--seed", str(options.seed)]
     if options.verb == "score-pairs":
@@ -153,16 +154,26 @@ def _experiment(options: argparse.Namespace, cfg: "Config", out: Path) -> int:
     from jobs.verbs import experiment
 
     if getattr(options, "resume", None):
-        _assert_alone(options, "the experiment")
+        if options.words or options.out or options.seed is not None:
+            raise UserError("--resume takes its configuration and folder from the experiment: give nothing else")
         return experiment.resume(options.resume, StopSignal(), options.address)
     is_agreed = getattr(options, "yes", False)
     return experiment.experiment(cfg, out, StopSignal(), options.address, is_agreed)
 
 
-def _assert_alone(options: argparse.Namespace, what: str) -> None:
-    """Refuse words beside --resume: they would be ignored."""
-    if options.words or options.out or options.seed is not None:
-        raise UserError(f"--resume takes its configuration and folder from {what}: give nothing else")
+def _resumed_with(options: argparse.Namespace) -> dict[str, Any]:
+    """What may be said beside `train --resume`; anything else would be ignored."""
+    from framework.overrides import parse_overrides
+
+    words = parse_overrides(options.words)
+    if options.out or options.seed is not None or not words.keys() <= {"train.steps", "backend", "cluster"}:
+        raise UserError(
+            "--resume takes its configuration and folder from the run: but for train.steps=N, to make it longer, "
+            "backend= and cluster= give nothing else"
+        )
+    if type(words.get("train.steps", 1)) is not int:
+        raise UserError(f"train.steps={words['train.steps']}: give a whole number of steps")
+    return words
 
 
 class StopSignal:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from framework.artifacts import Artifact, read_artifact, write_manifest, writing
+from framework.artifacts import MANIFEST, Artifact, hash_folder, read_artifact, write_manifest, writing
 from framework.config import Config
 from framework.errors import RunError, UserError
 from framework.generation.sampler import TorchSampler
@@ -31,13 +31,18 @@ def make_artifact(
         write: fills a scratch folder, and returns what it measured on the way.
 
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder holds something else, or is not any more what was made.
     """
     path = workspace.stage(kind, stage)
     found = read_artifact(path, kind)
     if found is None and path.exists() and any(path.iterdir()):
         raise UserError(f"{path} is not empty and is not a {kind} of ours: choose another --out")
     if found and found.fingerprint == stage:
+        if hash_folder(path) != found.sha256:
+            raise UserError(
+                f"the {kind} at {path} is damaged or was edited: its files are not those that its {MANIFEST} has the hash of; "
+                f"put them back, or delete {path}, and the same command makes it again"
+            )
         return found
     with writing(path) as scratch:
         write_manifest(scratch, kind, stage, parents, write(scratch))

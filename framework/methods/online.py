@@ -83,6 +83,16 @@ class Online(Method):
     def gold_steps(self) -> tuple[int, ...]:
         return tuple(step for step in range(self.steps) if self.gold_due(step))
 
+    @property
+    def bound_to_length(self) -> str | None:
+        if self.update.optimizer.decay != "constant":
+            return "train.update.optimizer.decay falls to zero at its last step"
+        if self.stop_at_gold_turn and not self.gold_at and (self.steps - 1) % self.gold_every:
+            return (
+                "train.stop_at_gold_turn has looked at the gold of its last step, which a longer run would not measure"
+            )
+        return None
+
     def gold_due(self, step: int) -> bool:
         """Whether gold is measured at this step."""
         return step in self.gold_at if self.gold_at else is_due(step, self.gold_every, self.steps)

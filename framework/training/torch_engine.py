@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from framework.errors import DivergedError
 from framework.precision import Precision
 from framework.training.engine import Optimizer
 
@@ -67,6 +68,17 @@ class TorchEngine:
     def autocast(self) -> torch.autocast:
         """The precision that forward passes run in."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def assert_finite(self, where: str, mend: str) -> None:
+        """Refuse to call a state good in which a weight or a moment is no finite number.
+
+        Raises:
+            DivergedError: which, and how to mend it.
+        """
+        moments = [(f"moment {kind}", value) for own in self.adam.state.values() for kind, value in own.items()]
+        for name, value in [*self.module.named_parameters(), *moments]:
+            if not bool(torch.isfinite(value).all()):
+                raise DivergedError(f"{where}: {name} is not finite, and is not saved; {mend}")
 
     def save(self, folder: Path) -> None:
         """Write moments as safetensors and counters as JSON, nothing pickled; weights are their owner's to write."""

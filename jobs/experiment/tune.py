@@ -135,7 +135,8 @@ def _run_trial(config: dict[str, Any], by_id: Mapping[str, ReadyRun], halt: Path
         """Tell Tune a step's numbers; lists stay in the run folder. Where the scheduler ends the run, this does not return."""
         tune.report({name: value for name, value in metrics.items() if not isinstance(value, list)})
 
-    context = RunContext(halt.exists, show, in_placement=one.inputs.cfg.backend == "ray")
+    # A driver that was killed may have left a process that is about to die in the run's folder.
+    context = RunContext(halt.exists, show, patience_seconds=60, in_placement=one.inputs.cfg.backend == "ray")
     try:
         with _in_folder(current):
             make_run(one.inputs, one.folder, context)
