@@ -28,7 +28,9 @@ class Checkpoints:
             policy.save(scratch).get()
             # Sizes let a reader tell a torn copy from a whole one without reading gigabytes.
             sizes = {p.name: p.stat().st_size for p in sorted(scratch.iterdir())}
-            (scratch / STATE).write_text(json.dumps({"state": state.to_json(), "files": sizes}, indent=2) + "\n")
+            (scratch / STATE).write_text(
+                json.dumps({"state": state.to_json(), "files": sizes}, indent=2) + "\n", encoding="utf-8"
+            )
         for old in self._existing()[: -self.keep]:
             shutil.rmtree(old)
         return path
@@ -55,7 +57,7 @@ class Checkpoints:
 
 def _read(path: Path) -> RunState:
     try:
-        record = json.loads((path / STATE).read_text())
+        record = json.loads((path / STATE).read_text(encoding="utf-8"))
         for name, size in record["files"].items():
             if (path / name).stat().st_size != size:
                 raise RunError(f"checkpoint {path.name}: {name} is cut short; skipped")

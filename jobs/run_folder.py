@@ -63,7 +63,7 @@ def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
         UserError: the folder holds another run, or cannot be written.
     """
     if _has_begun(run):
-        if (run / FINGERPRINT).read_text().strip() != inputs.identity:
+        if (run / FINGERPRINT).read_text(encoding="utf-8").strip() != inputs.identity:
             raise UserError(f"{run} holds a run of another configuration: choose another --out, or delete it")
         return resume_run(run, context, {"backend": inputs.cfg.backend, "cluster": inputs.cfg.cluster})
     manifest = {

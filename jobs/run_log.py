@@ -63,7 +63,7 @@ class RunLog:
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         try:
-            with (self.run / name).open("a") as file:
+            with (self.run / name).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise RunError(
@@ -84,14 +84,16 @@ def _signals(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_signals(path: Path) -> list[dict[str, Any]]:
     """Of the steps that were logged before a resume; JSON kept them exactly."""
-    return [_signals(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    return (
+        [_signals(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    )
 
 
 def _truncate(path: Path, start_step: int) -> None:
     """Drop the lines of steps that will be run again, and a last line cut in half."""
     if not path.exists():
         return
-    kept, before = [], path.read_text()
+    kept, before = [], path.read_text(encoding="utf-8")
     for line in before.splitlines():
         try:
             record = json.loads(line)

@@ -50,7 +50,7 @@ def claimed(file: Path, text: str, holds_same: Callable[[Path], bool]) -> Iterat
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):
             raise PermissionError(errno.EACCES, "permission denied")
-        lock = (out / LOCK_FILE).open("a+")
+        lock = (out / LOCK_FILE).open("a+", encoding="utf-8")
     with lock:
         with _writable(out):
             _hold(lock, out)

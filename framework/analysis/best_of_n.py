@@ -193,7 +193,7 @@ def read_pool(folder: Path) -> Pool | None:
     if not link.is_file():
         return None
     try:
-        record = json.loads(link.read_text())
+        record = json.loads(link.read_text(encoding="utf-8"))
         tensors = load_file(link.parent / record["scores"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{link}: its scores cannot be read ({error}); run the same command again") from error

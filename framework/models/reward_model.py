@@ -179,7 +179,7 @@ class RewardModel:
                 }
             )
         settings = {"heads": self.num_heads, "max_tokens": self.max_tokens, "members": records}
-        (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+        (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         tensors = {
             "centre": self.centre,
             "scale": self.scale,

@@ -45,7 +45,7 @@ class FitCheckpoints:
         if self.folder is None or not (self.folder / name / STATE_FILE).is_file():
             return FitState()
         place = self.folder / name
-        state = FitState(**json.loads((place / STATE_FILE).read_text()))
+        state = FitState(**json.loads((place / STATE_FILE).read_text(encoding="utf-8")))
         load_model(module, place / WEIGHTS_FILE)
         if not state.finished:
             engine.load(place)
@@ -59,13 +59,13 @@ class FitCheckpoints:
             save_model(module, str(scratch / WEIGHTS_FILE))
             if not state.finished:
                 engine.save(scratch)
-            (scratch / STATE_FILE).write_text(json.dumps(vars(state)))
+            (scratch / STATE_FILE).write_text(json.dumps(vars(state)), encoding="utf-8")
 
     def show(self, done: int, total: int, loss: float) -> None:
         """Leave word of how far the whole fit is, for a reader in another process."""
         if self.folder is not None and self.writes:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / PROGRESS_FILE).write_text(json.dumps([done, total, loss]))
+            (self.folder / PROGRESS_FILE).write_text(json.dumps([done, total, loss]), encoding="utf-8")
 
 
 @dataclass(frozen=True)
