@@ -139,6 +139,11 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
     from jobs.verbs import configured
 
     cfg, source = configured(options.verb, options.words, options.seed)
+    on_ray = cfg.backend == "ray" and options.verb != "fit-gold" and not getattr(options, "resume", None)
+    if on_ray or options.verb in ("demo", "study", "sweep"):
+        from cluster.session import assert_can_start
+
+        assert_can_start(getattr(options, "address", None))
     if options.verb == "check":
         from jobs.verbs.check import check
 
