@@ -15,6 +15,9 @@ from pydantic_core import PydanticCustomError
 LEAST, MOST = 1e-37, 1e37
 """Sizes of numbers that float32 can hold, with room to compute: beyond them a setting is 0 or infinite in effect."""
 
+LARGEST, SEEDS = 2**31 - 1, ("seed", "seeds", "draw")
+"""The largest count, and the settings that are none: any number may be a seed."""
+
 
 class Component(BaseModel):
     """Base of every configurable part: immutable, and unknown keys are refused."""
@@ -33,6 +36,8 @@ class Component(BaseModel):
                     wrong = "a number is wanted, not a truth value"
                 elif float in kinds and not (_size(one) == 0 or LEAST <= _size(one) <= MOST):
                     wrong = f"input should be a finite number, 0 or from {LEAST:g} to {MOST:g} in size"
+                elif type(one) is int and int in kinds and abs(one) > LARGEST and name not in SEEDS:
+                    wrong = f"input should be at most {LARGEST} in size"
                 if wrong:
                     raise PydanticCustomError("no_effect", "{wrong}", {"key": name, "value": value, "wrong": wrong})
         return tree

@@ -63,7 +63,7 @@ class Config(Component):
 
     max_new_tokens: int = Field(default=24, ge=1)
     """Tokens a response may have, the end token included."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, ge=1e-3, le=1e3)
     """Of sampling, and of every log-probability and KL figure."""
     instruction: str | None = None
     """Wraps each prompt for a chat model's template, for example "Continue: {prompt}". None: plain text."""

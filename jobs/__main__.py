@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # each verb imports what it needs, when it is asked for
 
 VERBS = {
     "demo": "show reward over-optimisation, end to end, in about three minutes",
-    "check": "validate a configuration, spell out its arithmetic and its placement; starts nothing",
+    "check": "validate a configuration and spell it out; --data opens what it names, --address asks a cluster",
     "fit-policy": "fit the start policy to the world's corpus (SFT)",
     "fit-gold": "fit an n-gram gold scorer to labelled text",
     "label": "sample pairs from the start policy and label them by gold, with noise",
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("words", nargs="*", metavar="CONFIG.yaml | key=value", help="a file, then overrides")
         verb.add_argument("--out", type=_path, help="the folder to write to")
         verb.add_argument("--seed", type=int, help="short for seed=N (demo: the seed of the study)")
-        if name not in ("check", "fit-gold"):
+        if name != "fit-gold":
             verb.add_argument("--address", help="of a Ray cluster: auto, or host:port; default: start one here")
         if name in ("train", "study", "sweep"):
             verb.add_argument("--resume", type=_path, metavar="DIR", help="go on with what is in this folder")
@@ -119,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
             verb.add_argument("--yes", action="store_true", help="begin more runs than sweep.limit")
         if name == "check":
             verb.add_argument("--show", action="store_true", help="print the whole resolved configuration")
+            verb.add_argument("--data", action="store_true", help="open the tables and models that it names")
     return parser
 
 
@@ -147,7 +148,7 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
     if options.verb == "check":
         from jobs.verbs.check import check
 
-        return check(cfg, source, show=options.show)
+        return check(cfg, source, options.show, options.data, options.address)
     out = options.out or Path("runs") / (options.verb if source is None else source.stem)
     if options.verb in ("demo", "study", "sweep"):
         return _experiment(options, cfg, out)

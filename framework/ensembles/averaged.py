@@ -21,7 +21,7 @@ class Averaged(Component):
     """
 
     kind: Literal["averaged"] = "averaged"
-    members: int = Field(default=5, ge=2)
+    members: int = Field(default=5, ge=2, le=1000)
     """M."""
     lr_factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0, 0.5, 2.0), min_length=1)
     """Learning rates as multiples of `fit_reward.optimizer.lr`; members take them in turn."""

@@ -17,15 +17,15 @@ class TinyLlama(Component):
     """A Llama-style model made from scratch, for a world small enough to fit in seconds."""
 
     kind: Literal["tiny_llama"] = "tiny_llama"
-    hidden: int = Field(default=128, gt=0)
+    hidden: int = Field(default=128, gt=0, le=2**16)
     """Width of the residual stream."""
-    layers: int = Field(default=2, gt=0)
+    layers: int = Field(default=2, gt=0, le=1000)
     """Decoder layers."""
     heads: int = Field(default=4, gt=0)
     """Attention heads; must divide `hidden`."""
-    intermediate: int = Field(default=256, gt=0)
+    intermediate: int = Field(default=256, gt=0, le=2**18)
     """Width of the feed-forward layer."""
-    context: int = Field(default=64, gt=0)
+    context: int = Field(default=64, gt=0, le=2**20)
     """Tokens: the longest prompt and response together."""
 
     @model_validator(mode="after")
