@@ -97,7 +97,7 @@ class PolicyWorker:
             self.policy.save(path)
         self.tokenizer.save_pretrained(path)
         self.engine.save(path)
-        (path / VERSION_FILE).write_text(json.dumps({"policy_version": self.version}) + "\n")
+        (path / VERSION_FILE).write_text(json.dumps({"policy_version": self.version}) + "\n", encoding="utf-8")
 
     def load(self, folder: str) -> None:
         """Continue from what `save` wrote."""
@@ -106,7 +106,7 @@ class PolicyWorker:
         with self.engine.whole_weights():
             self.policy.load_state_dict(saved.state_dict())
         self.engine.load(path)
-        self.version = json.loads((path / VERSION_FILE).read_text())["policy_version"]
+        self.version = json.loads((path / VERSION_FILE).read_text(encoding="utf-8"))["policy_version"]
 
 
 class PolicyRole(WeightsRole):

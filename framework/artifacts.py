@@ -62,7 +62,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     try:
-        record = json.loads((path / MANIFEST).read_text())
+        record = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         why = f"not JSON: {error}" if isinstance(error, ValueError) else error
         raise UserError(
@@ -218,12 +218,12 @@ def write_text(path: Path, text: str) -> None:
         RunError: the file could not be written.
     """
     with written_whole(path) as scratch:
-        scratch.write_text(text)
+        scratch.write_text(text, encoding="utf-8")
 
 
 def update_text(path: Path, text: str) -> None:
     """As `write_text`, but a file that holds the text already is left alone, and keeps its time."""
-    if not path.is_file() or path.read_text() != text:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
 

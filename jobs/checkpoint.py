@@ -65,7 +65,7 @@ def _read(path: Path) -> RunState:
         RunError: it is not.
     """
     try:
-        record = json.loads((path / STATE).read_text())
+        record = json.loads((path / STATE).read_text(encoding="utf-8"))
         for name, size in record["files"].items():
             if (path / name).stat().st_size != size:
                 raise RunError(f"checkpoint {path.name}: {name} is cut short; skipped")

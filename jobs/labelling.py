@@ -53,7 +53,7 @@ def pairs_stage(
                 warnings.warn(what, stacklevel=2)
         write_pairs(scratch / PAIRS_FILE, pairs, cfg.label.conversational)
         splits = split_record(pairs, cfg.label.held_out_by)
-        (scratch / SPLITS_FILE).write_text(json.dumps(splits, indent=2) + "\n")
+        (scratch / SPLITS_FILE).write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
         return figures
 
     return make_artifact(workspace, "pairs", fingerprint(settings, parents), parents, write)

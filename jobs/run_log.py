@@ -66,7 +66,7 @@ class RunLog:
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         try:
-            with (self.run / name).open("a") as file:
+            with (self.run / name).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise RunError(
@@ -87,7 +87,9 @@ def _signals(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_signals(path: Path) -> list[dict[str, Any]]:
     """Of the steps that were logged before a resume; JSON kept them exactly."""
-    return [_signals(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    return (
+        [_signals(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    )
 
 
 def check_log(run: Path, start_step: int) -> list[str]:

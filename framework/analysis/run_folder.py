@@ -104,7 +104,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 def status_of(folder: Path) -> Status:
     """How the run in a folder ended, as the folder tells: `unfinished` where it has yet to come to its end."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a cut summary is written again
-        return "finished" if json.loads((folder / SUMMARY).read_text())["ended"] == "all steps" else "stopped"
+        return (
+            "finished"
+            if json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["ended"] == "all steps"
+            else "stopped"
+        )
     return "stopped" if (folder / STOPPED_FILE).is_file() else "unfinished"
 
 

@@ -42,7 +42,7 @@ def to_plain(
     model.to(getattr(torch, dtype)).save_pretrained(out)
     tokenizer.save_pretrained(out)
     record = {"source": source, "gguf_file": gguf_file, "dtype": dtype}
-    (out / SOURCE_FILE).write_text(json.dumps(record, indent=1) + "\n")
+    (out / SOURCE_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _folder(source: str, gguf_file: str | None) -> Path:

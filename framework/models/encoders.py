@@ -94,5 +94,5 @@ def pooled(
 def _encoder_options(folder: Path) -> dict[str, bool]:
     """Asking for no pooler keeps its weights out."""
     config = folder / "config.json"
-    kind = json.loads(config.read_text()).get("model_type") if config.exists() else None
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.exists() else None
     return {"add_pooling_layer": False} if kind in POOLED else {}

@@ -145,9 +145,14 @@ class RewardModel:
         Returns how many of the texts were cut.
 
         Raises:
-            UserError: a head scores every reference response alike, so it has no scale.
+            UserError: a head scores every reference response alike, so it has no scale, or gives no numbers.
         """
         raw, num_cut = self.raw_scores(prompts, responses, ended)
+        if lost := [k for k in range(self.num_heads) if not bool(raw[k].isfinite().all())]:
+            raise UserError(
+                f"reward heads {lost} give scores that are not finite: weights are damaged, or too large for this "
+                "precision; name another published model, or delete a model that was fitted and fit it again"
+            )
         lengths = text_lengths(responses)
         self.length_curve = LengthCurve.fit(lengths, raw) if by_length else None
         raw = self._less_length(raw, responses)
@@ -190,7 +195,7 @@ class RewardModel:
                 }
             )
         settings = {"heads": self.num_heads, "max_tokens": self.max_tokens, "members": records}
-        (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+        (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         tensors = {
             "centre": self.centre,
             "scale": self.scale,

@@ -73,7 +73,7 @@ class FitCheckpoints:
         """Leave word of how far the whole fit is, for a reader in another process."""
         if self.folder is not None and self.writes:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / PROGRESS_FILE).write_text(json.dumps([done, total, loss]))
+            (self.folder / PROGRESS_FILE).write_text(json.dumps([done, total, loss]), encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class TorchEngine:
             for name, value in state.items()
         }
         save_file(tensors, folder / TENSORS_FILE)
-        (folder / COUNT_FILE).write_text(json.dumps({"steps_taken": self.steps_taken}) + "\n")
+        (folder / COUNT_FILE).write_text(json.dumps({"steps_taken": self.steps_taken}) + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
@@ -99,4 +99,4 @@ class TorchEngine:
         whole = self.adam.state_dict()
         whole["state"] = state
         self.adam.load_state_dict(whole)
-        self.steps_taken = json.loads((folder / COUNT_FILE).read_text())["steps_taken"]
+        self.steps_taken = json.loads((folder / COUNT_FILE).read_text(encoding="utf-8"))["steps_taken"]

@@ -100,7 +100,7 @@ class Ledger:
         if not self.path.is_file():
             return {}
         try:
-            rows = json.loads(self.path.read_text())["runs"]
+            rows = json.loads(self.path.read_text(encoding="utf-8"))["runs"]
             return {(row["run"], row["seed"]): (row["status"], row["error"]) for row in rows}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
@@ -111,7 +111,7 @@ class Ledger:
 def _has_step(folder: Path) -> bool:
     """Whether a run has logged a row: a kill may cut even the first line."""
     try:
-        with (folder / "metrics.jsonl").open() as file:
+        with (folder / "metrics.jsonl").open(encoding="utf-8") as file:
             return file.readline().endswith("\n")
     except OSError:
         return False

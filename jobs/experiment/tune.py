@@ -233,7 +233,7 @@ class _Stopper(tune.Stopper):
 def _error_line(trial: Any) -> str:
     """What stopped a run the last time, in one line; the whole of it is in Tune's `error.txt`."""
     path = trial.error_file
-    text = Path(path).read_text() if path and Path(path).is_file() else ""
+    text = Path(path).read_text(encoding="utf-8") if path and Path(path).is_file() else ""
     last = text.rpartition("Failure # ")[2].strip()
     if "RayTaskError" not in last and "ray::" not in last:
         return f"its process died: {' '.join(last.split())[:300]}"

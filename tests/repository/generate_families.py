@@ -1,6 +1,6 @@
 """Writes docs/families.md: every family of transformers' lists, built tiny, as a policy and as a reward model.
 
-    python -m tests.repository.generate_families
+python -m tests.repository.generate_families
 """
 
 import sys
@@ -11,15 +11,9 @@ from pathlib import Path
 import torch
 import transformers
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS,
-)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS
 
 from framework.errors import UserError
 from framework.models.encoders import load_encoder
@@ -64,7 +58,9 @@ def as_encoder(kind: str) -> str:
 
 def as_classifier(kind: str) -> str:
     def read(folder: str) -> None:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False
+        )
         prove_padding(model, lambda ids, mask: logits(model, ids, mask), kind)
 
     return _tried(kind, AutoModelForSequenceClassification, CLASSIFIERS, read, is_decoder=kind not in MASKED)
