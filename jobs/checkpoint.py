@@ -28,7 +28,7 @@ class Checkpoints:
             policy.save(scratch).get()
             sizes = {p.name: p.stat().st_size for p in sorted(scratch.iterdir())}
             record = sealed({"state": state.to_json(), "files": sizes}, scratch)
-            (scratch / STATE).write_text(json.dumps(record, indent=2) + "\n")
+            (scratch / STATE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         # Later ones are damaged, or they would have been gone on from; they must not push out a sound one.
         for old in [p for p in self._existing() if _step(p) <= state.step][: -self.keep]:
             shutil.rmtree(old)

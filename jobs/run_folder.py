@@ -75,7 +75,7 @@ def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
         raise UserError(f"cannot write {run}: {error.strerror}; choose another --out") from error
     with working_in(run, context.patience_seconds):
         if _has_begun(run):
-            if (run / FINGERPRINT).read_text().strip() != inputs.identity:
+            if (run / FINGERPRINT).read_text(encoding="utf-8").strip() != inputs.identity:
                 told = differences(run, inputs.cfg)
                 raise UserError(
                     f"{run} holds a run of another configuration{f' ({told})' if told else ''}: choose another --out, or "

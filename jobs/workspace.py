@@ -80,7 +80,7 @@ def _hold(folder: Path, deadline: float) -> TextIO:
     """The lock of a folder, with word in it of who has it."""
     path = folder / LOCK_FILE
     while True:
-        lock = path.open("a+")
+        lock = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):

@@ -194,7 +194,7 @@ def read_pool(folder: Path) -> Pool | None:
     if not link.is_file():
         return None
     try:
-        record = json.loads(link.read_text())
+        record = json.loads(link.read_text(encoding="utf-8"))
         scores = link.parent / record["scores"]
         if (scores.parent / MANIFEST).is_file() and hash_folder(scores.parent) != record["sha256"]:
             raise ValueError(f"{scores.parent} was edited or damaged: delete it")

@@ -47,7 +47,7 @@ class FitCheckpoints:
             return FitState()
         place = self.folder / name
         try:
-            record = json.loads((place / STATE_FILE).read_text())
+            record = json.loads((place / STATE_FILE).read_text(encoding="utf-8"))
             if broken_seal(record, place) is not None:
                 raise ValueError("its hash is another")
             state = FitState(**record["state"])
@@ -67,7 +67,8 @@ class FitCheckpoints:
             save_model(module, str(scratch / WEIGHTS_FILE))
             if not state.finished:
                 engine.save(scratch)
-            (scratch / STATE_FILE).write_text(json.dumps(sealed({"state": vars(state)}, scratch)))
+            record = sealed({"state": vars(state)}, scratch)
+            (scratch / STATE_FILE).write_text(json.dumps(record), encoding="utf-8")
 
     def show(self, done: int, total: int, loss: float) -> None:
         """Leave word of how far the whole fit is, for a reader in another process."""
