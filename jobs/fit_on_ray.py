@@ -44,7 +44,7 @@ def on_ray_train(spec: ClusterSpec, address: str | None = None) -> Runner:
             _assert_fits(job, spec, live_nodes())
             with _watching(job.unfinished / PROGRESS_FILE, progress):
                 _fit(job, spec)
-        figures: dict[str, float] = json.loads((job.unfinished / FIGURES_FILE).read_text())
+        figures: dict[str, float] = json.loads((job.unfinished / FIGURES_FILE).read_text(encoding="utf-8"))
         return figures
 
     return run
@@ -138,7 +138,7 @@ def _read_failure(job: FitJob) -> tuple[GoldilocksError | None, bool]:
     path = job.unfinished / FAILURE_FILE
     if not path.is_file():
         return None, False
-    kind, message, is_final = json.loads(path.read_text())
+    kind, message, is_final = json.loads(path.read_text(encoding="utf-8"))
     return {"UserError": UserError}.get(kind, RunError)(message), is_final
 
 
@@ -171,7 +171,7 @@ def _watching(path: Path, progress: Progress | None) -> Iterator[None]:
     def look() -> None:
         while not done.wait(POLL_SECONDS):
             try:
-                step, total, loss = json.loads(path.read_text())
+                step, total, loss = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue  # not there yet, or half written: the next look will see it
             progress(step, total, {"loss": loss})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from framework.artifacts import Artifact, fingerprint
 from framework.config import Config
-from framework.data.paths import expand
+from framework.data.paths import absolute
 from framework.data.prompts import PromptStream
 from framework.ensembles import Full
 from framework.training import Progress
@@ -23,7 +23,9 @@ def policy_stage(
     cfg: Config, workspace: Workspace, progress: Progress | None = None, run: Runner = fit_here
 ) -> Artifact:
     """The start policy in plain Hugging Face layout: made or loaded, then fitted to the world's corpus by `run`."""
-    stage = fingerprint(cfg.chosen("seed", "world", "policy", "sft", "precision"), {})
+    # Prompts are fitted as they are sampled from, so that the instruction matters to a fit, and to nothing else here.
+    about_sft = ("instruction",) if cfg.sft.steps else ()
+    stage = fingerprint(cfg.chosen("seed", "world", "policy", "sft", "precision", *about_sft), {})
 
     def write(scratch: Path) -> dict[str, float]:
         cfg.policy.write(scratch, cfg.world, cfg.seed)
@@ -32,6 +34,7 @@ def policy_stage(
         job = PolicyJob(
             settings=cfg.sft,
             corpus=tuple(cfg.world.corpus(cfg.seed)),
+            instruction=cfg.instruction,
             seed=cfg.seed,
             precision=cfg.native,
             out=scratch.resolve(),
@@ -76,7 +79,7 @@ def reward_stage(
     def write(scratch: Path) -> dict[str, float]:
         job = RewardJob(
             settings=_placed(settings),
-            source=_absolute(source),
+            source=absolute(source),
             pairs=(pairs.path / PAIRS_FILE).resolve(),
             rows=cfg.scorer_rows,
             seed=cfg.seed,
@@ -93,13 +96,7 @@ def _placed(settings: FitReward) -> FitReward:
     """The same settings with every path absolute."""
     tree = settings.model_dump()
     if settings.strength:
-        tree["strength"]["model"] = _absolute(settings.strength.model)
+        tree["strength"]["model"] = absolute(settings.strength.model)
     if isinstance(settings.ensemble, Full):
-        tree["ensemble"]["published"] = [_absolute(place) for place in settings.ensemble.published]
+        tree["ensemble"]["published"] = [absolute(place) for place in settings.ensemble.published]
     return FitReward.model_validate(tree)
-
-
-def _absolute(place: str) -> str:
-    """A folder's absolute path: a worker elsewhere has another current folder. A hub id stays what it is."""
-    path = Path(expand(place))
-    return str(path.resolve()) if path.exists() else str(path)

@@ -27,7 +27,7 @@ class Tracking:
         self._open: list[tuple[str, int, Tracker]] = []
         for one in settings:
             try:
-                tracker, first = one.open(run)
+                tracker, first = one.start(run)
             except Exception as error:
                 self.close()
                 raise RunError(f"trackers: cannot open {one.kind}: {one_line(error)[:300]}") from error

@@ -23,7 +23,7 @@ class MlFlow(TrackerSettings):
 
     package: ClassVar[str | None] = "mlflow"
 
-    def open(self, run: TrackedRun) -> tuple[Tracker, int]:
+    def start(self, run: TrackedRun) -> tuple[Tracker, int]:
         """The MLflow run that carries this run's id as a tag, which goes on where there is one."""
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param

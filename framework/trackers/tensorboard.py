@@ -15,7 +15,7 @@ class TensorBoard(TrackerSettings):
 
     kind: Literal["tensorboard"] = "tensorboard"
 
-    def open(self, run: TrackedRun) -> tuple[Tracker, int]:
+    def start(self, run: TrackedRun) -> tuple[Tracker, int]:
         """A writer of all steps. TensorBoard drops what an earlier one wrote of the steps that come again."""
         from tensorboardX import SummaryWriter
 

@@ -49,7 +49,7 @@ class TrackedRun:
         path = self.folder / ID_FILE
         if not path.is_file():
             write_text(path, secrets.token_hex(4) + "\n")
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
 
 
 class TrackerSettings(Component):
@@ -64,6 +64,6 @@ class TrackerSettings(Component):
             return None
         return f"{self.package} is not installed: pip install 'goldilocks[{self.package}]', or leave it out of trackers"
 
-    def open(self, run: TrackedRun) -> tuple[Tracker, int]:
+    def start(self, run: TrackedRun) -> tuple[Tracker, int]:
         """An open tracker, and the first step that it lacks. What it lacks of the past is told it from the run's log."""
         raise NotImplementedError

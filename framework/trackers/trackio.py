@@ -18,7 +18,7 @@ class Trackio(TrackerSettings):
 
     package: ClassVar[str | None] = "trackio"
 
-    def open(self, run: TrackedRun) -> tuple[Tracker, int]:
+    def start(self, run: TrackedRun) -> tuple[Tracker, int]:
         """The trackio run of this run's title and id, which goes on where there is one."""
         import trackio
 

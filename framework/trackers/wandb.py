@@ -33,7 +33,7 @@ class Wandb(TrackerSettings):
         known = self._mode != "online" or wandb.login(prompt=False)
         return None if known else "wandb knows no API key: `wandb login`, or set mode: offline"
 
-    def open(self, run: TrackedRun) -> tuple[Tracker, int]:
+    def start(self, run: TrackedRun) -> tuple[Tracker, int]:
         """The W&B run of this run's id, which goes on where there is one. Offline it is written anew: a kill loses most."""
         import wandb
 

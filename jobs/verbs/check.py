@@ -1,29 +1,34 @@
-"""`goldilocks check`: what a configuration means, before anything loads."""
+"""`goldilocks check`: what a configuration means, before anything is made."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.plan import Node, amount, bundles, capacity, explain, fit_bundles, local_node, table
+from cluster.plan import amount, capacity, explain, fit_bundles, local_node, table
 from cluster.session import connect, live_nodes
-from cluster.spec import ClusterSpec
 from framework.config import Config
 from framework.errors import UserError
 from framework.trackers import assert_ready
 from jobs.experiment.plan import PlannedRun, num_runs, plan_of
-from jobs.layouts import layout_of, load_layout
+from jobs.layouts import layout_of
 
 
-def check(cfg: Config, source: Path | None, show: bool, address: str | None = None) -> int:
-    """Print the arithmetic and the placement; 2 where the layout does not fit this machine, or the cluster at the address.
+def check(cfg: Config, source: Path | None, show: bool, data: bool = False, address: str | None = None) -> int:
+    """Print the arithmetic and the placement; 2 where the layout does not fit this machine, or the cluster at `address`.
+
+    Args:
+        data: whether to open what the configuration names, too.
 
     Raises:
-        UserError: a run that is not valid, or more runs than `sweep.limit`.
+        UserError: a run that is not valid, more runs than `sweep.limit`, data or a model that is not what it should be, or
+            no cluster at `address`.
     """
     if show:
         print(cfg.to_yaml())
     plan = _plan(cfg)
     assert_ready(cfg.trackers)
     print(f"{source or 'defaults'}: valid, fingerprint {cfg.fingerprint()}")
+    print(f"world: {cfg.world.kind}; policy: {cfg.policy.kind}; gold: {cfg.gold.kind}")
+    print(f"before a run: {_stages(cfg)}")
     for line in cfg.train.describe(cfg.max_new_tokens):
         print(line)
     if cfg.variants or len(plan) > len(cfg.seeds):
@@ -31,25 +36,38 @@ def check(cfg: Config, source: Path | None, show: bool, address: str | None = No
     ensemble = cfg.fit_reward.ensemble
     print(f"reward: {ensemble.num_heads} heads ({ensemble.kind}), {cfg.aggregation.convention}")
     print(f"reward fit: {_fit_arithmetic(cfg)}")
-    if cfg.backend == "inline":
+    if data:
+        from jobs.verbs.check_data import opened  # torch, which takes seconds to import
+
+        for line in dict.fromkeys(opened([run.cfg for run in plan])):
+            print(line)
+    return _place(cfg, address)
+
+
+def _place(cfg: Config, address: str | None) -> int:
+    """Print where each role and the workers of a fit would go: on this machine, or in the cluster that is asked."""
+    spec, layout = layout_of(cfg)
+    nodes = [local_node(spec)]
+    if address:
+        with connect(address, spec, namespace="check"):
+            nodes = live_nodes()
+    elif cfg.backend == "inline":
         print("roles: all in this process")
         return 0
-    spec = load_layout(cfg.cluster)
-    nodes = _nodes(spec, address)
-    placed = explain(bundles(spec), nodes, spec.strategy)
-    print(f"roles: layout {spec.name} on Ray\n{table(placed)}")
-    fit = explain(fit_bundles(spec), nodes, spec.strategy)
+    placed, fit = explain(layout, nodes, spec.strategy), explain(fit_bundles(spec), nodes, spec.strategy)
+    print(f"roles: layout {spec.name} on Ray{f' at {address}' if address else ''}\n{table(placed)}")
     if fit.problem:
-        print(f"a fit does not fit: {fit.problem}")
+        print(f"the workers of a fit do not fit: {fit.problem}")
     return 2 if placed.problem or fit.problem else 0
 
 
-def _nodes(spec: ClusterSpec, address: str | None) -> list[Node]:
-    """The nodes of the cluster at the address; without one, this machine as a session on it would be."""
-    if address in (None, "local"):
-        return [local_node(spec)]
-    with connect(address, spec, namespace="check"):
-        return live_nodes()
+def _stages(cfg: Config) -> str:
+    """What is fitted and sampled before a run."""
+    label, fit = cfg.label, cfg.fit_reward
+    sft = f"{cfg.sft.steps} SFT steps of {cfg.sft.batch} texts" if cfg.sft.steps else "no SFT"
+    tokens = label.max_new_tokens or cfg.max_new_tokens
+    made = f"{label.pairs} pairs of answers of up to {tokens} tokens, {label.noise:.0%} of their labels flipped"
+    return f"{sft}; {f'pairs of {fit.pairs.path}' if fit.pairs else made}"
 
 
 def _plan(cfg: Config) -> list[PlannedRun]:

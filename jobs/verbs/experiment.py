@@ -9,10 +9,11 @@ from rich.table import Table
 
 from framework.analysis.over_seeds import Estimate
 from framework.analysis.records import RunRecord
-from framework.config import Config, load_config
+from framework.config import Config
 from framework.errors import UserError
 from jobs.experiment.plan import PlannedRun, num_runs
 from jobs.experiment.run import EXPERIMENT_FILE, ExperimentResult, ExperimentView, run_experiment
+from jobs.run_folder import written_config
 from jobs.verbs.show import INTERRUPTED, Bars, bars, closing, console
 
 if TYPE_CHECKING:  # an experiment begins seconds sooner without statistics
@@ -63,7 +64,7 @@ def resume(out: Path, stop: Callable[[], bool], address: str | None) -> int:
     path = out / EXPERIMENT_FILE
     if not path.is_file():
         raise UserError(f"{out} holds no experiment to resume: give the folder that holds its {EXPERIMENT_FILE}")
-    return experiment(load_config(path), out, stop, address, is_agreed=True)
+    return experiment(written_config(path), out, stop, address, is_agreed=True)
 
 
 def _bars_of_runs(shown: Bars, count: int) -> ExperimentView:
@@ -96,6 +97,9 @@ def _bars_of_runs(shown: Bars, count: int) -> ExperimentView:
 def print_experiment(result: ExperimentResult) -> None:
     """Print what was measured, what failed, and where the report is."""
     if result.experiment is not None:
+        from framework.report.findings import headline  # slow to import, and not needed while runs go on
+
+        console.print(headline(result.experiment))
         _print_outcomes(result.experiment)
         if result.experiment.comparison is not None:
             _print_comparison(result.experiment.comparison)

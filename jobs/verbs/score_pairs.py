@@ -27,7 +27,7 @@ from jobs.artifact_stage import device
 from jobs.chain import Chain
 from jobs.fit_on_ray import fitting_beside
 from jobs.verbs.show import Bars, bars, closing, console
-from jobs.workspace import Workspace
+from jobs.workspace import Workspace, working_in
 
 FIGURES_FILE, SCORES_FILE = "score_pairs.json", "score_pairs.parquet"
 TOGETHER = 64
@@ -51,6 +51,18 @@ def score_pairs(cfg: Config, out: Path, address: str | None = None) -> int:
     if section is None:
         raise UserError("score_pairs is not set: name pairs, for example score_pairs.source.path=pairs.parquet")
     rows, dropped = _read(section)
+    with working_in(out):
+        return _score_and_write(cfg, section, out, address, rows, dropped)
+
+
+def _score_and_write(
+    cfg: Config,
+    section: ScorePairs,
+    out: Path,
+    address: str | None,
+    rows: list[PairRow],
+    dropped: Counter[Fault | None],
+) -> int:
     with bars() as shown:
         model = _model(cfg, out, shown, address)
         chosen, rejected = scored(model, rows, shown.stage("score pairs"))
@@ -65,7 +77,6 @@ def score_pairs(cfg: Config, out: Path, address: str | None = None) -> int:
         "cut": chosen.num_cut + rejected.num_cut,
         **{fault: dropped[fault] for fault in FAULTS},
     }
-    out.mkdir(parents=True, exist_ok=True)
     _write_scores(out / SCORES_FILE, rows, scores, rewards)
     write_text(out / FIGURES_FILE, json.dumps(about | record, indent=2) + "\n")
     _print(cfg.aggregation.kind, about, record)

@@ -2,8 +2,9 @@
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from framework.artifacts import write_text
 from framework.config import Config
@@ -15,11 +16,11 @@ from jobs.chain import Chain
 from jobs.fit_job import Runner, fit_here
 from jobs.fit_on_ray import fitting_beside, on_ray_train
 from jobs.layouts import load_layout
-from jobs.run_folder import RunContext, RunResult, make_run, resume_run, stored_config
+from jobs.run_folder import STEPS, RunContext, RunResult, make_run, resume_run, stored_config
 from jobs.stages import check_prompts
 from jobs.verbs.report import report_run
 from jobs.verbs.show import INTERRUPTED, bars, closing, console
-from jobs.workspace import Workspace
+from jobs.workspace import Workspace, working_in
 
 STAGES = {"fit-policy": ("policy", "label"), "label": ("pairs", "fit-reward"), "fit-reward": ("reward", "train")}
 """Of each verb: the stage of the chain that it makes, and the verb that comes next."""
@@ -31,17 +32,17 @@ def stage(verb: str, cfg: Config, out: Path, words: Sequence[str], address: str 
     # Read before a fit is spent on a table that cannot be read.
     compared = policy_responses(source) if source else None
     name, then = STAGES[verb]
-    with bars() as shown:
+    with working_in(out), bars() as shown:
         artifact = getattr(Chain(cfg, Workspace(out), shown.stage, _runner(cfg, address)), name)
+        if compared:
+            _compare(cfg, artifact.path, compared, out)
     for figure, value in artifact.figures.items():
         console.print(f"{figure}: {value:.4g}")
-    if compared:
-        _compare(cfg, artifact.path, compared, out)
     closing(artifact.path, shlex.join(["goldilocks", then, *words, "--out", str(out)]))
     return 0
 
 
-def _compare(cfg: Config, reward: Path, texts: tuple[list[str], list[str]], out: Path) -> None:
+def _compare(cfg: Config, reward: Path, texts: tuple[list[str], list[str], list[bool]], out: Path) -> None:
     """Print, and write to `compare_on.json`, how the heads agree on a trained policy's responses."""
     figures = compare_on(RewardModel.load(reward, device(), rows=cfg.scorer_rows), *texts)
     for name, value in figures.items():
@@ -58,18 +59,18 @@ def train(cfg: Config, out: Path, stop: Callable[[], bool], address: str | None)
     """`goldilocks train CONFIG`: the stages that are missing, then the run in `out/train`."""
     check_prompts(cfg)
     assert_ready(cfg.trackers)
-    with bars() as shown:
+    with working_in(out), bars() as shown:
         inputs = Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address)).inputs
         context = RunContext(stop, shown.run("train", cfg.train.length), address)
         result = make_run(inputs, out / "train", context)
     return _end(result)
 
 
-def resume(run: Path, stop: Callable[[], bool], address: str | None) -> int:
-    """`goldilocks train --resume RUN`."""
-    length = stored_config(run).train.length
+def resume(run: Path, changes: Mapping[str, Any], stop: Callable[[], bool], address: str | None) -> int:
+    """`goldilocks train --resume RUN`, with what changes about it."""
+    length = max(stored_config(run).train.length, int(changes.get(STEPS, 0)))
     with bars() as shown:
-        result = resume_run(run, RunContext(stop, shown.run("train", length), address))
+        result = resume_run(run, RunContext(stop, shown.run("train", length), address), changes)
     return _end(result)
 
 

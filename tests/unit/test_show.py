@@ -101,7 +101,9 @@ def test_a_command_whose_output_goes_to_a_file_shows_life_while_it_runs(tmp_path
         sys.executable, "-m", "jobs", "train", "backend=inline", "sft.steps=2000000", "world.corpus_size=200",
         "--out", str(tmp_path / "out"),
     ]  # fmt: skip
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+    ) as process:
         first = process.stdout.readline()
         alive = process.poll() is None
         process.kill()

@@ -28,20 +28,24 @@ class Fake(TrackerSettings):
     first: int = 0
     fails_at: int = 10**9
 
-    def open(self, run):
+    def start(self, run):
         path = run.folder / f"{self.kind}-{run.id}.jsonl"
 
         def log(step, numbers):
             if step == self.fails_at:
                 raise ConnectionError("the network is gone")
-            with path.open("a") as file:
+            with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([step, dict(numbers)]) + "\n")
 
         return Calls(log, lambda: None), max(self.first, len(told(run.folder, self.kind)))
 
 
 def told(folder, kind="fake"):
-    return [json.loads(line) for path in folder.glob(f"{kind}-*.jsonl") for line in path.read_text().splitlines()]
+    return [
+        json.loads(line)
+        for path in folder.glob(f"{kind}-*.jsonl")
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def logged(tracking, start, stop):
@@ -107,7 +111,7 @@ def test_a_tracker_that_cannot_be_opened_is_one_line(tmp_path, monkeypatch):
     def refuse(self, run):
         raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr(Fake, "open", refuse)
+    monkeypatch.setattr(Fake, "start", refuse)
     with pytest.raises(RunError, match=r"^trackers: cannot open fake: no route to host$"):
         Tracking([Fake()], TrackedRun(tmp_path, "run", {}))
 
@@ -123,7 +127,7 @@ def test_a_tracker_that_is_not_installed_is_found_before_anything_is_made(tmp_pa
 
 
 def test_every_package_of_a_tracker_is_an_extra():
-    project = (ROOT / "pyproject.toml").read_text()
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for tracker in (Wandb, MlFlow, Trackio):
         assert f'\n{tracker.package} = ["{tracker.package}>=' in project
 
@@ -206,7 +210,7 @@ def test_wandb_offline_leaves_one_whole_run_to_sync(tmp_path, capsys):
 
 def test_a_run_tells_its_tracker_every_step_across_a_stop(tmp_path, monkeypatch):
     """With the run's own driver, checkpoints and log."""
-    monkeypatch.setattr(TensorBoard, "open", lambda self, run: Fake().open(run))
+    monkeypatch.setattr(TensorBoard, "start", lambda self, run: Fake().start(run))
     tiny, run = make_tiny(tmp_path / "stages"), tmp_path / "run"
     asked = iter(range(100))
     tiny.run(run, RunContext(stop_asked=lambda: next(asked) > 6))
