@@ -29,7 +29,9 @@ def direct(hidden, weight, targets, temperature):
 @pytest.mark.parametrize("positions_per_chunk", [1, 4, 15, 100])
 def test_value_and_gradients_do_not_depend_on_the_chunks(inputs, temperature, positions_per_chunk):
     hidden, weight, targets = inputs
-    found = token_logprobs(hidden, product(weight), VOCAB, targets, temperature, chunk_elements=positions_per_chunk * VOCAB)
+    found = token_logprobs(
+        hidden, product(weight), VOCAB, targets, temperature, chunk_elements=positions_per_chunk * VOCAB
+    )
     wanted = direct(hidden, weight, targets, temperature)
     # Logits are taken to float32, whatever they are computed in.
     torch.testing.assert_close(found.double(), wanted, atol=1e-6, rtol=1e-6)
