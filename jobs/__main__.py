@@ -12,7 +12,9 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import argparse
+import errno
 import logging
+import shlex
 import signal
 import sys
 import traceback
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from framework.errors import GoldilocksError, UserError, one_line
 
 if TYPE_CHECKING:  # each verb imports what it needs, when it is asked for
-    from framework.config import Config
+    pass
 
 VERBS = {
     "demo": "show reward over-optimisation, end to end, in about three minutes",
@@ -40,6 +42,9 @@ VERBS = {
     "sweep": "the same at every point of the grid in its section `sweep`; --resume DIR goes on",
     "report": "write the report of a run or an experiment again; --watch follows one that goes on",
 }
+
+_MEND = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space and run the same command again")
+"""What mends an error of the system that no stage has named."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +69,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print(f"goldilocks {options.verb}: interrupted", file=sys.stderr)
+        if place := getattr(options, "resume", None) or getattr(options, "out", None):
+            from jobs.verbs.show import closing
+
+            closing(place, shlex.join(["goldilocks", *(sys.argv[1:] if arguments is None else arguments)]))
         return 130
+    except OSError as error:
+        if options.debug:
+            traceback.print_exc()
+        place = error.filename or getattr(options, "resume", None) or getattr(options, "out", None) or "."
+        print(
+            f"goldilocks {options.verb}: {place}: {error.strerror or one_line(error)}; {_MEND.get(error.errno or 0, '--debug shows where')}",
+            file=sys.stderr,
+        )
+        return 1
     except Exception as error:  # noqa: BLE001 - a defect of ours: still one line, and the way to the traceback
         if options.debug:
             traceback.print_exc()
@@ -112,24 +130,37 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per verb
     """Hand over to the verb's own module; each is imported only when it is asked for."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     if options.verb == "report":
         from jobs.verbs.report import report
 
         return report(options.folder, options.every if options.watch else None)
+    from jobs.stop import StopSignal
     from jobs.verbs import configured
 
     if options.verb == "train" and options.resume:
+        changes = _resumed_with(options)
         from jobs.verbs import single
 
-        return single.resume(options.resume, _resumed_with(options), StopSignal(), options.address)
+        return single.resume(options.resume, changes, StopSignal(), options.address)
     cfg, source = configured(options.verb, options.words, options.seed)
     if options.verb == "check":
         from jobs.verbs.check import check
 
         return check(cfg, source, show=options.show)
-    out = options.out or Path("runs") / (options.verb if source is None else source.stem)
+    stop = StopSignal()
+    if options.verb in ("demo", "study", "sweep") and getattr(options, "resume", None):
+        from jobs.verbs import experiment
+
+        if options.words or options.out or options.seed is not None:
+            raise UserError("--resume takes its configuration and folder from the experiment: give nothing else")
+        return experiment.resume(options.resume, stop, options.address)
+    out = options.out = options.out or Path("runs") / (options.verb if source is None else source.stem)
     if options.verb in ("demo", "study", "sweep"):
-        return _experiment(options, cfg, out)
+        from jobs.verbs import experiment
+
+        return experiment.experiment(cfg, out, stop, options.address, getattr(options, "yes", False))
     if options.verb == "fit-gold":
         from jobs.verbs.fit_gold import fit_gold
 
@@ -137,28 +168,17 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
     from jobs.verbs import single
 
     if options.verb == "train":
-        return single.train(cfg, out, StopSignal(), options.address)
+        return single.train(cfg, out, stop, options.address)
     seed = [] if options.seed is None else ["--seed", str(options.seed)]
     if options.verb == "score-pairs":
         from jobs.verbs.score_pairs import score_pairs
 
-        return score_pairs(cfg, out, options.address)
+        return score_pairs(cfg, out, stop, options.address)
     if options.verb == "best-of-n":
         from jobs.verbs.best_of_n import best_of_n
 
-        return best_of_n(cfg, out, [*options.words, *seed], options.address)
-    return single.stage(options.verb, cfg, out, [*options.words, *seed], options.address)
-
-
-def _experiment(options: argparse.Namespace, cfg: "Config", out: Path) -> int:
-    from jobs.verbs import experiment
-
-    if getattr(options, "resume", None):
-        if options.words or options.out or options.seed is not None:
-            raise UserError("--resume takes its configuration and folder from the experiment: give nothing else")
-        return experiment.resume(options.resume, StopSignal(), options.address)
-    is_agreed = getattr(options, "yes", False)
-    return experiment.experiment(cfg, out, StopSignal(), options.address, is_agreed)
+        return best_of_n(cfg, out, [*options.words, *seed], stop, options.address)
+    return single.stage(options.verb, cfg, out, [*options.words, *seed], stop, options.address)
 
 
 def _resumed_with(options: argparse.Namespace) -> dict[str, Any]:
@@ -174,24 +194,6 @@ def _resumed_with(options: argparse.Namespace) -> dict[str, Any]:
     if type(words.get("train.steps", 1)) is not int:
         raise UserError(f"train.steps={words['train.steps']}: give a whole number of steps")
     return words
-
-
-class StopSignal:
-    """True once SIGINT or SIGTERM asked to stop after the step under way; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def __call__(self) -> bool:
-        return self.asked
-
-    def _ask(self, number: int, _frame: Any) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("\nstopping after this step; once more stops at once", file=sys.stderr)
 
 
 if __name__ == "__main__":
