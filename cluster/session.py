@@ -7,7 +7,9 @@ set. Nothing is ever stopped that was not started here.
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +52,7 @@ def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[
     if address not in ("local", "auto"):
         _assert_listening(address)
     options = _local_options(spec) if address == "local" else _attach_options()
+    held = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ray.exceptions.AuthenticationError as error:
@@ -64,6 +67,10 @@ def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[
                 f"Ray does not start on this machine: {reason}; try again, or set backend=inline"
             ) from error
         raise UserError(f"cannot connect to Ray at {address}: {reason} (is it up? `ray status` tells)") from error
+    finally:  # Ray would end this process at a SIGTERM, with nothing saved
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in held.items():
+                signal.signal(number, handler)
     try:
         yield
     finally:
