@@ -7,7 +7,9 @@ set. Nothing is ever stopped that was not started here.
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +58,7 @@ def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[
     # In the dashboard's list of jobs; what a job was submitted with comes before it.
     metadata = {"job_name": namespace, "framework": "goldilocks", "layout": spec.name}
     options["job_config"] = ray.job_config.JobConfig(metadata=metadata)
+    held = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ray.exceptions.AuthenticationError as error:
@@ -70,6 +73,10 @@ def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[
                 f"Ray does not start on this machine: {reason}; try again, or set backend=inline"
             ) from error
         raise UserError(f"cannot connect to Ray at {address}: {reason} (is it up? `ray status` tells)") from error
+    finally:  # Ray would end this process at a SIGTERM, with nothing saved
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in held.items():
+                signal.signal(number, handler)
     try:
         yield
     finally:

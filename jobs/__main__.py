@@ -14,19 +14,17 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import argparse
 import errno
 import logging
+import shlex
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from framework.data.paths import expand
 from framework.errors import GoldilocksError, UserError, one_line
-
-if TYPE_CHECKING:  # each verb imports what it needs, when it is asked for
-    from framework.config import Config
 
 VERBS = {
     "demo": "show too little, too much and the right amount of optimisation, in about three minutes",
@@ -43,8 +41,9 @@ VERBS = {
     "report": "write the report of a run or an experiment again; --watch follows one that goes on",
 }
 
-NO_MISTAKE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-"""What the system may say of a file that was named rightly."""
+_MEND = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; free some space and run the same command again")
+NO_MISTAKE = (*_MEND, errno.EIO)
+"""What the system may say of a file that was named rightly, and what mends it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,21 +66,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(options)
     except KeyboardInterrupt:
         print(f"goldilocks {options.verb}: interrupted", file=sys.stderr)
+        if place := getattr(options, "resume", None) or getattr(options, "out", None):
+            from jobs.verbs.show import closing
+
+            closing(place, shlex.join(["goldilocks", *(sys.argv[1:] if arguments is None else arguments)]))
         return 130
     except Exception as error:  # noqa: BLE001 - a defect of ours too is one line, and the way to the traceback
         if options.debug:
             traceback.print_exc()
-        line, code = _told(error)
+        line, code = _told(error, options)
         print(f"goldilocks {options.verb}: {line}", file=sys.stderr)
         return code
 
 
-def _told(error: Exception) -> tuple[str, int]:
+def _told(error: Exception, options: argparse.Namespace) -> tuple[str, int]:
     """What is said of an error, in one line, and its exit code."""
     if isinstance(error, GoldilocksError):
         return one_line(error), error.exit_code
-    if isinstance(error, OSError) and error.filename is not None:  # of a file that nobody looked at before
-        return f"{error.filename}: {error.strerror}", 1 if error.errno in NO_MISTAKE else 2
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in NO_MISTAKE):
+        # A file that nobody looked at before, or one that no stage has named.
+        place = error.filename or getattr(options, "resume", None) or getattr(options, "out", None) or "."
+        mend = _MEND.get(error.errno or 0, "")
+        return f"{place}: {error.strerror or one_line(error)}{mend}", 1 if error.errno in NO_MISTAKE else 2
     return f"{type(error).__name__}: {one_line(error)} (--debug shows where)", 1
 
 
@@ -133,16 +139,20 @@ def _path(text: str) -> Path:
 
 def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per verb
     """Hand over to the verb's own module; each is imported only when it is asked for."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     if options.verb == "report":
         from jobs.verbs.report import report
 
         return report(options.folder, options.every if options.watch else None)
+    from jobs.stop import StopSignal
     from jobs.verbs import configured
 
     if options.verb == "train" and options.resume:
+        changes = _resumed_with(options)
         from jobs.verbs import single
 
-        return single.resume(options.resume, _resumed_with(options), StopSignal(), options.address)
+        return single.resume(options.resume, changes, StopSignal(), options.address)
     cfg, source = configured(options.verb, options.words, options.seed)
     on_ray = cfg.backend == "ray" and options.verb != "fit-gold" and not getattr(options, "resume", None)
     if on_ray or options.verb in ("demo", "study", "sweep"):
@@ -153,9 +163,18 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
         from jobs.verbs.check import check
 
         return check(cfg, source, options.show, options.data, options.address)
-    out = options.out or Path("runs") / (options.verb if source is None else source.stem)
+    stop = StopSignal()
+    if options.verb in ("demo", "study", "sweep") and getattr(options, "resume", None):
+        from jobs.verbs import experiment
+
+        if options.words or options.out or options.seed is not None:
+            raise UserError("--resume takes its configuration and folder from the experiment: give nothing else")
+        return experiment.resume(options.resume, stop, options.address)
+    out = options.out = options.out or Path("runs") / (options.verb if source is None else source.stem)
     if options.verb in ("demo", "study", "sweep"):
-        return _experiment(options, cfg, out)
+        from jobs.verbs import experiment
+
+        return experiment.experiment(cfg, out, stop, options.address, getattr(options, "yes", False))
     if options.verb == "fit-gold":
         from jobs.verbs.fit_gold import fit_gold
 
@@ -163,28 +182,17 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
     from jobs.verbs import single
 
     if options.verb == "train":
-        return single.train(cfg, out, StopSignal(), options.address)
+        return single.train(cfg, out, stop, options.address)
     seed = [] if options.seed is None else ["--seed", str(options.seed)]
     if options.verb == "score-pairs":
         from jobs.verbs.score_pairs import score_pairs
 
-        return score_pairs(cfg, out, options.address)
+        return score_pairs(cfg, out, stop, options.address)
     if options.verb == "best-of-n":
         from jobs.verbs.best_of_n import best_of_n
 
-        return best_of_n(cfg, out, [*options.words, *seed], options.address)
-    return single.stage(options.verb, cfg, out, [*options.words, *seed], options.address)
-
-
-def _experiment(options: argparse.Namespace, cfg: "Config", out: Path) -> int:
-    from jobs.verbs import experiment
-
-    if getattr(options, "resume", None):
-        if options.words or options.out or options.seed is not None:
-            raise UserError("--resume takes its configuration and folder from the experiment: give nothing else")
-        return experiment.resume(options.resume, StopSignal(), options.address)
-    is_agreed = getattr(options, "yes", False)
-    return experiment.experiment(cfg, out, StopSignal(), options.address, is_agreed)
+        return best_of_n(cfg, out, [*options.words, *seed], stop, options.address)
+    return single.stage(options.verb, cfg, out, [*options.words, *seed], stop, options.address)
 
 
 def _resumed_with(options: argparse.Namespace) -> dict[str, Any]:
@@ -200,24 +208,6 @@ def _resumed_with(options: argparse.Namespace) -> dict[str, Any]:
     if type(words.get("train.steps", 1)) is not int:
         raise UserError(f"train.steps={words['train.steps']}: give a whole number of steps")
     return words
-
-
-class StopSignal:
-    """True once SIGINT or SIGTERM asked to stop after the step under way; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def __call__(self) -> bool:
-        return self.asked
-
-    def _ask(self, number: int, _frame: Any) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("\nstopping after this step; once more stops at once", file=sys.stderr)
 
 
 if __name__ == "__main__":

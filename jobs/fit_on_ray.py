@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -65,8 +66,13 @@ def _fit(job: FitJob, spec: ClusterSpec) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+
+    class Trainer(TorchTrainer):
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Ours stays: that of Ray Train ends the process as if all were well."""
+
     fit = spec.fit
-    trainer = TorchTrainer(
+    trainer = Trainer(
         _work,
         train_loop_config={"job": job, "threads": fit.threads},
         torch_config=TorchConfig(backend=_backend(fit)),
@@ -174,7 +180,11 @@ def _watching(path: Path, progress: Progress | None) -> Iterator[None]:
                 step, total, loss = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue  # not there yet, or half written: the next look will see it
-            progress(step, total, {"loss": loss})
+            try:
+                progress(step, total, {"loss": loss})
+            except KeyboardInterrupt:  # a stop is asked; the fit is waited for elsewhere
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                return
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

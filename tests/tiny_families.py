@@ -15,7 +15,8 @@ SMALL: dict[str, Any] = {
     "word_embed_proj_dim": 32, "embedding_size": 32, "num_decoder_layers": 2, "d_kv": 8, "d_ff": 48,
     "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "moe_num_experts": 4, "num_experts_per_tok": 2,
     "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "n_group": 1, "topk_group": 1,
-    "first_k_dense_replace": 1, "depth": 2, "num_global_layers": 1, "num_mel_bins": 8, "vision_output_dim": 32, "moe_topk": 2, "expert_ffn_hidden_size": 16,
+    "first_k_dense_replace": 1, "depth": 2, "num_global_layers": 1, "num_mel_bins": 8, "vision_output_dim": 32,
+    "moe_topk": 2, "expert_ffn_hidden_size": 16,
 }  # fmt: skip
 """What families call their sizes."""
 LATENT: dict[str, Any] = {

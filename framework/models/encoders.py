@@ -10,7 +10,7 @@ from torch import Tensor
 from framework.data.paths import expand
 from framework.errors import UserError
 from framework.models.huggingface import HfModel
-from framework.models.padding_proof import prove_padding
+from framework.models.proof import prove_padding
 
 POOLED = {"bert", "roberta", "xlm-roberta", "camembert", "mpnet", "albert"}
 """Model types that would make a pooler of their own, which we do not use."""

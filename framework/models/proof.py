@@ -1,12 +1,12 @@
-"""Proof that what is sampled and learnt from is the distribution of the model's own forward."""
+"""Proof that what is sampled, learnt from and scored is what the model's own forward says of each text alone."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from framework.divergence import exact_kl
 from framework.errors import UserError
 from framework.generation.decoder import decoder_for
 from framework.models.causal import CausalPolicy
@@ -16,48 +16,81 @@ from framework.types import Rollout
 LARGEST_KL = 1e-5
 """Nats per token from the model's own distribution."""
 LARGEST_PART = 0.01
-"""Of the spread of a model's log-probabilities that one of them may be off by: models that are all but flat differ little."""
+"""Of the spread of what a model says that padding or a cache may move it by, in float32: a flat model's KL says little."""
 PROMPTS, COPIES, TOKENS = (7, 2, 4), 2, 4
+LENGTHS = (9, 4, 6)
+
+Read = Callable[[Int[Tensor, "B S"], Bool[Tensor, "B S"]], Float[Tensor, "B D"]]
 
 
 def prove(model: HfModel, where: str) -> float:
     """The largest KL (nats per token) between what is sampled or learnt from and the model's own forward.
 
-    On a ragged batch, left-padded: all at once, as an update reads, and token by token on a cache, as a sampler does,
-    against each text alone and whole. Costs a few passes of a dozen tokens; the model should be float32.
+    On a ragged batch, left-padded: all at once, as an update reads, and token by token on a cache, as a sampler does.
+    Costs a few passes of a dozen tokens; the model should be float32.
 
     Raises:
         UserError: they differ, or the model cannot be asked at all.
     """
-    kind, before = model.config.model_type, model.training
+    worst = 0.0
+    with _asking(model, where, "sampled from"):
+        policy = CausalPolicy(model)
+        rollout = _texts(policy)
+        own = torch.cat(list(_own(model, rollout)))
+        found = {
+            "with left padding": policy.full_logprobs(rollout),
+            "token by token with its cache": _decoded(policy, rollout),
+        }
+    for how, ours in found.items():
+        kl, off = float(_kl(own.double(), ours.double()).max()), float((own - ours).abs().max())
+        worst = max(worst, kl)
+        if not (kl <= LARGEST_KL and off <= LARGEST_PART * float(own.std()) + LARGEST_KL):
+            raise UserError(
+                f"{where}: a model of type {model.config.model_type!r}, read {how}, does not say what its own forward "
+                f"says (KL {kl:.1e} nats per token): name another"
+            )
+    return worst
+
+
+def prove_padding(model: HfModel, read: Read, where: str) -> None:
+    """Shows that what `read` makes of a text does not depend on the longer texts beside it.
+
+    Raises:
+        UserError: it does, or the model cannot be asked at all.
+    """
+    with _asking(model, where, "read from"):
+        ids, mask = _right_padded(model)
+        alone = torch.cat([read(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(LENGTHS)]).float()
+        moved = float((read(ids, mask).float() - alone).abs().max() / alone.std().clamp(min=1e-6))
+    if not moved <= LARGEST_PART * (1 if model.dtype == torch.float32 else 5):
+        raise UserError(
+            f"{where}: what a model of type {model.config.model_type!r} makes of a text depends on the longer texts "
+            f"beside it (by {moved:.2g} of the spread between texts): name another"
+        )
+
+
+@contextlib.contextmanager
+def _asking(model: HfModel, where: str, verb: str) -> Iterator[None]:
+    before = model.training
+    model.eval()
     try:
-        policy = CausalPolicy(model.eval())
         with torch.no_grad():
-            rollout = _texts(policy)
-            own = torch.cat(list(_own(model, rollout)))
-            found = {
-                "with left padding": policy.full_logprobs(rollout),
-                "token by token with its cache": _decoded(policy, rollout),
-            }
+            yield
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # any kind: this is code of two hundred families
         reason = (str(error).strip().splitlines() or [""])[0]
         raise UserError(
-            f"{where}: a model of type {kind!r} cannot be sampled from ({type(error).__name__}: {reason}); name another"
+            f"{where}: a model of type {model.config.model_type!r} cannot be {verb} ({type(error).__name__}: {reason}); "
+            "name another"
         ) from error
     finally:
         model.train(before)
-    worst = 0.0
-    for how, ours in found.items():
-        kl, off = float(exact_kl(own, ours).max()), float((own - ours).abs().max())
-        worst = max(worst, kl)
-        if not (kl <= LARGEST_KL and off <= LARGEST_PART * float(own.std()) + LARGEST_KL):
-            raise UserError(
-                f"{where}: a model of type {kind!r}, read {how}, does not say what its own forward says (KL {kl:.1e} "
-                "nats per token): name another"
-            )
-    return worst
+
+
+def _kl(p: Float[Tensor, "B T V"], q: Float[Tensor, "B T V"]) -> Float[Tensor, "B T"]:
+    """With the terms that cancel where both sum to one: rounded sums move it in second order only."""
+    return (p.exp() * (p - q) - p.exp() + q.exp()).sum(dim=-1)
 
 
 def _texts(policy: CausalPolicy) -> Rollout:
@@ -91,3 +124,18 @@ def _decoded(policy: CausalPolicy, texts: Rollout) -> Float[Tensor, "B T V"]:
     for t in range(TOKENS - 1):
         said.append(policy.head.of_step(decoder.step(texts.response_ids[:, t])))
     return torch.stack(said, dim=1).log_softmax(dim=-1)
+
+
+def _right_padded(model: HfModel) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:
+    """Right-padded ids from all over the vocabulary, the end id last in each text where the model has one."""
+    config = model.config.get_text_config()
+    end, pad = getattr(config, "eos_token_id", None), getattr(config, "pad_token_id", None)
+    end = end[0] if isinstance(end, list) else end
+    size = model.get_input_embeddings().num_embeddings
+    usable = torch.tensor([i for i in range(min(size, 1000)) if i not in (end, pad)])
+    width = max(LENGTHS)
+    ids = usable[(torch.arange(len(LENGTHS) * width) * 7919 + 5) % len(usable)].view(-1, width)
+    mask = torch.arange(width) < torch.tensor(LENGTHS).unsqueeze(1)
+    if end is not None:
+        ids[torch.arange(len(LENGTHS)), torch.tensor(LENGTHS) - 1] = end
+    return ids.masked_fill(~mask, pad or 0).to(model.device), mask.to(model.device)

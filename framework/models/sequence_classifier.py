@@ -15,7 +15,7 @@ from framework.data.paths import expand
 from framework.errors import UserError
 from framework.models.encoding import cut_starts, whole_texts
 from framework.models.huggingface import HfModel, HfTokenizer
-from framework.models.padding_proof import prove_padding
+from framework.models.proof import prove_padding
 from framework.models.tokenizer import check_sizes
 
 

@@ -125,10 +125,12 @@ class FitLoop:
             torch.manual_seed(derive(setting.seed, *draws, state.step, shard.rank) % 2**32)
             state.losses.append(self._step(engine, loss(engine, state.step), f"step {state.step} of {name}"))
             state.step += 1
-            self._show(state.step, state.losses[-1])
-            if state.step % self.save_every == 0 and state.step < steps:
+            stop = self._show(state.step, state.losses[-1])
+            if stop or (state.step % self.save_every == 0 and state.step < steps):
                 engine.assert_finite(*self._words(name))
                 setting.checkpoints.save(name, state, module, engine)
+            if stop:
+                raise stop
         module.eval()
         if not state.finished:
             engine.assert_finite(*self._words(name))
@@ -151,12 +153,17 @@ class FitLoop:
             raise RunError(f"{self.section}: the gradient is not finite {mend}")
         return value
 
-    def _show(self, step: int, loss: float) -> None:
+    def _show(self, step: int, loss: float) -> KeyboardInterrupt | None:
+        """Tell of a step; gives back the interrupt by which whoever is told ends the fit."""
         done = self.done_steps + step
         if done % 10 == 0 or done == self.total_steps:
             self.setting.checkpoints.show(done, self.total_steps, loss)
-        if self.setting.progress:
-            self.setting.progress(done, self.total_steps, {"loss": loss})
+        try:
+            if self.setting.progress:
+                self.setting.progress(done, self.total_steps, {"loss": loss})
+        except KeyboardInterrupt as interrupt:
+            return interrupt
+        return None
 
 
 def assert_divides(section: str, batch: int, shard: Shard) -> None:

@@ -17,18 +17,21 @@ from jobs.best_of_n import aggregations, curves_of, load_scores, settings_of
 from jobs.chain import Chain
 from jobs.fit_on_ray import fitting_beside
 from jobs.stages import check_prompts
+from jobs.stop import StopSignal
 from jobs.verbs.show import bars, closing, console
 from jobs.workspace import Workspace, working_in
 
 
-def best_of_n(cfg: Config, out: Path, words: Sequence[str], address: str | None = None) -> int:
+def best_of_n(
+    cfg: Config, out: Path, words: Sequence[str], stop: StopSignal | None = None, address: str | None = None
+) -> int:
     """Make the stages that are missing, print the table, write the figures and the page into `out`.
 
     `words` are the command line, for the next command to run.
     """
     check_prompts(cfg)
     with working_in(out):
-        with bars() as shown:
+        with bars(stop) as shown:
             chain = Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address))
             record = measured(cfg, chain)
         write_text(out / "best_of_n.json", json.dumps(record, indent=2) + "\n")

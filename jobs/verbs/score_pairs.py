@@ -26,6 +26,7 @@ from framework.types import Scores
 from jobs.artifact_stage import device
 from jobs.chain import Chain
 from jobs.fit_on_ray import fitting_beside
+from jobs.stop import StopSignal
 from jobs.verbs.show import Bars, bars, closing, console
 from jobs.workspace import Workspace, working_in
 
@@ -41,7 +42,7 @@ NOTES = {
 """What is said of a count that is not zero."""
 
 
-def score_pairs(cfg: Config, out: Path, address: str | None = None) -> int:
+def score_pairs(cfg: Config, out: Path, stop: StopSignal | None = None, address: str | None = None) -> int:
     """Score the pairs, print the table, write figures and scores into `out`.
 
     Raises:
@@ -52,36 +53,25 @@ def score_pairs(cfg: Config, out: Path, address: str | None = None) -> int:
         raise UserError("score_pairs is not set: name pairs, for example score_pairs.source.path=pairs.parquet")
     rows, dropped = _read(section)
     with working_in(out):
-        return _score_and_write(cfg, section, out, address, rows, dropped)
-
-
-def _score_and_write(
-    cfg: Config,
-    section: ScorePairs,
-    out: Path,
-    address: str | None,
-    rows: list[PairRow],
-    dropped: Counter[Fault | None],
-) -> int:
-    with bars() as shown:
-        model = _model(cfg, out, shown, address)
-        chosen, rejected = scored(model, rows, shown.stage("score pairs"))
-    scores = chosen.values, rejected.values
-    rewards = cfg.aggregation(chosen.values).numpy(), cfg.aggregation(rejected.values).numpy()
-    record = measured(scores, rewards, [str(row.others["subset"]) for row in rows])
-    about: dict[str, Any] = {
-        "model": section.model or "fitted by this configuration",
-        "source": section.source.model_dump(mode="json"),
-        "aggregation": cfg.aggregation.model_dump(mode="json"),
-        "heads": len(chosen.values),
-        "cut": chosen.num_cut + rejected.num_cut,
-        **{fault: dropped[fault] for fault in FAULTS},
-    }
-    _write_scores(out / SCORES_FILE, rows, scores, rewards)
-    write_text(out / FIGURES_FILE, json.dumps(about | record, indent=2) + "\n")
-    _print(cfg.aggregation.kind, about, record)
-    closing(out / FIGURES_FILE)
-    return 0
+        with bars(stop) as shown:
+            model = _model(cfg, out, shown, address)
+            chosen, rejected = scored(model, rows, shown.stage("score pairs"))
+        scores = chosen.values, rejected.values
+        rewards = cfg.aggregation(chosen.values).numpy(), cfg.aggregation(rejected.values).numpy()
+        record = measured(scores, rewards, [str(row.others["subset"]) for row in rows])
+        about: dict[str, Any] = {
+            "model": section.model or "fitted by this configuration",
+            "source": section.source.model_dump(mode="json"),
+            "aggregation": cfg.aggregation.model_dump(mode="json"),
+            "heads": len(chosen.values),
+            "cut": chosen.num_cut + rejected.num_cut,
+            **{fault: dropped[fault] for fault in FAULTS},
+        }
+        _write_scores(out / SCORES_FILE, rows, scores, rewards)
+        write_text(out / FIGURES_FILE, json.dumps(about | record, indent=2) + "\n")
+        _print(cfg.aggregation.kind, about, record)
+        closing(out / FIGURES_FILE)
+        return 0
 
 
 def scored(model: RewardModel, rows: Sequence[PairRow], progress: Progress) -> tuple[Scores, Scores]:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from framework.analysis.alarms import BASELINE, SIGNALS
 from framework.training import Progress as Report
+from jobs.stop import StopSignal
 
 # Without a terminal nothing wraps at 80 columns: logs are read elsewhere.
 console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
@@ -26,8 +27,9 @@ LINE_SECONDS = 5.0
 class Bars:
     """One bar per stage or run."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
+    def __init__(self, progress: Progress, in_stage: Callable[[], None] = lambda: None) -> None:
+        """`in_stage` is called whenever the bar of a stage moves, and may end it."""
+        self.progress, self.in_stage = progress, in_stage
 
     def stage(self, title: str) -> Report:
         """A callback for a fit: its bar comes when it begins to move."""
@@ -37,6 +39,7 @@ class Bars:
             if not bar:
                 bar.append(self.progress.add_task(title, total=total, figures=""))
             self.progress.update(bar[0], completed=done, figures=_in_words(figures))
+            self.in_stage()
 
         return move
 
@@ -97,11 +100,8 @@ class _Lines(Progress):
 
 
 @contextmanager
-def bars() -> Iterator[Bars]:
+def bars(stop: StopSignal | None) -> Iterator[Bars]:
     """Bars on the terminal for the length of a block; lines where there is none."""
-    if not console.is_terminal:
-        yield Bars(_Lines())
-        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -109,8 +109,8 @@ def bars() -> Iterator[Bars]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    with Progress(*columns, console=console) as progress:
-        yield Bars(progress)
+    with Progress(*columns, console=console) if console.is_terminal else nullcontext(_Lines()) as progress:
+        yield Bars(progress, stop.in_stage) if stop else Bars(progress)
 
 
 def closing(results: object, then: str | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from jobs.fit_on_ray import fitting_beside, on_ray_train
 from jobs.layouts import load_layout
 from jobs.run_folder import STEPS, RunContext, RunResult, make_run, resume_run, stored_config
 from jobs.stages import check_prompts
+from jobs.stop import StopSignal
 from jobs.verbs.report import report_run
 from jobs.verbs.show import INTERRUPTED, bars, closing, console
 from jobs.workspace import Workspace, working_in
@@ -26,13 +27,13 @@ STAGES = {"fit-policy": ("policy", "label"), "label": ("pairs", "fit-reward"), "
 """Of each verb: the stage of the chain that it makes, and the verb that comes next."""
 
 
-def stage(verb: str, cfg: Config, out: Path, words: Sequence[str], address: str | None) -> int:
+def stage(verb: str, cfg: Config, out: Path, words: Sequence[str], stop: StopSignal, address: str | None) -> int:
     """`fit-policy`, `label` or `fit-reward`; `words` are the command line, for the next command to run."""
     source = cfg.fit_reward.compare_on if verb == "fit-reward" else None
     # Read before a fit is spent on a table that cannot be read.
     compared = policy_responses(source) if source else None
     name, then = STAGES[verb]
-    with working_in(out), bars() as shown:
+    with working_in(out), bars(stop) as shown:
         artifact = getattr(Chain(cfg, Workspace(out), shown.stage, _runner(cfg, address)), name)
         if compared:
             _compare(cfg, artifact.path, compared, out)
@@ -55,22 +56,22 @@ def _runner(cfg: Config, address: str | None) -> Runner:
     return fit_here if cfg.backend == "inline" else on_ray_train(load_layout(cfg.cluster), address)
 
 
-def train(cfg: Config, out: Path, stop: Callable[[], bool], address: str | None) -> int:
+def train(cfg: Config, out: Path, stop: StopSignal, address: str | None) -> int:
     """`goldilocks train CONFIG`: the stages that are missing, then the run in `out/train`."""
     check_prompts(cfg)
     assert_ready(cfg.trackers)
-    with working_in(out), bars() as shown:
+    with working_in(out), bars(stop) as shown:
         inputs = Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address)).inputs
-        context = RunContext(stop, shown.run("train", cfg.train.length), address)
+        context = RunContext(stop.between_steps, shown.run("train", cfg.train.length), address)
         result = make_run(inputs, out / "train", context)
     return _end(result)
 
 
-def resume(run: Path, changes: Mapping[str, Any], stop: Callable[[], bool], address: str | None) -> int:
+def resume(run: Path, changes: Mapping[str, Any], stop: StopSignal, address: str | None) -> int:
     """`goldilocks train --resume RUN`, with what changes about it."""
     length = max(stored_config(run).train.length, int(changes.get(STEPS, 0)))
-    with bars() as shown:
-        result = resume_run(run, RunContext(stop, shown.run("train", length), address), changes)
+    with bars(stop) as shown:
+        result = resume_run(run, RunContext(stop.between_steps, shown.run("train", length), address), changes)
     return _end(result)
 
 

@@ -11,29 +11,29 @@ from pathlib import Path
 import torch
 import transformers
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS
+from transformers.models.auto import modeling_auto
 
 from framework.errors import UserError
 from framework.models.encoders import load_encoder
 from framework.models.load import load_causal
-from framework.models.padding_proof import prove_padding
-from framework.models.proof import LARGEST_KL, prove
+from framework.models.proof import LARGEST_KL, prove, prove_padding
 from framework.models.sequence_classifier import logits
 from tests.tiny_families import tiny_model
 
+CAUSAL = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+MASKED = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+CLASSIFIERS = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
 FAMILIES = sorted({*CAUSAL, *CLASSIFIERS})
 HEAD = f"""# Model families
 
 Which Hugging Face models can be a policy, the encoder of a reward model, or a finished reward model or gold. Every type in
-transformers' lists for causal language models and for sequence classification was built tiny, with weights away from their start,
-saved, loaded as a run loads it, and measured (transformers {transformers.__version__.rsplit(".", 1)[0]}).
+transformers' lists for causal language models and for sequence classification was built tiny, with weights away from their
+start, saved, loaded as a run loads it, and measured (transformers {transformers.__version__.rsplit(".", 1)[0]}).
 
-- **yes**: what is sampled and what is learnt from, left-padded and token by token on a cache, is the distribution of the model's own
-  forward on each text alone: KL at most {LARGEST_KL:g} nats per token. For a reward model: what is read out of a text does not depend
-  on the longer texts beside it.
+- **yes**: what is sampled and what is learnt from, left-padded and token by token on a cache, is the distribution of the model's
+  own forward on each text alone: KL at most {LARGEST_KL:g} nats per token, and here no more than the figure. For a reward model:
+  what is read out of a text does not depend on the longer texts beside it.
 - **refused**: one line says why, before anything is fitted. The same proof is made of every model when it is converted, and of a
   policy once more where it runs: this table is what came out for tiny models, not a list that anything is looked up in.
 - **not tried**: transformers makes no tiny one from a few sizes. The proof decides when a real one is loaded.
@@ -47,8 +47,13 @@ saved, loaded as a run loads it, and measured (transformers {transformers.__vers
 
 
 def as_policy(kind: str) -> str:
-    """What comes of a tiny model as a policy."""
-    return _tried(kind, AutoModelForCausalLM, CAUSAL, lambda folder: prove(load_causal(folder, kind), kind))
+    """What comes of a tiny model as a policy, with its KL in nats per token from the model's own forward, rounded up."""
+
+    def read(folder: str) -> str:
+        kl = prove(load_causal(folder, kind), kind)
+        return f"KL ≤ {next(bound for bound in (1e-9, 1e-7, LARGEST_KL) if kl <= bound):.0e}"
+
+    return _tried(kind, AutoModelForCausalLM, CAUSAL, read)
 
 
 def as_encoder(kind: str) -> str:
@@ -76,13 +81,13 @@ def _tried(kind: str, auto: object, known: object, load: Callable[[str], object]
     with tempfile.TemporaryDirectory() as folder:
         try:
             tiny_model(kind, auto, **({} if is_decoder else {"is_decoder": False})).save_pretrained(folder)
-        except Exception as error:  # any kind: this is code of two hundred families
+        except Exception as error:  # noqa: BLE001  # any kind: this is code of two hundred families
             return f"not tried ({type(error).__name__})"
         try:
-            load(folder)
+            found = load(folder)
         except UserError as error:
             return f"refused: {_reason(str(error))}"
-    return "yes"
+    return f"yes, {found}" if isinstance(found, str) else "yes"
 
 
 def _reason(line: str) -> str:

@@ -1,6 +1,7 @@
 """The command line: exit codes, one line per mistake, and what it does not import."""
 
 import contextlib
+import errno
 import socket
 import subprocess
 import sys
@@ -151,6 +152,12 @@ def test_overrides_may_stand_on_both_sides_of_an_option(monkeypatch):
         (PlacementError("no room"), 2, "goldilocks check: no room\n"),
         (KeyError("gone"), 1, "goldilocks check: KeyError: 'gone' (--debug shows where)\n"),
         (ValueError("two\nlines"), 1, "goldilocks check: ValueError: two lines (--debug shows where)\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/run/x"),
+            1,
+            "goldilocks check: /run/x: No space left on device; free some space and run the same command again\n",
+        ),
+        (OSError(errno.EIO, "Input/output error"), 1, "goldilocks check: .: Input/output error; --debug shows where\n"),
         (KeyboardInterrupt(), 130, "goldilocks check: interrupted\n"),
     ],
 )

@@ -41,7 +41,7 @@ def steps(run, first, last, clock, seconds=1.0, gold_every=1):
 
 def test_a_run_in_a_file_is_a_line_every_few_seconds_at_once(clock):
     now, file = clock
-    with show.bars() as shown:
+    with show.bars(None) as shown:
         run = shown.run("train", 40)
         assert file.flushed == "train: 0/40  0:00:00 gone\n"
         steps(run, 0, 12, now)
@@ -55,14 +55,14 @@ def test_a_run_in_a_file_is_a_line_every_few_seconds_at_once(clock):
 
 def test_gold_that_was_not_measured_in_a_step_says_when_it_was(clock):
     now, file = clock
-    with show.bars() as shown:
+    with show.bars(None) as shown:
         steps(shown.run("train", 40), 0, 5, now, gold_every=3)
     assert "gold 0.50 (step 3)" in file.flushed.splitlines()[-1]
 
 
 def test_runs_side_by_side_write_no_more_lines_than_one(clock):
     now, file = clock
-    with show.bars() as shown:
+    with show.bars(None) as shown:
         runs = [shown.run(f"run {number}", 1000) for number in range(10)]
         before = len(file.flushed.splitlines())
         for step in range(100):
@@ -76,7 +76,7 @@ def test_runs_side_by_side_write_no_more_lines_than_one(clock):
 
 def test_a_stage_that_is_told_of_its_end_again_and_again_has_one_last_line(clock):
     now, file = clock
-    with show.bars() as shown:
+    with show.bars(None) as shown:
         move = shown.stage("fit-policy")
         for step in (1, 2, 20, 20, 20):
             now[0] += 1
@@ -87,7 +87,7 @@ def test_a_stage_that_is_told_of_its_end_again_and_again_has_one_last_line(clock
 def test_a_terminal_has_bars_and_no_lines(monkeypatch):
     file = io.StringIO()
     monkeypatch.setattr(show, "console", Console(file=file, width=120, force_terminal=True))
-    with show.bars() as shown:
+    with show.bars(None) as shown:
         run = shown.run("train", 3)
         for step in range(3):
             run(step, {"proxy": 1.0})
