@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from actors.spawn import Answer, Host, failure_of, host_of, pack, unpack
+from actors.spawn import Answer, Host, failure_of, pack, unpack
 from framework.errors import GoldilocksError, RunError, one_line
 from framework.types import Rows
 
@@ -78,6 +78,8 @@ class Slot(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def role(self) -> str: ...
     @property
     def cpus(self) -> float: ...
     @property
@@ -228,11 +230,7 @@ class RayGroup(Group):
         """
         self.role, self.size = role, len(slots)
         self._deadline = call_timeout_seconds
-        host = host_of(role)
-        self._actors = [
-            _start_actor(host, f"{role}-{rank}", slot, worker, args, namespace, restarts)
-            for rank, slot in enumerate(slots)
-        ]
+        self._actors = [_start_actor(slot, worker, args, namespace, restarts) for slot in slots]
         ids = [actor._actor_id.hex() for actor in self._actors]
         self._names = dict(zip(ids, (slot.name for slot in slots), strict=True))
         self._started = self._start()
@@ -295,16 +293,8 @@ def _ray() -> Any:
     return ray
 
 
-def _start_actor(
-    host: type[Host],
-    label: str,
-    slot: Slot,
-    worker: Callable[..., Any],
-    args: tuple[Any, ...],
-    namespace: str,
-    restarts: int,
-) -> Any:
-    """A handle to a new actor in the slot, shown as `label`."""
+def _start_actor(slot: Slot, worker: Callable[..., Any], args: tuple[Any, ...], namespace: str, restarts: int) -> Any:
+    """A handle to a new actor in the slot."""
     options: dict[str, Any] = {
         "name": slot.name,
         "namespace": namespace,
@@ -319,8 +309,10 @@ def _start_actor(
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         options["runtime_env"] = {"env_vars": dict.fromkeys(names, str(slot.threads))}
     try:
+        # The class is what Ray's dashboard groups actors by.
+        host = type(f"{slot.role.title()}Host", (Host,), {})
         actor = _ray().remote(host).options(**options)
-        return actor.remote(slot.name, worker, args, slot.threads, slot.gpus == 0, label)
+        return actor.remote(slot.name, worker, args, slot.threads, slot.gpus == 0)
     except _ray().exceptions.ActorAlreadyExistsError as error:
         raise RunError(
             f"{slot.name} already lives in namespace {namespace}: is the same run going on elsewhere?"

@@ -41,26 +41,19 @@ class Host:
     """
 
     def __init__(
-        self,
-        name: str,
-        worker: Callable[..., Any],
-        args: tuple[Any, ...],
-        threads: int,
-        hide_devices: bool = False,
-        label: str | None = None,
+        self, name: str, worker: Callable[..., Any], args: tuple[Any, ...], threads: int, hide_devices: bool = False
     ) -> None:
         if hide_devices:
             # Ray hides devices only from workers that claim some; one without a share must see none.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self.name, self.label = name, label or name
+        self.name = name
         self.threads = threads
         self._build = worker
         self._args = args
         self._worker: Any = None
 
     def __repr__(self) -> str:
-        """Role and rank: what Ray shows of an actor in its dashboard and before each line that it prints."""
-        return self.label
+        return self.name
 
     def run(self, method: str, packed: Packed, folder: str | None = None) -> Packed:
         """The packed `Answer` of a method of the worker to packed arguments.
@@ -97,11 +90,6 @@ class Host:
             if folder is not None:
                 self._worker.load(folder)
         return None if method == "start" else getattr(self._worker, method)(*args)
-
-
-def host_of(role: str) -> type[Host]:
-    """A `Host` whose class is named after the role, as Ray's dashboard shows it: PolicyHost."""
-    return type(f"{role.title()}Host", (Host,), {})
 
 
 def failure_of(error: BaseException, task: str) -> GoldilocksError:

@@ -102,12 +102,10 @@ def _fit(job: FitJob, spec: ClusterSpec) -> None:
 
 def _backend(fit: RoleSpec) -> str:
     """Of torch.distributed: NCCL where a worker sees the GPU that it claims, gloo where that is a logical one."""
-    if not fit.gpus:
-        return "gloo"
     import ray
 
     look = ray.remote(device).options(num_cpus=fit.cpus, num_gpus=fit.gpus, name="fit.device")
-    return "nccl" if ray.get(look.remote()) == "cuda" else "gloo"
+    return "nccl" if fit.gpus and ray.get(look.remote()) == "cuda" else "gloo"
 
 
 def _work(config: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from framework.artifacts import MANIFEST, Artifact, code_version, hash_folder, r
 from framework.config import Config, load_config, parse_config
 from framework.errors import DivergedError, GoldilocksError, RunError, UserError
 from framework.overrides import apply_overrides
-from framework.trackers import assert_ready
 from jobs.workspace import LOCK_FILE, working_in
 
 CONFIG, FINGERPRINT, SUMMARY = "config.yaml", "fingerprint.txt", "summary.json"
@@ -242,7 +241,8 @@ def _carry_on(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     """Hand over to the method, and sum up what has come to its end."""
     from jobs.methods import METHODS  # each of which makes run folders by this module
 
-    assert_ready(inputs.cfg.trackers)
+    for tracker in inputs.cfg.trackers:
+        tracker.assert_ready()
     result = METHODS[inputs.cfg.train.kind](inputs, run, context)
     if result.ended is None:
         return result

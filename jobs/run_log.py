@@ -17,11 +17,11 @@ from framework.analysis.run_folder import gaps, read_record, told
 from framework.artifacts import write_text
 from framework.errors import RunError, UserError
 from framework.measurement import Measurement
+from framework.trackers import Tracking
 from framework.training.policy_update import UpdateReport
 from framework.types import Shaped
 from jobs.roles import Roles
 from jobs.run_state import RunState
-from jobs.tracking import Tracking
 
 LOGS = METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 

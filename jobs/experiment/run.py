@@ -16,7 +16,6 @@ from framework.analysis.records import RunRecord
 from framework.artifacts import write_text
 from framework.config import Config, load_config
 from framework.errors import GoldilocksError, PlacementError, UserError, one_line
-from framework.trackers import assert_ready
 from jobs.chain import Chain, ShowStage
 from jobs.experiment.ledger import Ledger
 from jobs.experiment.plan import PlannedRun, plan_of
@@ -81,7 +80,8 @@ def run_experiment(
     plan = plan_of(cfg)
     for tree in {run.cfg.world.model_dump_json(): run.cfg for run in plan}.values():
         check_prompts(tree)
-    assert_ready({tracker for run in plan for tracker in run.cfg.trackers})
+    for tracker in {tracker for run in plan for tracker in run.cfg.trackers}:
+        tracker.assert_ready()
 
     def holds_same(file: Path) -> bool:
         return _same(load_config(file), cfg, out)

@@ -4,14 +4,13 @@ import contextlib
 from pathlib import Path
 
 from framework.data.prompts import PromptStream
-from framework.trackers import TrackedRun
+from framework.trackers import TrackedRun, Tracking
 from jobs.checkpoint import Checkpoints
 from jobs.driver import train_policy
 from jobs.roles import open_roles
 from jobs.run_folder import RunContext, RunInputs, RunResult, pointing_back
 from jobs.run_log import RunLog, check_log
 from jobs.run_state import RunState
-from jobs.tracking import Tracking
 
 
 def make(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:

@@ -7,7 +7,6 @@ from cluster.plan import amount, capacity, explain, fit_bundles, local_node, tab
 from cluster.session import connect, live_nodes
 from framework.config import Config
 from framework.errors import UserError
-from framework.trackers import assert_ready
 from jobs.experiment.plan import PlannedRun, num_runs, plan_of
 from jobs.layouts import layout_of
 
@@ -25,7 +24,8 @@ def check(cfg: Config, source: Path | None, show: bool, data: bool = False, addr
     if show:
         print(cfg.to_yaml())
     plan = _plan(cfg)
-    assert_ready(cfg.trackers)
+    for tracker in cfg.trackers:
+        tracker.assert_ready()
     print(f"{source or 'defaults'}: valid, fingerprint {cfg.fingerprint()}")
     print(f"world: {cfg.world.kind}; policy: {cfg.policy.kind}; gold: {cfg.gold.kind}")
     print(f"before a run: {_stages(cfg)}")

@@ -70,7 +70,7 @@ def resume(out: Path, stop: StopSignal, address: str | None) -> int:
 
 def _bars_of_runs(shown: Bars, count: int, stop: StopSignal) -> ExperimentView:
     """One bar for the experiment, and one for each run while it goes on."""
-    whole = shown.begun("runs", count)
+    whole = shown.progress.add_task("runs", total=count, figures="")
     running: dict[str, tuple[TaskID, Callable[[int, dict[str, Any]], None]]] = {}
 
     def began(run: PlannedRun) -> None:

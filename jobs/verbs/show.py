@@ -37,7 +37,7 @@ class Bars:
 
         def move(done: int, total: int, figures: dict[str, float]) -> None:
             if not bar:
-                bar.append(self.progress.add_task(title, total=total, figures=""))
+                bar.append(self.progress.add_task(title, total=total, completed=done, figures=_in_words(figures)))
             self.progress.update(bar[0], completed=done, figures=_in_words(figures))
             self.in_stage()
 
@@ -47,15 +47,9 @@ class Bars:
         """A callback for a run of so many rows."""
         return self.bar(title, length)[1]
 
-    def begun(self, title: str, total: int) -> TaskID:
-        """A bar that is shown before it moves."""
-        task = self.progress.add_task(title, total=total, figures="")
-        self.progress.update(task)
-        return task
-
     def bar(self, title: str, length: int) -> tuple[TaskID, Callable[[int, dict[str, Any]], None]]:
         """The bar of a run, and what each row's number and metrics are told to."""
-        task = self.begun(title, length)
+        task = self.progress.add_task(title, total=length, figures="")
         seen: dict[str, tuple[int, float]] = {}
 
         def show(row: int, metrics: dict[str, Any]) -> None:
@@ -84,6 +78,11 @@ class _Lines(Progress):
         super().__init__(console=console, disable=True, speed_estimate_period=600)
         self._due: dict[TaskID, float] = {}
 
+    def add_task(self, *args: Any, **fields: Any) -> TaskID:
+        task_id = super().add_task(*args, **fields)
+        self.update(task_id)
+        return task_id
+
     def update(self, task_id: TaskID, **changes: Any) -> None:
         super().update(task_id, **changes)
         task, now = self._tasks[task_id], self.get_time()
@@ -92,10 +91,10 @@ class _Lines(Progress):
             return  # its last line is due when it is finished, and only once
         side_by_side = sum(not other.finished for other in self.tasks)
         self._due[task_id] = float("inf") if task.finished else now + LINE_SECONDS * side_by_side
-        left = f"{timedelta(seconds=task.time_remaining)} left" if task.time_remaining else ""
-        gone = f"{timedelta(seconds=round(task.elapsed or 0))} gone"
         figures = task.fields.get("latest") or task.fields["figures"]
-        words = [f"{task.description}: {task.completed:.0f}/{task.total:.0f}", figures, gone, left]
+        words = [f"{task.description}: {task.completed:.0f}/{task.total:.0f}", figures]
+        words.append(f"{timedelta(seconds=round(task.elapsed or 0))} gone")
+        words.append(f"{timedelta(seconds=task.time_remaining)} left" if task.time_remaining else "")
         self.console.print("  ".join(filter(None, words)))
 
 

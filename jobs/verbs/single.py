@@ -9,7 +9,6 @@ from typing import Any
 from framework.artifacts import write_text
 from framework.config import Config
 from framework.models.reward_model import RewardModel
-from framework.trackers import assert_ready
 from framework.training.reward_fit import compare_on, policy_responses
 from jobs.artifact_stage import device
 from jobs.chain import Chain
@@ -59,7 +58,8 @@ def _runner(cfg: Config, address: str | None) -> Runner:
 def train(cfg: Config, out: Path, stop: StopSignal, address: str | None) -> int:
     """`goldilocks train CONFIG`: the stages that are missing, then the run in `out/train`."""
     check_prompts(cfg)
-    assert_ready(cfg.trackers)
+    for tracker in cfg.trackers:
+        tracker.assert_ready()
     with working_in(out), bars(stop) as shown:
         inputs = Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address)).inputs
         context = RunContext(stop.between_steps, shown.run("train", cfg.train.length), address)

@@ -8,11 +8,10 @@ import pytest
 
 from framework.config import Config, parse_config
 from framework.errors import RunError, UserError
-from framework.trackers import MlFlow, TensorBoard, TrackedRun, TrackerSettings, Trackio, Wandb
-from framework.trackers.tracker import Calls
+from framework.trackers import MlFlow, TensorBoard, TrackedRun, Tracker, TrackerSettings, Tracking, Trackio, Wandb
+from framework.trackers.tracker import group_of
 from jobs import __main__ as cli
 from jobs.run_folder import RunContext
-from jobs.tracking import Tracking, group_of
 from tests.repository.test_tree import ROOT
 from tests.tiny import make_tiny
 
@@ -37,7 +36,7 @@ class Fake(TrackerSettings):
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([step, dict(numbers)]) + "\n")
 
-        return Calls(log, lambda: None), max(self.first, len(told(run.folder, self.kind)))
+        return Tracker(log, lambda: None, max(self.first, len(told(run.folder, self.kind))))
 
 
 def told(folder, kind="fake"):
