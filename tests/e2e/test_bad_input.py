@@ -401,3 +401,64 @@ def test_labelled_text_that_is_not(fails, tmp_path, table, words):
     line = fails("fit-gold", f"fit_gold.source.path={path}", "--out", tmp_path / "out", code=2)
     assert str(path) in line
     assert words in line
+
+
+# Whatever the verb
+
+LONG = "x" * 300
+BAD_WORDS = (
+    "folder", "loop", LONG, "nix.yaml", "binary.yaml", "holds_itself.yaml", "deep.yaml", "list.yaml", "false.yaml", "nix/=3",
+    "=3", "x", "train.=3", "train.steps={", "train..steps=3", "sweep=3", "world=[]", "world.kind=3", "policy.kind=null",
+    "train=null", "variants=[1]", "variants={a: null}", "variants={a: {seed: 1}}", "baseline=x", "sweep.grid={seed: [1]}",
+    "sweep.points=[1]", "seeds=[0.5]", "seeds=[true]", "seed=-1", "train.steps=true", "train.steps=3000000000",
+    "train.gold_at=[5, 3]", "best_of_n.ns=[3, 2]", "policy.heads=3", "train.kl.coef=.nan",
+    "sft.optimizer.betas=[0.9, 1]", "sft.optimizer.eps=1e300", "gold={kind: ngram, path: x, on: response}",
+)  # fmt: skip
+
+
+@pytest.fixture
+def bad_files(tmp_path, monkeypatch) -> None:
+    """A working folder with files that are no configurations."""
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("loop").symlink_to("loop")
+    Path("binary.yaml").write_bytes(bytes(range(256)))
+    Path("holds_itself.yaml").write_text("variants: &a {b: *a}")
+    Path("deep.yaml").write_text("[" * 9999)
+    Path("list.yaml").write_text("[]")
+    Path("false.yaml").write_text("false")
+
+
+@pytest.mark.parametrize("word", BAD_WORDS, ids=lambda word: word[:40])
+@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb != "report"])
+def test_every_verb_refuses_what_it_is_told_wrongly(bad_files, fails, verb, word):
+    line = fails(verb, word, code=2)
+    for own in ("Traceback", "Errno", "--debug"):
+        assert own not in line
+    assert sorted(path.name for path in Path().iterdir() if path.is_dir()) == ["folder"]
+
+
+@pytest.mark.parametrize(
+    "place", ["nix", "folder", "loop", LONG, "list.yaml", "/dev/null"], ids=lambda place: place[:40]
+)
+@pytest.mark.parametrize("command", [["report"], ["train", "--resume"], ["study", "--resume"], ["sweep", "--resume"]])
+def test_what_is_no_run_and_no_experiment_is_no_place_to_go_on(bad_files, fails, command, place):
+    line = fails(*command, place, code=2)
+    assert place[:40] in line
+    assert "Errno" not in line
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1"])
+def test_a_wait_must_be_one(bad_files, fails, seconds):
+    Path("folder/config.yaml").touch()
+    assert "give a number of seconds above 0" in fails("report", "folder", "--watch", "--every", seconds, code=2)
+
+
+@pytest.mark.parametrize("place", ["loop", LONG, "list.yaml", "list.yaml/x"], ids=lambda place: place[:40])
+@pytest.mark.parametrize(
+    "verb", [verb for verb in cli.VERBS if verb not in ("check", "report", "fit-gold", "score-pairs")]
+)
+def test_a_place_that_cannot_be_written_is_named(bad_files, fails, verb, place):
+    line = fails(verb, *([] if verb == "demo" else ["backend=inline"]), "sft.steps=1", "--out", place, code=2)
+    assert place[:40] in line
+    assert "Errno" not in line
