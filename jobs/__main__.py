@@ -41,8 +41,8 @@ VERBS = {
     "report": "write the report of a run or an experiment again; --watch follows one that goes on",
 }
 
-_MEND = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; free some space and run the same command again")
-NO_MISTAKE = (*_MEND, errno.EIO)
+SPACE = "free some space and run the same command again"
+NO_MISTAKE = {errno.ENOSPC: SPACE, errno.EDQUOT: SPACE, errno.EIO: "--debug shows where"}
 """What the system may say of a file that was named rightly, and what mends it."""
 
 
@@ -86,8 +86,8 @@ def _told(error: Exception, options: argparse.Namespace) -> tuple[str, int]:
     if isinstance(error, OSError) and (error.filename is not None or error.errno in NO_MISTAKE):
         # A file that nobody looked at before, or one that no stage has named.
         place = error.filename or getattr(options, "resume", None) or getattr(options, "out", None) or "."
-        mend = _MEND.get(error.errno or 0, "")
-        return f"{place}: {error.strerror or one_line(error)}{mend}", 1 if error.errno in NO_MISTAKE else 2
+        mend = NO_MISTAKE.get(error.errno or 0)
+        return f"{place}: {error.strerror or one_line(error)}{f'; {mend}' if mend else ''}", 1 if mend else 2
     return f"{type(error).__name__}: {one_line(error)} (--debug shows where)", 1
 
 

@@ -83,7 +83,7 @@ def test_a_save_that_was_damaged_is_not_gone_on_from(tmp_path, name, damage):
 
 
 def test_weights_that_the_last_step_made_infinite_are_no_fit(tmp_path):
-    hot = SETTINGS.model_copy(update={"steps": 1, "optimizer": Optimizer(lr=3e38)})
+    hot = SETTINGS.model_copy(update={"steps": 1, "optimizer": Optimizer().model_copy(update={"lr": 3e38})})
     with pytest.raises(RunError, match=r"sft, policy: .* is not finite, and is not saved; lower sft\.optimizer\.lr"):
         _fit(hot, checkpoints=FitCheckpoints(tmp_path))
     assert not list(tmp_path.rglob("state.json"))

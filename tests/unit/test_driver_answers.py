@@ -16,6 +16,7 @@ from jobs.run_folder import RunContext, resume_run
 from tests.tiny import contents, make_tiny, merged
 
 PAR = [{"kind": "length_calibration"}, {"kind": "par", "answers": 2}]
+TRAIN = {"transforms": PAR, "missing_end_penalty": 0}  # most of the tiny policy's responses are cut off
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_answers_are_drawn_apart_from_the_rollout_and_for_each_step_and_seed(tin
 
 
 def run(tiny, out, **changes):
-    tiny.run(out, **merged({"train": {"transforms": PAR}}, changes))
+    tiny.run(out, **merged({"train": TRAIN}, changes))
     return contents(out)
 
 
@@ -107,7 +108,7 @@ def test_at_the_start_policy_and_answers_are_evenly_matched(undisturbed):
 def test_a_stop_and_a_resume_leave_no_trace(tiny, undisturbed, tmp_path):
     out, asked = tmp_path / "train", iter(range(100))
     context = RunContext(stop_asked=lambda: next(asked) >= 5)
-    assert tiny.run(out, context, train={"transforms": PAR}).ended is None
+    assert tiny.run(out, context, train=TRAIN).ended is None
     assert resume_run(out, RunContext()).ended == "all steps"
     assert contents(out) == undisturbed[0]
 

@@ -122,5 +122,5 @@ def test_the_sample_of_training_texts_is_bounded_and_drawn_by_the_seed(tmp_path,
     (first, again, other) = seen
     assert first == again != other
     assert len(first[0]) == len(first[1]) == 512
-    trained = {(p.prompt, text) for p in pairs if p.split == "train" for text in (p.chosen, p.rejected)}
+    trained = {(p.prompt, text, True) for p in pairs if p.split == "train" for text in (p.chosen, p.rejected)}
     assert set(zip(*first, strict=True)) <= trained

@@ -59,7 +59,7 @@ def test_no_known_ngram_scores_the_intercept_and_no_rows_score_nothing(tmp_path)
 
 def test_on_response_ignores_the_prompt(tmp_path):
     gold = write(tmp_path, [("good", 2.0, 1.0), ("bad", 1.0, -3.0)])
-    alone = gold.model_copy(update={"on": "response"}).build("cpu")
+    alone = gold.model_copy(update={"reads": "response"}).build("cpu")
     assert alone.score(["bad"], [" good"]).values.tolist() == [1.5]
     assert gold.build("cpu").score(["bad"], [" good"]).values.tolist() != [1.5]
 

@@ -87,7 +87,7 @@ def test_one_run_has_one_outcome_however_it_is_read(tmp_path, gold_every):
 
 
 def test_a_folder_by_itself_tells_its_budget(runs):
-    (runs[1] / "manifest.json").write_text(json.dumps({"budget": 8.0}))
+    (runs[1] / "manifest.json").write_text(json.dumps({"kind": "online", "fingerprint": "f", "budget": 8.0}))
     own = record_of(runs[1])
     assert (own.budget, own.method, own.run, own.status) == (8.0, "online", "single-budget_8.0", "unfinished")
     table = build_table([record(runs[1], budget=8.0)])
