@@ -1,5 +1,6 @@
 """A role's workers behind one interface: in this process, or as Ray actors. The numbers are the same."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -308,7 +309,7 @@ def _start_actor(slot: Slot, worker: Callable[..., Any], args: tuple[Any, ...], 
         options["runtime_env"] = {"env_vars": dict.fromkeys(names, str(slot.threads))}
     try:
         actor = _ray().remote(Host).options(**options)
-        return actor.remote(slot.name, worker, args, slot.threads, slot.gpus == 0)
+        return actor.remote(slot.name, worker, args, slot.threads, slot.gpus == 0, os.getcwd())
     except _ray().exceptions.ActorAlreadyExistsError as error:
         raise RunError(
             f"{slot.name} already lives in namespace {namespace}: is the same run going on elsewhere?"

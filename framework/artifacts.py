@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from framework.data.paths import expand
 from framework.errors import RunError, UserError
+from framework.python_function import source_of
 
 MANIFEST = "manifest.json"
 REVISION = 1
@@ -27,6 +28,8 @@ REVISION = 1
 what is not at its default, and what was made under the old default must not pass for what the new one makes."""
 PATH_KEYS = ("path", "encoder", "model", "published")
 """Settings that name a file or a folder: its contents are an input as much as its name."""
+FUNCTION_KEY = "function"
+"""The setting that names a function by its module: the module's file is an input too, what it imports is not."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,10 @@ def _named_files(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from _named_files(value)
-        elif key in PATH_KEYS:
+        elif key in (*PATH_KEYS, FUNCTION_KEY):
             for place in [value] if isinstance(value, str) else value or ():
-                path = Path(expand(place))
-                if path.exists():
+                path = source_of(place) if key == FUNCTION_KEY else Path(expand(place))
+                if path and path.exists():
                     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
                     states = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(files)]
                     yield place, _hash_contents(tuple(states))

@@ -19,7 +19,7 @@ from framework.component import Component, spelled
 from framework.config_errors import explain
 from framework.data.preferences import Label
 from framework.errors import UserError
-from framework.gold import Gold, Rule
+from framework.gold import Gold, Python, Rule
 from framework.gold.ngram import FitNgram
 from framework.methods import Online, Train
 from framework.models.settings import PolicyModel, TinyLlama
@@ -114,7 +114,7 @@ class Config(Component):
         if self.gold.worlds is not None and self.world.kind not in self.gold.worlds:
             judged = " or ".join(self.gold.worlds)
             raise ValueError(
-                f"gold.kind={self.gold.kind} judges world.kind={judged} only: set gold.kind to ngram or classifier"
+                f"gold.kind={self.gold.kind} judges world.kind={judged} only: set gold.kind to ngram, classifier or python"
             )
         if self.instruction is not None and "{prompt}" not in self.instruction:
             raise ValueError("instruction must contain {prompt}")
@@ -135,6 +135,16 @@ class Config(Component):
             known = ", ".join(self.variants) or "none"
             raise ValueError(f"baseline={self.baseline!r} is not a variant; variants: {known}")
         return self
+
+    def check_scorers(self) -> None:
+        """Find out now what a function of the user's own would show only once it is asked, after the fits.
+
+        Raises:
+            UserError: what is wrong with it, and which it is.
+        """
+        for scorer in (self.gold,):
+            if isinstance(scorer, Python):
+                scorer.check()
 
     def chosen(self, *sections: str) -> dict[str, Any]:
         """What these sections set, as fingerprints are taken of it: what is at its default is left out."""

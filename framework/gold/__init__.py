@@ -6,8 +6,9 @@ from pydantic import Field
 
 from framework.gold.classifier import Classifier
 from framework.gold.ngram import Ngram
+from framework.gold.python import Python
 from framework.gold.rule import Rule
 
-Gold = Annotated[Rule | Ngram | Classifier, Field(discriminator="kind")]
+Gold = Annotated[Rule | Ngram | Classifier | Python, Field(discriminator="kind")]
 
-__all__ = ["Classifier", "Gold", "Ngram", "Rule"]
+__all__ = ["Classifier", "Gold", "Ngram", "Python", "Rule"]

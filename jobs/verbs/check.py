@@ -43,7 +43,10 @@ def _plan(cfg: Config) -> list[PlannedRun]:
             f"the experiment has {count} runs and sweep.limit={cfg.sweep.limit}: sweep fewer points, or set "
             f"sweep.limit={count} to have them all checked"
         )
-    return plan_of(cfg)
+    plan = plan_of(cfg)
+    for run in plan:
+        run.cfg.check_scorers()
+    return plan
 
 
 def _experiment_arithmetic(cfg: Config, plan: Sequence[PlannedRun]) -> str:
