@@ -52,6 +52,7 @@ def _reward(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
         "folder": str(parents["reward"]),
         "rows": cfg.scorer_rows,
         "max_cut_share": cfg.fit_reward.max_cut_share,
+        "scorer": cfg.reward,
         "precision": cfg.native,
     }
 

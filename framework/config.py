@@ -19,7 +19,7 @@ from framework.component import Component, spelled
 from framework.config_errors import explain
 from framework.data.preferences import Label
 from framework.errors import UserError
-from framework.gold import Gold, Python, Rule
+from framework.gold import Gold, Python, Reward, Rule
 from framework.gold.ngram import FitNgram
 from framework.methods import Online, Train
 from framework.models.settings import PolicyModel, TinyLlama
@@ -55,6 +55,11 @@ class Config(Component):
     """What `fit-gold` fits an n-gram gold scorer to: text that nothing else sees."""
     label: Label = Label()
     fit_reward: FitReward = FitReward()
+    reward: Reward | None = None
+    """A proxy that nothing is fitted for, in its own unit: no pairs are made. None: the model of `fit_reward`."""
+    reference_texts: int = Field(default=256, ge=2)
+    """Responses of the start policy that a reward for which nothing is fitted is asked about first: a published model
+    is calibrated on them, and transforms compare with them."""
 
     best_of_n: BestOfN | None = None
     """Of `best-of-n`, and of an experiment that is to have its curves beside those of its runs."""
@@ -100,11 +105,21 @@ class Config(Component):
         assert self.precision != "auto"
         return self.precision
 
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether the proxy comes from pairs: not where it is a scorer, or only published models and no pairs are given."""
+        return self.reward is None and bool(self.fit_reward.pairs or self.fit_reward.ensemble.parts())
+
+    @property
+    def num_heads(self) -> int:
+        """Scores that the proxy gives each text."""
+        return self.fit_reward.ensemble.num_heads if self.reward is None else 1
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
         pairs, batch = self.label.pairs, self.fit_reward.batch
         held_out = max(1, round(pairs * self.label.held_out))
-        if self.fit_reward.pairs is None and pairs - held_out < batch:
+        if self.needs_pairs and self.fit_reward.pairs is None and pairs - held_out < batch:
             raise ValueError(
                 f"label.pairs={pairs} less {held_out} held out are fewer than fit_reward.batch={batch}: "
                 "raise label.pairs or lower the batch"
@@ -142,7 +157,7 @@ class Config(Component):
         Raises:
             UserError: what is wrong with it, and which it is.
         """
-        for scorer in (self.gold,):
+        for scorer in (self.gold, self.reward):
             if isinstance(scorer, Python):
                 scorer.check()
 

@@ -143,7 +143,7 @@ def scores_stage(
         table = pq.read_table(pool.path / POOL_FILE)
         prompts, responses = table["prompt"].to_pylist(), table["response"].to_pylist()
         num_prompts = table["prompt_index"][-1].as_py() + 1
-        model = RewardModel.load(reward.path, device(), rows=cfg.scorer_rows, precision=cfg.native)
+        model = RewardModel.load(reward.path, device(), rows=cfg.scorer_rows, precision=cfg.native, scorer=cfg.reward)
         size = len(prompts) // num_prompts
         parts, num_cut = [], 0
         for start in range(0, len(prompts), size):

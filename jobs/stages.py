@@ -11,12 +11,21 @@ from framework.config import Config
 from framework.data.paths import expand
 from framework.data.prompts import PromptStream
 from framework.ensembles import Full
+from framework.generation.sampler import SampleRequest
+from framework.models.published import PublishedReward
+from framework.models.reward_model import RewardModel
+from framework.models.scorer_reward import ScorerReward
+from framework.seeding import derive
 from framework.training import Progress
+from framework.training.reward_fitter import refuse_cut
 from framework.training.reward_settings import FitReward
-from jobs.artifact_stage import make_artifact, unfinished
+from jobs.artifact_stage import device, make_artifact, start_sampler, unfinished
 from jobs.fit_job import PolicyJob, RewardJob, Runner, fit_here
 from jobs.labelling import PAIRS_FILE
 from jobs.workspace import Workspace
+
+TOGETHER = 64
+"""Reference responses that are sampled in one go. Fixed: it takes part in naming their random numbers."""
 
 
 def policy_stage(
@@ -87,6 +96,55 @@ def reward_stage(
         return run(job, progress)
 
     return make_artifact(workspace, "reward", stage, parents, write)
+
+
+def given_reward_stage(
+    cfg: Config, workspace: Workspace, policy: Artifact, progress: Progress | None = None
+) -> Artifact:
+    """A reward for which nothing is fitted, asked about `reference_texts` responses of the start policy.
+
+    Published models are calibrated on them. A function or a judge is served as it is.
+    """
+    sampled = ("seed", "world", "max_new_tokens", "temperature", "instruction", "precision", "reference_texts")
+    section = "fit_reward" if cfg.reward is None else "reward"
+    parents, settings = {"policy": policy}, cfg.fit_reward
+
+    def write(scratch: Path) -> dict[str, float]:
+        if cfg.reward is None:
+            assert isinstance(settings.ensemble, Full), settings.ensemble.kind
+            members = [PublishedReward.from_published(place) for place in settings.ensemble.published]
+            limit, tokenizers = max(member.max_tokens for member in members), [m.tokenizer for m in members]
+            model = RewardModel(members, tokenizers, limit, rows=cfg.scorer_rows, precision=cfg.native).to(device())
+        else:
+            model = ScorerReward(cfg.reward, device())
+        prompts, responses = _reference_texts(cfg, policy.path, progress)
+        cut = model.calibrate(prompts, responses, by_length=settings.length_calibration)
+        refuse_cut(cut, len(responses), settings, "reference texts")
+        model.to("cpu").save(scratch)
+        return {"reference_texts": float(len(responses)), "cut": float(cut)}
+
+    stage = fingerprint(cfg.chosen(section, *sampled), parents)
+    return make_artifact(workspace, "reward", stage, parents, write)
+
+
+def _reference_texts(cfg: Config, policy: Path, progress: Progress | None) -> tuple[list[str], list[str]]:
+    """Prompts that pairs would be made of, and a response of the start policy to each."""
+    seed, wanted = derive(cfg.seed, "reference-texts"), cfg.reference_texts
+    sampler, stream = (
+        start_sampler(cfg, policy, seed, cfg.max_new_tokens),
+        PromptStream(cfg.world.prompts("label"), seed),
+    )
+    prompts: list[str] = []
+    responses: list[str] = []
+    while len(prompts) < wanted:
+        step = len(prompts) // TOGETHER
+        positions, few = stream.take(TOGETHER, at=step)
+        request = SampleRequest(prompts=few, positions=positions, samples_per_prompt=1, step=step, policy_version=0)
+        rollout = sampler.sample(request)
+        prompts, responses = [*prompts, *rollout.prompts], [*responses, *rollout.responses]
+        if progress:
+            progress(min(len(prompts), wanted), wanted, {})
+    return prompts[:wanted], responses[:wanted]
 
 
 def _placed(settings: FitReward) -> FitReward:

@@ -11,4 +11,7 @@ from framework.gold.rule import Rule
 
 Gold = Annotated[Rule | Ngram | Classifier | Python, Field(discriminator="kind")]
 
-__all__ = ["Classifier", "Gold", "Ngram", "Python", "Rule"]
+Reward = Annotated[Python, Field(discriminator="kind")]
+"""What may also stand in the reward model's place."""
+
+__all__ = ["Classifier", "Gold", "Ngram", "Python", "Reward", "Rule"]

@@ -24,8 +24,8 @@ def check(cfg: Config, source: Path | None, show: bool) -> int:
         print(line)
     if cfg.variants or len(plan) > len(cfg.seeds):
         print(_experiment_arithmetic(cfg, plan))
-    ensemble = cfg.fit_reward.ensemble
-    print(f"reward: {ensemble.num_heads} heads ({ensemble.kind}), {cfg.aggregation.convention}")
+    kind = cfg.fit_reward.ensemble.kind if cfg.reward is None else cfg.reward.kind
+    print(f"reward: {cfg.num_heads} heads ({kind}), {cfg.aggregation.convention}")
     print(f"reward fit: {_fit_arithmetic(cfg)}")
     if cfg.backend == "inline":
         print("roles: all in this process")
@@ -68,6 +68,8 @@ def _counted(number: int, noun: str) -> str:
 
 def _fit_arithmetic(cfg: Config) -> str:
     """The fits of the ensemble's recipe, and their optimiser steps where the number of pairs is known."""
+    if not cfg.needs_pairs:
+        return f"none; it is asked about {cfg.reference_texts} responses of the start policy first"
     fit = cfg.fit_reward
     parts = fit.ensemble.parts().values()
     what = f"{len(parts)} {'fit' if len(parts) == 1 else 'fits'} in batches of {fit.batch} pairs"
