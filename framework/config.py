@@ -19,7 +19,7 @@ from framework.component import Component, spelled
 from framework.config_errors import explain
 from framework.data.preferences import Label
 from framework.errors import UserError
-from framework.gold import Gold, Python, Reward, Rule
+from framework.gold import Gold, Judge, Python, Reward, Rule
 from framework.gold.ngram import FitNgram
 from framework.methods import Online, Train
 from framework.models.settings import PolicyModel, TinyLlama
@@ -129,7 +129,7 @@ class Config(Component):
         if self.gold.worlds is not None and self.world.kind not in self.gold.worlds:
             judged = " or ".join(self.gold.worlds)
             raise ValueError(
-                f"gold.kind={self.gold.kind} judges world.kind={judged} only: set gold.kind to ngram, classifier or python"
+                f"gold.kind={self.gold.kind} judges world.kind={judged} only: set gold.kind to ngram, classifier, python or judge"
             )
         if self.instruction is not None and "{prompt}" not in self.instruction:
             raise ValueError("instruction must contain {prompt}")
@@ -152,13 +152,13 @@ class Config(Component):
         return self
 
     def check_scorers(self) -> None:
-        """Find out now what a function of the user's own would show only once it is asked, after the fits.
+        """Find out now what a function or a judge would show only once it is asked, after the fits.
 
         Raises:
             UserError: what is wrong with it, and which it is.
         """
         for scorer in (self.gold, self.reward):
-            if isinstance(scorer, Python):
+            if isinstance(scorer, Python | Judge):
                 scorer.check()
 
     def chosen(self, *sections: str) -> dict[str, Any]:

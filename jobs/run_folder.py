@@ -65,7 +65,13 @@ def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     if _has_begun(run):
         if (run / FINGERPRINT).read_text().strip() != inputs.identity:
             raise UserError(f"{run} holds a run of another configuration: choose another --out, or delete it")
-        return resume_run(run, context, {"backend": inputs.cfg.backend, "cluster": inputs.cfg.cluster})
+        placed = (
+            "backend",
+            "cluster",
+            "gold",
+            "reward",
+        )  # of the last two, what changes no number: a limit of calls, say
+        return resume_run(run, context, {name: getattr(inputs.cfg, name) for name in placed})
     manifest = {
         "kind": inputs.cfg.train.kind,
         "axis": inputs.cfg.train.axis,
@@ -93,7 +99,7 @@ def resume_run(run: Path, context: RunContext, placed: Mapping[str, Any] = Mappi
     """Go on from the newest sound checkpoint; a finished run is only summed up again.
 
     Args:
-        placed: `backend` and `cluster`, where it goes on elsewhere than it began.
+        placed: settings that change no number, such as `backend` and `cluster` where it goes on elsewhere than it began.
 
     Raises:
         UserError: no run there, or one whose policy or reward model has changed since.
