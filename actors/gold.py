@@ -1,5 +1,8 @@
 """The gold role: the withheld signal. Its scores are logged and reach nothing else."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,16 +17,20 @@ from framework.types import Rollout
 class GoldWorker:
     """Gold scores of whole texts."""
 
-    def __init__(self, gold: Gold) -> None:
-        self.scorer = gold.build("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, gold: Gold, others: Mapping[str, Gold] = MappingProxyType({})) -> None:
+        """`others` are asked by their names."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.scorers = {name: own.build(device) for name, own in {"": gold, **others}.items()}
 
-    def score(self, rollout: Rollout) -> Float[Tensor, "B"]:
+    def score(self, rollout: Rollout, name: str = "") -> Float[Tensor, "B"]:
         """One gold score per response, in the scorer's own unit."""
-        values = self.scorer.score(rollout.prompts, rollout.responses).values.cpu()
+        values = self.scorers[name].score(rollout.prompts, rollout.responses).values.cpu()
         bad = (~torch.isfinite(values)).nonzero()
         if len(bad):
             row = int(bad[0])
-            raise RunError(f"gold: the score of row {row} is {float(values[row])} at step {rollout.step}")
+            raise RunError(
+                f"{f'golds.{name}' if name else 'gold'}: the score of row {row} is {float(values[row])} at step {rollout.step}"
+            )
         return values
 
 
@@ -35,3 +42,12 @@ class GoldRole(Role):
         if not when:
             return Done(None)
         return self.track("gold", self.group.scatter("score", rollout, unit=self.rows, join=torch.cat))
+
+    def others(self, rollout: Rollout, due: Mapping[str, bool]) -> dict[str, Pending[Float[Tensor, "B"] | None]]:
+        """Scores of each of `golds`, or None at once where it is not due."""
+        return {
+            name: self.track("gold", self.group.scatter("score", rollout, name, unit=self.rows, join=torch.cat))
+            if when
+            else Done(None)
+            for name, when in due.items()
+        }

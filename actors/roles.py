@@ -58,7 +58,7 @@ def _reward(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _gold(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
-    return {"gold": cfg.gold}
+    return {"gold": cfg.gold, "others": {name: own.scorer for name, own in cfg.golds.items()}}
 
 
 def _sampling(cfg: "Config", folder: Path) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from framework.component import Component, spelled
 from framework.config_errors import explain
 from framework.data.preferences import Label
 from framework.errors import UserError
-from framework.gold import Gold, Judge, Python, Reward, Rule
+from framework.gold import Gold, Judge, OtherGold, Python, Reward, Rule
 from framework.gold.ngram import FitNgram
 from framework.methods import Online, Train
+from framework.methods.online import is_due
 from framework.models.settings import PolicyModel, TinyLlama
 from framework.overrides import apply_overrides, read_mapping
 from framework.precision import Precision, native_precision
@@ -51,6 +52,8 @@ class Config(Component):
     sft: FitPolicy = FitPolicy()
     gold: Gold = Rule()
     """The signal that is withheld: it labels pairs and measures, and never trains a policy."""
+    golds: dict[str, OtherGold] = Field(default={})
+    """More signals that are only measured, by name, each as often as it says: `gold_NAME` beside `gold` in all tables."""
     fit_gold: FitNgram | None = None
     """What `fit-gold` fits an n-gram gold scorer to: text that nothing else sees."""
     label: Label = Label()
@@ -126,11 +129,20 @@ class Config(Component):
             )
         if misfit := self.policy.misfit(self.world):
             raise ValueError(misfit)
-        if self.gold.worlds is not None and self.world.kind not in self.gold.worlds:
-            judged = " or ".join(self.gold.worlds)
-            raise ValueError(
-                f"gold.kind={self.gold.kind} judges world.kind={judged} only: set gold.kind to ngram, classifier, python or judge"
-            )
+        for where, gold in {
+            "gold": self.gold,
+            **{f"golds.{name}": own.scorer for name, own in self.golds.items()},
+        }.items():
+            if gold.worlds is not None and self.world.kind not in gold.worlds:
+                raise ValueError(
+                    f"{where}.kind={gold.kind} judges world.kind={' or '.join(gold.worlds)} only: set {where}.kind to "
+                    "ngram, classifier, python or judge"
+                )
+        for name in self.golds:
+            if not name.isidentifier() or f"_{name}".endswith("_se"):
+                raise ValueError(
+                    f"golds: {name!r} must be letters, digits and '_', and not end in _se: it names a column"
+                )
         if self.instruction is not None and "{prompt}" not in self.instruction:
             raise ValueError("instruction must contain {prompt}")
         return self
@@ -157,9 +169,13 @@ class Config(Component):
         Raises:
             UserError: what is wrong with it, and which it is.
         """
-        for scorer in (self.gold, self.reward):
+        for scorer in (self.gold, self.reward, *(own.scorer for own in self.golds.values())):
             if isinstance(scorer, Python | Judge):
                 scorer.check()
+
+    def golds_due(self, step: int) -> dict[str, bool]:
+        """Of each of `golds`, whether it is measured at this step."""
+        return {name: is_due(step, own.every, self.train.length) for name, own in self.golds.items()}
 
     def chosen(self, *sections: str) -> dict[str, Any]:
         """What these sections set, as fingerprints are taken of it: what is at its default is left out."""

@@ -34,7 +34,9 @@ def source_of(function: str) -> Path | None:
     own, inside = folder / name.partition(".")[0], path and folder.resolve() in path.resolve().parents
     if not inside and (own.with_suffix(".py").is_file() or (own / "__init__.py").is_file()):
         where = path or "a module of Python itself"
-        raise UserError(f"function={function}: {name} means {where} here, not the one in {folder}: rename yours")
+        raise UserError(
+            f"function={function}: {name} means {where} here, not the one in {folder}: rename yours, or begin anew"
+        )
     return path
 
 

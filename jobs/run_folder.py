@@ -65,12 +65,8 @@ def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     if _has_begun(run):
         if (run / FINGERPRINT).read_text().strip() != inputs.identity:
             raise UserError(f"{run} holds a run of another configuration: choose another --out, or delete it")
-        placed = (
-            "backend",
-            "cluster",
-            "gold",
-            "reward",
-        )  # of the last two, what changes no number: a limit of calls, say
+        # Of scorers, what changes no number, such as a limit of calls: the fingerprint is the same.
+        placed = ("backend", "cluster", "gold", "golds", "reward")
         return resume_run(run, context, {name: getattr(inputs.cfg, name) for name in placed})
     manifest = {
         "kind": inputs.cfg.train.kind,

@@ -47,7 +47,7 @@ def test_each_text_is_paid_what_the_judge_says_of_it_and_asked_about_once():
         assert values(scorer, responses) == [3.0, 0.0, 1.0, 3.0]
         assert sorted(server.contents) == sorted(
             asking.Judge.model_fields["template"].default.replace("{prompt}", "p").replace("{response}", r)
-            for r in {"a b c", "", "d"}
+            for r in ("a b c", "", "d")
         )
         (body,) = [body for body in server.bodies if body["messages"][0]["content"].endswith("Response:\nd")]
         assert {name: body[name] for name in ("model", "temperature", "max_tokens")} == {
@@ -183,11 +183,11 @@ def test_what_does_not_pass_ends_the_run_in_one_line_and_what_was_answered_is_ke
 def test_a_server_that_is_not_there_or_does_not_answer_in_time():
     with serving(words) as server:
         url = server.url
-    with pytest.raises(RunError, match="no reply after 2 tries: .*refused"):
+    with pytest.raises(RunError, match=r"no reply after 2 tries: .*refused"):
         values(Judge(url=url, model="m", retries=1).build("cpu"), ["a"])
     with serving(words) as server:
         server.delay = 0.5
-        with pytest.raises(RunError, match="no reply after 2 tries: .*timed out"):
+        with pytest.raises(RunError, match=r"no reply after 2 tries: .*timed out"):
             values(judge(server, retries=1, timeout_seconds=0.1), ["a"])
 
 

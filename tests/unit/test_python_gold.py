@@ -143,7 +143,7 @@ def test_a_variant_is_checked_too(module, capsys):
 @pytest.mark.parametrize("name", ["statistics", "time"])
 def test_an_installed_module_is_never_mistaken_for_ones_own(module, name):
     module("def score(p, r):\n    return [0.0] * len(r)\n", name=name)
-    with pytest.raises(UserError, match=rf"function={name}:score: {name} means .* rename yours"):
+    with pytest.raises(UserError, match=rf"function={name}:score: {name} means .* rename yours, or begin anew"):
         gold(name).check()
 
 
