@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from framework.data.paths import expand
 from framework.errors import UserError
+from framework.models.adapters import base_of, merged, tokenizer_place
 from framework.models.tokenizer import check_sizes, load_tokenizer
 
 SOURCE_FILE: Final = "source.json"
@@ -29,10 +30,12 @@ def to_plain(
     Raises:
         UserError: no such model, GGUF without its packages, or a tokenizer that does not fit.
     """
-    folder = _folder(source, gguf_file)
+    base = None if gguf_file else base_of(source, source)
+    folder = _folder(base or source, gguf_file)
     # The tokenizer is checked first: it takes no time, and reading a GGUF file does.
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(tokenizer_place(source, str(folder)) if base else folder)
     model = _read_gguf(folder, gguf_file, source) if gguf_file else _read_plain(folder, source, dtype)
+    model = merged(model, source, source) if base else model
     check_sizes(tokenizer, model.get_input_embeddings().num_embeddings, source)
     model.to(getattr(torch, dtype)).save_pretrained(out)
     tokenizer.save_pretrained(out)
