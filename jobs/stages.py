@@ -11,13 +11,13 @@ from framework.config import Config
 from framework.data.paths import expand
 from framework.data.prompts import PromptStream
 from framework.ensembles import Full
+from framework.errors import UserError
 from framework.generation.sampler import SampleRequest
 from framework.models.published import PublishedReward
 from framework.models.reward_model import RewardModel
 from framework.models.scorer_reward import ScorerReward
 from framework.seeding import derive
 from framework.training import Progress
-from framework.training.reward_fitter import refuse_cut
 from framework.training.reward_settings import FitReward
 from jobs.artifact_stage import device, make_artifact, start_sampler, unfinished
 from jobs.fit_job import PolicyJob, RewardJob, Runner, fit_here
@@ -113,15 +113,19 @@ def given_reward_stage(
         if cfg.reward is None:
             assert isinstance(settings.ensemble, Full), settings.ensemble.kind
             members = [PublishedReward.from_published(place) for place in settings.ensemble.published]
-            limit, tokenizers = max(member.max_tokens for member in members), [m.tokenizer for m in members]
-            model = RewardModel(members, tokenizers, limit, rows=cfg.scorer_rows, precision=cfg.native).to(device())
+            limit, words = min(member.max_tokens for member in members), [member.tokenizer for member in members]
+            model = RewardModel(members, words, limit, rows=cfg.scorer_rows, precision=cfg.native).to(device())
         else:
             model = ScorerReward(cfg.reward, device())
-        prompts, responses = _reference_texts(cfg, policy.path, progress)
-        cut = model.calibrate(prompts, responses, by_length=settings.length_calibration)
-        refuse_cut(cut, len(responses), settings, "reference texts")
+        texts = _reference_texts(cfg, policy.path, progress)
+        cut = model.calibrate(*texts, by_length=settings.length_calibration)
+        if cut > settings.max_cut_share * cfg.reference_texts:
+            raise UserError(
+                f"{cut} of {cfg.reference_texts} reference texts are longer than the {model.max_tokens} tokens that a published "
+                "model reads: lower max_new_tokens, or raise fit_reward.max_cut_share to accept the cut"
+            )
         model.to("cpu").save(scratch)
-        return {"reference_texts": float(len(responses)), "cut": float(cut)}
+        return {"reference_texts": float(cfg.reference_texts), "cut": float(cut)}
 
     stage = fingerprint(cfg.chosen(section, *sampled), parents)
     return make_artifact(workspace, "reward", stage, parents, write)
@@ -130,21 +134,17 @@ def given_reward_stage(
 def _reference_texts(cfg: Config, policy: Path, progress: Progress | None) -> tuple[list[str], list[str]]:
     """Prompts that pairs would be made of, and a response of the start policy to each."""
     seed, wanted = derive(cfg.seed, "reference-texts"), cfg.reference_texts
-    sampler, stream = (
-        start_sampler(cfg, policy, seed, cfg.max_new_tokens),
-        PromptStream(cfg.world.prompts("label"), seed),
-    )
-    prompts: list[str] = []
-    responses: list[str] = []
-    while len(prompts) < wanted:
-        step = len(prompts) // TOGETHER
+    texts: list[tuple[str, str]] = []
+    sampler = start_sampler(cfg, policy, seed, cfg.max_new_tokens)
+    stream = PromptStream(cfg.world.prompts("label"), seed)
+    for step in range(-(-wanted // TOGETHER)):
         positions, few = stream.take(TOGETHER, at=step)
         request = SampleRequest(prompts=few, positions=positions, samples_per_prompt=1, step=step, policy_version=0)
-        rollout = sampler.sample(request)
-        prompts, responses = [*prompts, *rollout.prompts], [*responses, *rollout.responses]
+        texts += zip(few, sampler.sample(request).responses, strict=True)
         if progress:
-            progress(min(len(prompts), wanted), wanted, {})
-    return prompts[:wanted], responses[:wanted]
+            progress(min(len(texts), wanted), wanted, {})
+    prompts, responses = zip(*texts[:wanted], strict=True)
+    return list(prompts), list(responses)
 
 
 def _placed(settings: FitReward) -> FitReward:

@@ -68,11 +68,9 @@ class JudgeScorer:
         """The score in a reply; None where it was cut, or holds no number, several, or one out of range."""
         if reply["finish_reason"] == "length" or not isinstance(reply["content"], str):
             return None
-        found = {
-            match[1] if match.re.groups else match[0] for match in re.finditer(self.settings.pattern, reply["content"])
-        }
+        found = re.finditer(self.settings.pattern, reply["content"])
         try:
-            (value,) = {float(text) for text in found}
+            (value,) = {float(match[1] if match.re.groups else match[0]) for match in found}
         except (ValueError, TypeError):
             return None
         return value if self.settings.lowest <= value <= self.settings.highest else None
@@ -102,18 +100,17 @@ class JudgeScorer:
 
     def _ask(self, body: str, halt: threading.Event) -> dict[str, Any]:
         """One reply, asked for until there is one."""
+        why = "another request failed"
         for tried in range(self.settings.retries + 1):
-            if halt.is_set():
+            if halt.is_set():  # another request has failed for good, and the run stops with its error
                 break
             try:
                 return self._post(body)
             except _LostError as error:
-                why, wait = str(error), max(error.wait, FIRST_WAIT_SECONDS * 2**tried)
-                if tried < self.settings.retries:
-                    halt.wait(min(wait, LONGEST_WAIT_SECONDS))
-        else:
-            raise RunError(f"{self.where}: no reply after {self.settings.retries + 1} tries: {why}")
-        raise RunError(f"{self.where}: not asked any more")
+                why = str(error)
+                wait = max(error.wait, FIRST_WAIT_SECONDS * 2**tried) if tried < self.settings.retries else 0.0
+                halt.wait(min(wait, LONGEST_WAIT_SECONDS))
+        raise RunError(f"{self.where}: no reply after {tried + 1} tries: {why}")
 
     def _post(self, body: str) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
@@ -151,5 +148,4 @@ class _LostError(Exception):
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Goes nowhere else: the key is meant for the named server."""
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    def redirect_request(self, *_: Any) -> None: ...

@@ -57,23 +57,16 @@ class PythonScorer:
             given = self.function(list(prompts), list(responses))
         except Exception as error:
             raise RunError(f"{where} raised {type(error).__name__}: {one_line(error)[:300]}") from error
-        if not isinstance(given, list | tuple):
-            if not hasattr(given, "tolist"):  # arrays and tensors have it
-                raise RunError(
-                    f"{where} gave a {type(given).__name__}: it must give a list with a number for each text"
-                )
-            given = given.tolist()
-        if not isinstance(given, list | tuple) or len(given) != len(responses):
-            count = f"{len(given)} scores" if isinstance(given, list | tuple) else "one score"
-            raise RunError(
-                f"{where} gave {count} for {len(responses)} texts: it must give one for each, in their order"
-            )
-        for row, value in enumerate(given):
+        scores = given.tolist() if hasattr(given, "tolist") else given  # of an array or a tensor
+        if not isinstance(scores, list | tuple):
+            raise RunError(f"{where} gave a {type(given).__name__}: it must give a list with a number for each text")
+        if len(scores) != len(responses):
+            raise RunError(f"{where} gave {len(scores)} scores for {len(responses)} texts: it must give one for each")
+        for row, value in enumerate(scores):
             if isinstance(value, str | bytes) or not _is_finite(value):
-                raise RunError(
-                    f"{where} gave {value!r:.80} for row {row}, {responses[row]!r:.80}: a finite number is needed"
-                )
-        return Scores(torch.tensor([float(value) for value in given], dtype=torch.float32))
+                text = f"row {row}, {responses[row]!r:.80}"
+                raise RunError(f"{where} gave {value!r:.80} for {text}: a finite number is needed")
+        return Scores(torch.tensor([float(value) for value in scores], dtype=torch.float32))
 
 
 def _is_finite(value: Any) -> bool:

@@ -14,13 +14,7 @@ CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 
 
 def base_of(place: str | Path, where: str) -> str | None:
-    """The model that the adapter in a folder was made for; None where there is no adapter.
-
-    `where` is the setting that errors name.
-
-    Raises:
-        UserError: an adapter of another kind than LoRA, a damaged one, or one that names no model.
-    """
+    """The model that the adapter in a folder was made for; None where there is no adapter. Errors name the setting `where`."""
     path = Path(expand(str(place)), CONFIG_FILE)
     if not path.is_file():
         return None
@@ -54,11 +48,7 @@ def head_size(place: str | Path, where: str) -> int | None:
 def merged(model: HfModel, place: str | Path, where: str, missing: Collection[str] = ()) -> HfModel:
     """The model with the adapter's change in its weights, and whole modules that it brought in place of its own.
 
-    Args:
-        missing: weights that the model was loaded without.
-
-    Raises:
-        UserError: the adapter does not fit the model, or does not bring what is missing.
+    A `UserError` where it does not fit, or does not bring what the model was loaded without: `missing`.
     """
     from peft import PeftModel, get_peft_model_state_dict  # slow to import
 

@@ -135,9 +135,13 @@ class RewardModel:
         Returns how many of the texts were cut.
 
         Raises:
-            UserError: a head scores every reference response alike, so it has no scale.
+            UserError: a head scores every reference response alike, so it has no scale, or not with finite numbers.
         """
         raw, num_cut = self.raw_scores(prompts, responses)
+        if broken := [k for k in range(self.num_heads) if not raw[k].isfinite().all()]:
+            raise UserError(
+                f"reward heads {broken} give reference responses scores that are not finite: damaged weights?"
+            )
         lengths = text_lengths(responses)
         self.length_curve = LengthCurve.fit(lengths, raw) if by_length else None
         raw = self._less_length(raw, responses)
@@ -147,7 +151,7 @@ class RewardModel:
         if flat:
             raise UserError(
                 f"reward heads {flat} give every reference response the same score: nothing was learnt; "
-                "fit longer (fit_reward.epochs) or on more pairs (label.pairs)"
+                "fit longer (fit_reward.epochs) or on more pairs (label.pairs), or name another published model"
             )
         self.centre, self.scale = centre, scale
         self._reference = ReferenceScores((raw - centre[:, None]) / scale[:, None], lengths)

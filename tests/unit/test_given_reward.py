@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from actors.group import InlineGroup
 from actors.reward import RewardRole, RewardWorker
@@ -175,6 +176,38 @@ def test_a_published_model_needs_texts_and_no_pairs(workspace, no_pairs, tmp_pat
         merged(TINY, {"fit_reward": {"ensemble": ensemble, "pairs": {"path": "mine.parquet"}}})
     ).needs_pairs
     assert len(model.reference.lengths) == 70
+
+
+def spoilt(folder, value):
+    """A published model whose head says this of every text."""
+    model = AutoModelForSequenceClassification.from_pretrained(published_folder(folder))
+    torch.nn.init.constant_(model.score.weight, value)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (float("nan"), "scores that are not finite: damaged weights"),
+        (0.0, "the same score: .* or name another published"),
+    ],
+)
+def test_a_published_head_that_says_nothing_is_refused_in_its_own_words(workspace, tmp_path, value, says):
+    ensemble = {"kind": "full", "members": 0, "published": [spoilt(tmp_path / "hub", value)]}
+    cfg = parse_config(merged(TINY, ONE_HEAD | {"fit_reward": {"ensemble": ensemble}}))
+    with pytest.raises(UserError, match=rf"reward heads \[0\] give .*{says}"):
+        assert Chain(cfg, workspace).reward
+
+
+def test_texts_that_a_published_model_cannot_read_whole_are_refused_in_its_own_words(workspace, tmp_path):
+    place = published_folder(tmp_path / "hub")
+    settings = json.loads((tmp_path / "hub" / "config.json").read_text()) | {"max_position_embeddings": 4}
+    (tmp_path / "hub" / "config.json").write_text(json.dumps(settings))
+    ensemble = {"kind": "full", "members": 0, "published": [place]}
+    cfg = parse_config(merged(TINY, ONE_HEAD | {"fit_reward": {"ensemble": ensemble}}))
+    with pytest.raises(UserError, match=r"reference texts are longer than the 4 tokens that a published model reads"):
+        assert Chain(cfg, workspace).reward
 
 
 def test_the_function_is_checked_with_the_configuration(rule):

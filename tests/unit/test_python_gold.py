@@ -72,7 +72,7 @@ def test_it_is_given_all_texts_at_once_as_lists(module):
     [
         ("[1.0]", "gave 1 scores for 2 texts"),
         ("[1.0, 2.0, 3.0]", "gave 3 scores for 2 texts"),
-        ("np.float64(1)", "gave one score for 2 texts"),
+        ("np.float64(1)", "gave a float64: it must give a list"),
         ("[1.0, float('nan')]", "gave nan for row 1, 'yyy'"),
         ("[-float('inf'), 1]", "gave -inf for row 0, 'x'"),
         ("[1e300, 1]", r"gave 1e\+300 for row 0"),
