@@ -87,59 +87,65 @@ def test_own_gold_labels_the_pairs_and_measures_the_run(folder):
     assert labelled["gold_chosen"] == pytest.approx(wanted(labelled["prompt"], labelled["chosen"]))
 
 
-@pytest.mark.ray
-def test_own_reward_and_gold_on_ray_without_pairs_and_best_of_n(folder):
+def test_own_reward_and_gold_without_pairs_and_best_of_n(folder):
     wanted, easy = rules(folder)
-    goldilocks(folder, "train", "own_reward.yaml", *SMALL, "--out", "runs/own_reward")
+    goldilocks(folder, "train", "own_reward.yaml", "backend=inline", *SMALL, "--out", "runs/own_reward")
     for rows in rollouts(folder / "runs/own_reward/train"):
         assert rows["gold"] == pytest.approx(wanted(rows["prompt"], rows["response"]))
         assert rows["proxy"] == pytest.approx(easy(rows["prompt"], rows["response"]))
     assert not list((folder / "runs/own_reward").glob("pairs-*"))
-    words = ["own_reward.yaml", *SMALL, "best_of_n={prompts: 4, samples: 8}", "--out", "runs/own_best"]
-    assert "worst_case" not in goldilocks(folder, "best-of-n", *words)
+    words = ["own_reward.yaml", "backend=inline", *SMALL, "best_of_n={prompts: 4, samples: 8}"]
+    assert "worst_case" not in goldilocks(folder, "best-of-n", *words, "--out", "runs/own_best")
     assert (folder / "runs/own_best/best_of_n.json").is_file()
 
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_study_compares_an_own_reward_with_a_fitted_one(folder):
+@pytest.mark.parametrize("backend", ["inline", "ray"])
+def test_a_study_compares_an_own_reward_with_a_fitted_one(folder, backend):
     variants = {"fitted": {}, "rule": {"reward.kind": "python", "reward.function": "rules:easy"}}
-    for backend in ("inline", "ray"):
-        out = folder / "runs" / backend
-        words = [f"variants={json.dumps(variants)}", f"backend={backend}", *SMALL]
-        goldilocks(folder, "study", "own_gold.yaml", *words, "--out", str(out))
-        runs = json.loads((out / "runs.json").read_text())
-        assert len(runs) == 2
-        assert "failed" not in json.dumps(runs)
-        (pairs,) = (out / "seed_0").glob("pairs-*")
-        assert pairs.is_dir()
+    words = [f"variants={json.dumps(variants)}", f"backend={backend}", *SMALL]
+    goldilocks(folder, "study", "own_gold.yaml", *words, "--out", "runs/study")
+    runs = json.loads((folder / "runs/study/runs.json").read_text())["runs"]
+    assert {run["run"]: run["status"] for run in runs} == {"fitted": "finished", "rule": "finished"}
+    _, easy = rules(folder)
+    for rows in rollouts(folder / "runs/study/seed_0/rule/train"):
+        assert rows["proxy"] == pytest.approx(easy(rows["prompt"], rows["response"]))
+
+
+def judged(folder, url, out, *more):
+    words = ["judge.yaml", f"golds.judge.url={url}", "golds.judge.every=2", *more, *SMALL, "--out", out]
+    goldilocks(folder, "train", *words, JUDGE_KEY="sk-12345")
+    return metrics(folder / out / "train")
+
+
+def answer(_, body):
+    return said(str(len(body["messages"][0]["content"]) % 11))
 
 
 def test_a_judge_beside_gold_at_its_own_cadence(folder):
-    def answer(_, body):
-        return said(str(min(10, len(body["messages"][0]["content"]) % 11)))
-
+    assert yaml.safe_load((folder / "judge.yaml").read_text())["golds"]["judge"]["url"] == "http://localhost:8000/v1"
     with serving(answer) as server:
-        tree = yaml.safe_load((folder / "judge.yaml").read_text())
-        assert tree["golds"]["judge"]["url"] == "http://localhost:8000/v1"
-        words = [
-            f"golds.judge.url={server.url}",
-            "golds.judge.every=2",
-            "backend=inline",
-            *SMALL,
-            "--out",
-            "runs/judged",
-        ]
-        goldilocks(folder, "train", "judge.yaml", *words, JUDGE_KEY="sk-12345")
+        lines = judged(folder, server.url, "runs/judged", "backend=inline")
         assert {headers["Authorization"] for headers in server.headers} == {"Bearer sk-12345"}
-        lines = metrics(folder / "runs/judged/train")
         assert [line["gold_judge"] is None for line in lines] == [False, True, False]
         asked = len(server.bodies)
-        goldilocks(folder, "train", "judge.yaml", *words[:-1], "runs/again", JUDGE_KEY="sk-12345")
+        assert judged(folder, server.url, "runs/again", "backend=inline") == lines
         assert len(server.bodies) == asked  # from the cache, in the folder that both were run from
-        assert metrics(folder / "runs/again/train") == lines
         assert server.contents[0].startswith("Here is how a review begins")
     assert not [path for path in folder.rglob("*") if path.is_file() and b"sk-12345" in path.read_bytes()]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_worker_on_ray_has_the_key_and_the_cache_of_the_folder(folder):
+    with serving(answer) as server:
+        lines = judged(folder, server.url, "runs/ray")
+        asked = len(server.bodies)
+        assert asked
+        assert {headers["Authorization"] for headers in server.headers} == {"Bearer sk-12345"}
+        assert judged(folder, server.url, "runs/inline", "backend=inline") == lines
+        assert len(server.bodies) == asked
 
 
 def test_own_prompts_are_valid(folder):
