@@ -1,5 +1,6 @@
 """The policy role: samples responses and learns from them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from framework.divergence import exact_kl
 from framework.errors import RunError
 from framework.generation.sampler import SampleRequest, TorchSampler
 from framework.models.causal import CausalPolicy
+from framework.models.proof import prove
 from framework.models.tokenizer import load_tokenizer
 from framework.objectives import Objective
 from framework.precision import Precision
@@ -41,26 +43,36 @@ class PolicyWorker:
         needs_critic: bool,
         total_rollouts: int,
         precision: Precision,
+        rows: int = 8,
     ) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(derive(seed, "policy-init") % 2**32)
         self.tokenizer = load_tokenizer(folder)
-        self.policy = CausalPolicy.load(folder, with_value_head=needs_critic).to(self.device).eval()
+        self.policy = CausalPolicy.load(folder, needs_critic, precision).to(self.device).eval()
+        prove(self.policy.model, folder)
         self.version = 0
         steps = total_rollouts * update.epochs * update.minibatches
         self.engine = TorchEngine(self.policy, update.optimizer, steps, precision)
         self.sampler = TorchSampler(self.policy, self.tokenizer, seed, max_new_tokens, temperature, instruction)
         self.learn = PolicyUpdate(self.engine, update, objective, shaping, seed, temperature)
-        self.temperature = temperature
+        self.temperature, self.rows = temperature, rows
 
     def rollout(self, request: SampleRequest) -> Rollout:
-        """Sample the responses of one step, stamped with the weights' version."""
+        """Sample the responses of one step, stamped with the weights' version.
+
+        In bfloat16, decoding rounds otherwise than a pass over the whole text: tenths of a nat per sequence. KL is
+        measured between equal passes, so the policy reads its responses as the reference will.
+        """
         if request.policy_version != self.version:
             raise RunError(
                 f"policy: step {request.step} wants weights of version {request.policy_version}, these are {self.version}"
             )
-        with self.engine.whole_weights(), self.engine.autocast():
-            return self.sampler.sample(request)
+        with self.engine.whole_weights():
+            rollout = self.sampler.sample(request)
+            if self.policy.precision == "float32":
+                return rollout
+            logprobs = self.policy.logprobs_in_passes(rollout, self.rows, self.temperature)
+        return dataclasses.replace(rollout, logprobs=logprobs, drawn_logprobs=rollout.logprobs)
 
     def update(self, credited: Credited) -> UpdateReport:
         """Learn from one step's rollout; the weights' version goes up by one."""
@@ -79,10 +91,13 @@ class PolicyWorker:
         """Weights in Hugging Face layout with the tokenizer, optimiser state and version beside them."""
         path = Path(folder)
         with self.engine.whole_weights():
+            self.engine.assert_finite(
+                f"policy, after {self.version} updates", "begin another run with a lower train.update.optimizer.lr"
+            )
             self.policy.save(path)
         self.tokenizer.save_pretrained(path)
         self.engine.save(path)
-        (path / VERSION_FILE).write_text(json.dumps({"policy_version": self.version}) + "\n")
+        (path / VERSION_FILE).write_text(json.dumps({"policy_version": self.version}) + "\n", encoding="utf-8")
 
     def load(self, folder: str) -> None:
         """Continue from what `save` wrote."""
@@ -91,7 +106,7 @@ class PolicyWorker:
         with self.engine.whole_weights():
             self.policy.load_state_dict(saved.state_dict())
         self.engine.load(path)
-        self.version = json.loads((path / VERSION_FILE).read_text())["policy_version"]
+        self.version = json.loads((path / VERSION_FILE).read_text(encoding="utf-8"))["policy_version"]
 
 
 class PolicyRole(WeightsRole):

@@ -31,25 +31,20 @@ class ReferenceWorker:
         instruction: str | None,
     ) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self.rows, self.temperature = rows, temperature
+        self.rows, self.temperature, self.precision = rows, temperature, precision
         self.seed, self.max_new_tokens, self.instruction = seed, max_new_tokens, instruction
         self.load(folder)
 
     def load(self, folder: str) -> None:
         """Be the policy in `folder` from now on."""
-        policy = CausalPolicy.load(folder, dtype=self.dtype)
+        policy = CausalPolicy.load(folder, precision=self.precision)
         self.policy, self.folder = policy.to(self.device).eval().requires_grad_(False), folder
         self.sampler: TorchSampler | None = None
 
     @torch.inference_mode()
     def logprobs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         """Log-probability of each response token, in nats; 0 at padding."""
-        parts = [
-            self.policy(rollout.rows(i, i + self.rows).to(self.device), self.temperature).logprobs
-            for i in range(0, len(rollout), self.rows)
-        ]
-        out = torch.cat(parts).cpu()
+        out = self.policy.logprobs_in_passes(rollout, self.rows, self.temperature)
         if not bool(torch.isfinite(out).all()):
             raise RunError(f"reference: a log-probability is not finite at step {rollout.step}")
         return out
@@ -72,6 +67,7 @@ class ReferenceWorker:
                 self.policy, tokenizer, seed, self.max_new_tokens, self.temperature, self.instruction
             )
         responses: list[str] = []
+        ended: list[Tensor] = []
         unit = prompts_per_pass(self.rows, count)
         for start in range(0, len(prompts), unit):
             part = prompts.rows(start, start + unit)
@@ -82,9 +78,11 @@ class ReferenceWorker:
                 step=part.step,
                 policy_version=0,
             )
-            responses += self.sampler.sample(request).responses
+            sampled = self.sampler.sample(request)
+            responses += sampled.responses
+            ended.append(sampled.ended)
         asked = prompts.select([row for row in range(len(prompts)) for _ in range(count)])
-        return Answers(asked.prompts, tuple(responses), asked.group, asked.step)
+        return Answers(asked.prompts, tuple(responses), torch.cat(ended), asked.group, asked.step)
 
 
 def prompts_per_pass(rows: int, count: int) -> int:
@@ -96,6 +94,7 @@ def _join_answers(parts: Sequence[Answers]) -> Answers:
     return Answers(
         prompts=tuple(prompt for part in parts for prompt in part.prompts),
         responses=tuple(response for part in parts for response in part.responses),
+        ended=torch.cat([part.ended for part in parts]),
         group=torch.cat([part.group for part in parts]),
         step=parts[0].step,
     )

@@ -56,7 +56,7 @@ class RewardWorker:
         """
         model = self._model(share)
         try:
-            scored = model.score(rollout.prompts, rollout.responses)
+            scored = model.score(rollout.prompts, rollout.responses, rollout.ended.tolist())
         except RunError as error:
             raise RunError(f"{error} at step {rollout.step}") from error
         if scored.num_cut > self.max_cut_share * len(rollout):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from framework.data.paths import absolute
+
 if TYPE_CHECKING:
     from framework.config import Config
 
@@ -40,6 +42,7 @@ def _policy(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
         "shaping": cfg.train.shaping,
         "needs_critic": cfg.train.advantage.needs_critic,
         "total_rollouts": cfg.train.steps,
+        "rows": cfg.scorer_rows,
     }
 
 
@@ -58,7 +61,13 @@ def _reward(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _gold(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
-    return {"gold": cfg.gold, "others": {name: own.scorer for name, own in cfg.golds.items()}}
+    return {"gold": _found(cfg.gold), "others": {name: _found(own.scorer) for name, own in cfg.golds.items()}}
+
+
+def _found(gold: Any) -> Any:
+    """A gold signal that workers in another folder find too."""
+    path = getattr(gold, "path", None)
+    return gold.model_copy(update={"path": absolute(path)}) if path else gold
 
 
 def _sampling(cfg: "Config", folder: Path) -> dict[str, Any]:

@@ -7,7 +7,9 @@ set. Nothing is ever stopped that was not started here.
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,11 @@ _PACKAGES = ("framework", "actors", "jobs", "cluster")
 _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _PASSED_ON = ("GOLDILOCKS_SHARED", "HF_HUB_OFFLINE", "HF_HOME", "TOKENIZERS_PARALLELISM")
 
+LONGEST_SOCKET = 107
+"""Bytes that the name of a Unix socket may have."""
+_SOCKET = "/ray/session_2000-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+"""What Ray adds to its temporary folder."""
+
 
 @contextmanager
 def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[None]:
@@ -33,9 +40,9 @@ def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[
     Where this process is connected already, that connection is used and left open.
 
     Raises:
-        UserError: no cluster answers at the address, it refuses the token, or it runs another Ray.
+        UserError: no cluster answers at the address, it refuses the token, or it runs another Ray; none can be started here.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _where(address)
     _prepare_environment(address)
     import ray
 
@@ -45,6 +52,7 @@ def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[
     if address not in ("local", "auto"):
         _assert_listening(address)
     options = _local_options(spec) if address == "local" else _attach_options()
+    held = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ray.exceptions.AuthenticationError as error:
@@ -52,13 +60,42 @@ def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[
             f"Ray at {address} wants a token: run `ray get-auth-token --generate` where its head runs, copy "
             "~/.ray/auth_token to this machine and export RAY_AUTH_MODE=token"
         ) from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:
         reason = one_line(error)[:200]
+        if address == "local":
+            raise UserError(
+                f"Ray does not start on this machine: {reason}; try again, or set backend=inline"
+            ) from error
         raise UserError(f"cannot connect to Ray at {address}: {reason} (is it up? `ray status` tells)") from error
+    finally:  # Ray would end this process at a SIGTERM, with nothing saved
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in held.items():
+                signal.signal(number, handler)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def assert_can_start(address: str | None) -> None:
+    """Refuse, before anything is fitted, a session on this machine whose sockets would have names that are too long.
+
+    Raises:
+        UserError: which variable to change.
+    """
+    if _where(address) != "local":
+        return
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
+    room = LONGEST_SOCKET - len(_SOCKET) - len(os.fsencode(folder := os.environ.get(name, "/tmp")))
+    if room < 0:
+        raise UserError(
+            f"{name}={folder} is {-room} letters too long for the sockets of Ray in it: export RAY_TMPDIR=/tmp or "
+            "another short folder"
+        )
+
+
+def _where(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def live_nodes() -> list[Node]:
@@ -105,6 +142,7 @@ def _assert_listening(address: str) -> None:
 
 def _local_options(spec: ClusterSpec) -> dict[str, Any]:
     """Arguments of `ray.init` for a session on this machine. Uploads nothing."""
+    assert_can_start("local")
     # Messages up to this size travel with the call instead of through the object store, in half the time.
     os.environ.setdefault("RAY_max_direct_call_object_size", str(2**20))
     node = local_node(spec)

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from framework.component import Component
 from framework.config_errors import explain
+from framework.data.paths import expand
 from framework.errors import UserError
 from framework.overrides import read_mapping
 
@@ -84,8 +85,8 @@ def load_spec(name_or_path: str | Path) -> ClusterSpec:
             YAML, an unknown key or a bad value.
     """
     text = str(name_or_path)
-    path = SHIPPED / f"{text}.yaml" if text in shipped_specs() else Path(text)
-    if not path.is_file():
+    path = SHIPPED / f"{text}.yaml" if text in shipped_specs() else Path(expand(text))
+    if not path.exists():
         near = difflib.get_close_matches(text, shipped_specs(), n=1, cutoff=0.4)
         ordered = dict.fromkeys(near + shipped_specs())
         raise UserError(f"cluster {text!r} is neither a file nor a shipped layout: {', '.join(ordered)}")

@@ -5,11 +5,13 @@ whole or not at all: a folder is written beside its place and renamed.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +25,7 @@ from framework.errors import RunError, UserError
 from framework.python_function import source_of
 
 MANIFEST = "manifest.json"
-REVISION = 1
+REVISION = 2
 """Part of every fingerprint. Raise it where a default of the configuration changes its value: fingerprints are taken of
 what is not at its default, and what was made under the old default must not pass for what the new one makes."""
 PATH_KEYS = ("path", "encoder", "model", "published")
@@ -63,9 +65,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     try:
-        record = json.loads((path / MANIFEST).read_text())
+        record = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path / MANIFEST} cannot be read ({error}): delete {path} and make it again") from error
+        why = f"not JSON: {error}" if isinstance(error, ValueError) else error
+        raise UserError(
+            f"{path / MANIFEST} cannot be read ({why}): put it back, or delete {path} and make it again"
+        ) from error
     if not isinstance(record, dict) or not {"kind", "fingerprint"} <= record.keys():
         raise UserError(f"{path / MANIFEST} is not a manifest of ours: choose another --out")
     return record
@@ -94,21 +99,45 @@ def _named_files(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 path = source_of(place) if key == FUNCTION_KEY else Path(expand(place))
                 if path and path.exists():
                     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-                    states = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(files)]
-                    yield place, _hash_contents(tuple(states))
+                    yield place, hashlib.sha256(b"".join(map(_hash_file, sorted(files)))).hexdigest()
 
 
-@lru_cache(maxsize=64)
-def _hash_contents(states: tuple[tuple[str, int, int], ...]) -> str:
-    """Hash of the files; their sizes and times are there to tell when it must be taken anew."""
-    digest = hashlib.sha256()
-    for name, _, _ in states:
-        digest.update(_hash_file(Path(name)))
-    return digest.hexdigest()
+def sealed(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The record, with the hash of every file that lies in the folder, and one of itself."""
+    whole = dict(record) | {"sha256": _hash_files(folder)}
+    return whole | {"record": _hash_record(whole)}
+
+
+def broken_seal(record: Mapping[str, Any], folder: Path) -> str | None:
+    """What is not as it was when the record was sealed: the name of a file, "" for the record itself, None for nothing."""
+    if _hash_record({name: own for name, own in record.items() if name != "record"}) != record["record"]:
+        return ""
+    found = _hash_files(folder)
+    return next((name for name, own in record["sha256"].items() if found.get(name) != own), None)
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    return {p.name: _hash_file(p).hex() for p in sorted(folder.iterdir()) if p.is_file()}
+
+
+def _hash_record(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _hash_file(path: Path) -> bytes:
-    with path.open("rb") as file:
+    """Hash of the contents, remembered for as long as this process lives and nobody has touched the file.
+
+    A change within the last two seconds might leave the times as they are: such a file is read every time.
+    """
+    found = path.stat()
+    state = str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    is_young = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < 2e9
+    return (_hash_state.__wrapped__ if is_young else _hash_state)(state)
+
+
+@lru_cache(maxsize=4096)
+def _hash_state(state: tuple[str, int, int, int, int]) -> bytes:
+    with open(state[0], "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
@@ -122,12 +151,13 @@ def writing(path: Path) -> Iterator[Path]:
     """
     scratch = path.with_name(f".{path.name}.writing")
     try:
-        if scratch.exists():
-            shutil.rmtree(scratch)
-        scratch.mkdir(parents=True)
+        scratch.mkdir(parents=True, exist_ok=True)
+        held = _held_folder(scratch, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from error
     try:
+        for left in scratch.iterdir():  # by a kill
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         yield scratch
         retired = path.with_name(f".{path.name}.old")
         if path.exists():
@@ -140,6 +170,20 @@ def writing(path: Path) -> Iterator[Path]:
         raise RunError(f"could not finish {path}: {reason}; nothing there was changed") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        os.close(held)
+
+
+def _held_folder(scratch: Path, path: Path) -> int:
+    """A descriptor of the scratch folder that keeps other processes from writing there; the system lets go of it."""
+    held = os.open(scratch, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise UserError(f"another command is writing {path}: wait for it, or end it") from None
+    except OSError:  # a file system without locks on folders; verbs hold a lock on a file
+        pass
+    return held
 
 
 def write_manifest(
@@ -177,12 +221,12 @@ def write_text(path: Path, text: str) -> None:
         RunError: the file could not be written.
     """
     with written_whole(path) as scratch:
-        scratch.write_text(text)
+        scratch.write_text(text, encoding="utf-8")
 
 
 def update_text(path: Path, text: str) -> None:
     """As `write_text`, but a file that holds the text already is left alone, and keeps its time."""
-    if not path.is_file() or path.read_text() != text:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
 

@@ -26,7 +26,7 @@ from framework.methods.online import is_due
 from framework.models.settings import PolicyModel, TinyLlama
 from framework.overrides import apply_overrides, read_mapping
 from framework.precision import Precision, native_precision
-from framework.sweep import Sweep
+from framework.sweep import AROUND_RUNS, Sweep
 from framework.training.policy_fit import FitPolicy
 from framework.training.reward_settings import FitReward
 from framework.worlds import World
@@ -69,12 +69,12 @@ class Config(Component):
     score_pairs: ScorePairs | None = None
     """Of `score-pairs`: the pairs, and the reward model whose agreement with their labels is measured."""
 
-    max_new_tokens: int = Field(default=24, ge=1)
-    """Tokens a response may have, the end token included."""
-    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=40, ge=1)
+    """Tokens a response may have, the end token included. A review of the embedded world has up to 22 and its end."""
+    temperature: float = Field(default=1.0, ge=1e-3, le=1e3)
     """Of sampling, and of every log-probability and KL figure."""
     instruction: str | None = None
-    """Wraps each prompt for a chat model's template, for example "Continue: {prompt}". None: plain text."""
+    """Wraps each prompt for a chat model's template, for example "Continue: {prompt}". None: prompts as they are."""
 
     aggregation: Aggregation = Mean()
     """K heads' scores to one reward."""
@@ -127,7 +127,7 @@ class Config(Component):
                 f"label.pairs={pairs} less {held_out} held out are fewer than fit_reward.batch={batch}: "
                 "raise label.pairs or lower the batch"
             )
-        if misfit := self.policy.misfit(self.world):
+        if misfit := self.policy.misfit(self.world, max(self.max_new_tokens, self.label.max_new_tokens or 0)):
             raise ValueError(misfit)
         for where, gold in {
             "gold": self.gold,
@@ -145,6 +145,20 @@ class Config(Component):
                 )
         if self.instruction is not None and "{prompt}" not in self.instruction:
             raise ValueError("instruction must contain {prompt}")
+        around = (
+            self.variants or self.conditions or self.sweep.keys
+        )  # which may bring the heads: its runs are looked at
+        measured = self.score_pairs and self.score_pairs.model  # has heads of its own
+        if self.num_heads == 1 and self.aggregation.kind != "mean" and not around and not measured:
+            sole = (
+                f"reward.kind={self.reward.kind}"
+                if self.reward
+                else f"fit_reward.ensemble.kind={self.fit_reward.ensemble.kind}"
+            )
+            mend = "set" if self.reward else "ask for more, or set"
+            raise ValueError(
+                f"aggregation.kind={self.aggregation.kind} does nothing: {sole} has one head; {mend} aggregation.kind=mean"
+            )
         return self
 
     @model_validator(mode="after")
@@ -155,7 +169,11 @@ class Config(Component):
         if min(self.seeds) < 0:
             raise ValueError(f"seeds holds {min(self.seeds)}: a seed must be 0 or more")
         for section, names in (("variants", self.variants), ("conditions", self.conditions)):
-            for name in names:
+            for name, overrides in names.items():
+                if around := next((key for key in overrides if key.partition(".")[0] in AROUND_RUNS), None):
+                    raise ValueError(
+                        f"{section}.{name}: {around} cannot differ between runs; give the seeds as seeds=[...]"
+                    )
                 if not name.replace("_", "").replace("-", "").isalnum():
                     raise ValueError(f"{section}: {name!r} must be letters, digits, '-' and '_': it names a folder")
         if self.baseline is not None and self.baseline not in self.variants:
@@ -185,9 +203,14 @@ class Config(Component):
             tree["fit_reward"] = kept
         return tree
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that is set that can change a number of a run or of a stage before it."""
+        return self.chosen(*set(type(self).model_fields) - BESIDE_A_RUN)
+
     def fingerprint(self) -> str:
         """Hash of everything that can change a number of a run or of a stage before it."""
-        return fingerprint(self.chosen(*set(type(self).model_fields) - BESIDE_A_RUN), {})
+        return fingerprint(self.settings, {})
 
     def run_fingerprint(self) -> str:
         """Hash of what can change a number of a run, given what it starts from: what its method says that it covers."""
@@ -202,13 +225,9 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
     """The configuration of a YAML file (None: all defaults) with dotted overrides applied.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key (the nearest is offered) or a bad value.
+        UserError: no readable file, not YAML, an unknown key (the nearest is offered) or a bad value.
     """
-    tree: dict[str, Any] = {}
-    if path is not None:
-        if not path.is_file():
-            raise UserError(f"{path} does not exist: give the path of a YAML configuration")
-        tree = read_mapping(path)
+    tree = read_mapping(path) if path else {}
     where = str(path) if path else "configuration"
     return parse_config(apply_overrides(tree, overrides or {}), where)
 

@@ -7,6 +7,11 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from framework.errors import short
+
+RENAMED = {"gold.on": "gold.reads"}
+"""Keys that had another name, and what they are called now."""
+
 
 def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     """One pydantic error of the tree `root` as one line: the key as a user writes it, and the nearest one there is."""
@@ -20,17 +25,23 @@ def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
             tags = str(context.get("expected_tags", "")).replace("'", "")
             tag = str(context.get("tag", ""))
             return f"{key}.kind={tag!r} is not known; {_nearest(tag, tags.split(', '), 'known')}"
+        case "no_effect":
+            return (
+                f"{'.'.join(filter(None, (key, error['ctx']['key'])))}={short(error['ctx']['value'])}: {error['msg']}"
+            )
         case "missing":
             return f"{key} is required"
         case "value_error":
             message = error["msg"].removeprefix("Value error, ")
             return f"{key}: {message}" if path and not message.startswith(f"{key}.") else message
         case _:
-            return f"{key}={error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+            return f"{key}={short(error['input'])}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def _unknown(path: list[str], key: str, value: Any, root: type[BaseModel]) -> str:
     """A key that does not stand where it was written: where it does stand, or the nearest one that stands here."""
+    if key in RENAMED:
+        return f"{key!r} is called {RENAMED[key]!r} now: rename it"
     if len(path) == 1 and path[0] in _keys(["train"], root):
         whole = ".".join([key, *_first_key(value)])
         return f"{whole!r} stands in the section of the method: write train.{whole}"

@@ -10,6 +10,12 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def short(value: object) -> str:
+    """A value as Python writes it, its middle left out where it is long."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:60]} ... {text[-30:]}"
+
+
 class GoldilocksError(Exception):
     """Base of every error this project raises on purpose."""
 
@@ -24,6 +30,10 @@ class UserError(GoldilocksError, ValueError):
 
 class RunError(GoldilocksError, RuntimeError):
     """A run had to stop: a NaN, a dead role, a full disk. The CLI exits with 1."""
+
+
+class DivergedError(RunError):
+    """A run has come where it would come again: going on with it mends nothing. The CLI exits with 1."""
 
 
 class PlacementError(GoldilocksError, RuntimeError):

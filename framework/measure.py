@@ -67,6 +67,9 @@ class Outcome:
     """Standardised proxy less standardised gold, in standard deviations at the start."""
     kl_coef_end: float | None
     """Reward units per nat."""
+    ended_start: float | None
+    """Share of responses that end by themselves."""
+    ended_end: float | None
     disagreement_start: float | None
     """Deviation over heads, in reference standard deviations; None with one head."""
     disagreement_end: float | None
@@ -131,6 +134,8 @@ def outcome_of(curve: Curve) -> Outcome:
         kl_nats_end=kl_end,
         gap_end=end_of(curve.series("gap"), curve.axis),
         kl_coef_end=end_of(curve.series("kl_coef"), curve.axis),
+        ended_start=start_of(curve.series("ended")),
+        ended_end=end_of(curve.series("ended"), curve.axis),
         disagreement_start=start_of(spread),
         disagreement_end=end_of(spread, curve.axis),
         head_correlation_start=start_of(correlation),

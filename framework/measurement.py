@@ -12,6 +12,7 @@ from torch import Tensor
 
 from framework.analysis.reward_quality import head_correlation
 from framework.batch_mean import batch_mean, rows_across_prompts
+from framework.data.conversations import to_cell
 from framework.divergence import sequence_log_ratio
 from framework.types import Rollout, Scores
 
@@ -96,7 +97,7 @@ class Measurement:
             "step": [rollout.step] * count,
             "row": list(range(count)),
             "group": rollout.group.tolist(),
-            "prompt": list(rollout.prompts),
+            "prompt": [to_cell(prompt) for prompt in rollout.prompts],
             "response": list(rollout.responses),
             "tokens": rollout.mask.sum(dim=1).tolist(),
             "ended": rollout.ended.tolist(),

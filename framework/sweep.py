@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 
 from framework.component import Component
 
-NOT_SWEPT = (
-    "seed", "seeds", "variants", "conditions", "baseline", "sweep", "backend", "cluster", "best_of_n", "score_pairs"
-)  # fmt: skip
+AROUND_RUNS = ("seed", "seeds", "variants", "conditions", "baseline", "sweep")
+"""What makes runs of an experiment; in one of them it has no effect."""
+NOT_SWEPT = (*AROUND_RUNS, "backend", "cluster", "best_of_n", "score_pairs")
 """What is the same in all runs, or is crossed with the points anyway."""
 
 

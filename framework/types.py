@@ -81,7 +81,7 @@ class Rollout(Rows):
     mask: Bool[Tensor, "B T"]
     """True on real response tokens, the end token included."""
     logprobs: Float[Tensor, "B T"]
-    """Log-probability of each sampled token under the distribution it was drawn from; 0 at padding."""
+    """Log-probability of each sampled token under the policy: KL is measured from these. 0 at padding."""
     values: Float[Tensor, "B T"] | None
     """The critic's value before each token, or None without a critic; 0 at padding."""
     ended: Bool[Tensor, "B"]
@@ -89,13 +89,20 @@ class Rollout(Rows):
     group: Int[Tensor, "B"]
     """Rows that answer the same prompt share this number."""
     prompts: tuple[str, ...]
-    """The prompt as a user wrote it, before any template."""
+    """The prompt as a user wrote it, before any template: text, or a `Conversation`, which is text too."""
     responses: tuple[str, ...]
     """The response as text, special tokens removed."""
     step: int
     """The step these rows were sampled for."""
     policy_version: int
     """How many updates the sampling weights had seen."""
+    drawn_logprobs: Float[Tensor, "B T"] | None = None
+    """Log-probability under the distribution that each token was drawn from, where rounding sets it apart: in bfloat16."""
+
+    @property
+    def old_logprobs(self) -> Float[Tensor, "B T"]:
+        """What the importance ratio corrects for: the distribution that each token was drawn from."""
+        return self.logprobs if self.drawn_logprobs is None else self.drawn_logprobs
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,8 @@ class Answers(Rows):
 
     prompts: tuple[str, ...]
     responses: tuple[str, ...]
+    ended: Bool[Tensor, "A"]
+    """As of `Rollout`."""
     group: Int[Tensor, "A"]
     """The rollout's rows with this number answer the same prompt; answers of one group are adjacent."""
     step: int
@@ -152,10 +161,11 @@ class GoldScorer(Protocol):
     """Judges whole texts; built by a gold component, and the only thing an actor needs to hold."""
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-        """Scores of `prompt + response`, one finite value per text in the order given.
+        """Scores of each prompt with its response, one finite value per text in the order given.
 
-        Responses are decoded in context, so they carry their own leading space. A scorer whose
-        tokenizer has a chat template places the two as a user and an assistant turn instead.
+        As plain text the two are `joined` (framework/data/conversations.py): `prompt + response`, where responses carry
+        their own leading space. A scorer whose tokenizer has a chat template reads the prompt's turns and the response as
+        one of the assistant instead.
         """
         ...
 

@@ -12,23 +12,23 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import argparse
+import errno
 import logging
+import shlex
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+from framework.data.paths import expand
 from framework.errors import GoldilocksError, UserError, one_line
 
-if TYPE_CHECKING:  # each verb imports what it needs, when it is asked for
-    from framework.config import Config
-
 VERBS = {
-    "demo": "show reward over-optimisation, end to end, in about three minutes",
-    "check": "validate a configuration, spell out its arithmetic and its placement; starts nothing",
+    "demo": "show too little, too much and the right amount of optimisation, in about three minutes",
+    "check": "validate a configuration and spell it out; --data opens what it names, --address asks a cluster",
     "fit-policy": "fit the start policy to the world's corpus (SFT)",
     "fit-gold": "fit an n-gram gold scorer to labelled text",
     "label": "sample pairs from the start policy and label them by gold, with noise",
@@ -41,9 +41,16 @@ VERBS = {
     "report": "write the report of a run or an experiment again; --watch follows one that goes on",
 }
 
+_MEND = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; free some space and run the same command again")
+NO_MISTAKE = (*_MEND, errno.EIO)
+"""What the system may say of a file that was named rightly, and what mends it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0, 1 for a failed run, 2 for a user's mistake, 130 interrupted."""
+    if arguments is None and sys.getfilesystemencoding() != "utf-8":
+        # Paths and texts are UTF-8 whatever the locale says; Python takes that in at its start only.
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})
     parser = _parser()
     options, more = parser.parse_known_args(arguments)
     # argparse takes the words of a verb in one piece; overrides may also follow an option.
@@ -57,20 +64,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             return _run(options)
-    except GoldilocksError as error:
-        if options.debug:
-            traceback.print_exc()
-        print(f"goldilocks {options.verb}: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         print(f"goldilocks {options.verb}: interrupted", file=sys.stderr)
+        if place := getattr(options, "resume", None) or getattr(options, "out", None):
+            from jobs.verbs.show import closing
+
+            closing(place, shlex.join(["goldilocks", *(sys.argv[1:] if arguments is None else arguments)]))
         return 130
-    except Exception as error:  # noqa: BLE001 - a defect of ours: still one line, and the way to the traceback
+    except Exception as error:  # noqa: BLE001 - a defect of ours too is one line, and the way to the traceback
         if options.debug:
             traceback.print_exc()
-        text = one_line(error)
-        print(f"goldilocks {options.verb}: {type(error).__name__}: {text} (--debug shows where)", file=sys.stderr)
-        return 1
+        line, code = _told(error, options)
+        print(f"goldilocks {options.verb}: {line}", file=sys.stderr)
+        return code
+
+
+def _told(error: Exception, options: argparse.Namespace) -> tuple[str, int]:
+    """What is said of an error, in one line, and its exit code."""
+    if isinstance(error, GoldilocksError):
+        return one_line(error), error.exit_code
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in NO_MISTAKE):
+        # A file that nobody looked at before, or one that no stage has named.
+        place = error.filename or getattr(options, "resume", None) or getattr(options, "out", None) or "."
+        mend = _MEND.get(error.errno or 0, "")
+        return f"{place}: {error.strerror or one_line(error)}{mend}", 1 if error.errno in NO_MISTAKE else 2
+    return f"{type(error).__name__}: {one_line(error)} (--debug shows where)", 1
 
 
 def _show_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
@@ -92,40 +110,71 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text)
         verb.add_argument("--debug", action="store_true", help="show tracebacks")
         if name == "report":
-            verb.add_argument("folder", type=Path, help="the folder of a run or an experiment")
+            verb.add_argument("folder", type=_path, help="the folder of a run or an experiment")
             verb.add_argument("--watch", action="store_true", help="write it again as the run goes on")
             verb.add_argument("--every", type=float, default=10.0, metavar="SECONDS", help="between two looks")
             continue
         verb.add_argument("words", nargs="*", metavar="CONFIG.yaml | key=value", help="a file, then overrides")
-        verb.add_argument("--out", type=Path, help="the folder to write to")
+        verb.add_argument("--out", type=_path, help="the folder to write to")
         verb.add_argument("--seed", type=int, help="short for seed=N (demo: the seed of the study)")
-        if name not in ("check", "fit-gold"):
+        if name != "fit-gold":
             verb.add_argument("--address", help="of a Ray cluster: auto, or host:port; default: start one here")
         if name in ("train", "study", "sweep"):
-            verb.add_argument("--resume", type=Path, metavar="DIR", help="go on with what is in this folder")
+            verb.add_argument("--resume", type=_path, metavar="DIR", help="go on with what is in this folder")
         if name in ("study", "sweep"):
             verb.add_argument("--yes", action="store_true", help="begin more runs than sweep.limit")
         if name == "check":
             verb.add_argument("--show", action="store_true", help="print the whole resolved configuration")
+            verb.add_argument("--data", action="store_true", help="open the tables and models that it names")
     return parser
+
+
+def _path(text: str) -> Path:
+    """A path of the command line. The shell fills in `--out ~/x`, and leaves `--out=~/x` to us."""
+    try:
+        return Path(expand(text))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per verb
     """Hand over to the verb's own module; each is imported only when it is asked for."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     if options.verb == "report":
         from jobs.verbs.report import report
 
         return report(options.folder, options.every if options.watch else None)
+    from jobs.stop import StopSignal
     from jobs.verbs import configured
 
+    if options.verb == "train" and options.resume:
+        changes = _resumed_with(options)
+        from jobs.verbs import single
+
+        return single.resume(options.resume, changes, StopSignal(), options.address)
     cfg, source = configured(options.verb, options.words, options.seed)
+    on_ray = cfg.backend == "ray" and options.verb != "fit-gold" and not getattr(options, "resume", None)
+    if on_ray or options.verb in ("demo", "study", "sweep"):
+        from cluster.session import assert_can_start
+
+        assert_can_start(getattr(options, "address", None))
     if options.verb == "check":
         from jobs.verbs.check import check
 
-        return check(cfg, source, show=options.show)
-    out = options.out or Path("runs") / (options.verb if source is None else source.stem)
+        return check(cfg, source, options.show, options.data, options.address)
+    stop = StopSignal()
+    if options.verb in ("demo", "study", "sweep") and getattr(options, "resume", None):
+        from jobs.verbs import experiment
+
+        if options.words or options.out or options.seed is not None:
+            raise UserError("--resume takes its configuration and folder from the experiment: give nothing else")
+        return experiment.resume(options.resume, stop, options.address)
+    out = options.out = options.out or Path("runs") / (options.verb if source is None else source.stem)
     if options.verb in ("demo", "study", "sweep"):
-        return _experiment(options, cfg, out)
+        from jobs.verbs import experiment
+
+        return experiment.experiment(cfg, out, stop, options.address, getattr(options, "yes", False))
     if options.verb == "fit-gold":
         from jobs.verbs.fit_gold import fit_gold
 
@@ -133,54 +182,32 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
     from jobs.verbs import single
 
     if options.verb == "train":
-        if options.resume:
-            _assert_alone(options, "the run")
-            return single.resume(options.resume, StopSignal(), options.address)
-        return single.train(cfg, out, StopSignal(), options.address)
+        return single.train(cfg, out, stop, options.address)
     seed = [] if options.seed is None else ["--seed", str(options.seed)]
     if options.verb == "score-pairs":
         from jobs.verbs.score_pairs import score_pairs
 
-        return score_pairs(cfg, out, options.address)
+        return score_pairs(cfg, out, stop, options.address)
     if options.verb == "best-of-n":
         from jobs.verbs.best_of_n import best_of_n
 
-        return best_of_n(cfg, out, [*options.words, *seed], options.address)
-    return single.stage(options.verb, cfg, out, [*options.words, *seed], options.address)
+        return best_of_n(cfg, out, [*options.words, *seed], stop, options.address)
+    return single.stage(options.verb, cfg, out, [*options.words, *seed], stop, options.address)
 
 
-def _experiment(options: argparse.Namespace, cfg: "Config", out: Path) -> int:
-    from jobs.verbs import experiment
+def _resumed_with(options: argparse.Namespace) -> dict[str, Any]:
+    """What may be said beside `train --resume`; anything else would be ignored."""
+    from framework.overrides import parse_overrides
 
-    if getattr(options, "resume", None):
-        _assert_alone(options, "the experiment")
-        return experiment.resume(options.resume, StopSignal(), options.address)
-    is_agreed = getattr(options, "yes", False)
-    return experiment.experiment(cfg, out, StopSignal(), options.address, is_agreed)
-
-
-def _assert_alone(options: argparse.Namespace, what: str) -> None:
-    """Refuse words beside --resume: they would be ignored."""
-    if options.words or options.out or options.seed is not None:
-        raise UserError(f"--resume takes its configuration and folder from {what}: give nothing else")
-
-
-class StopSignal:
-    """True once SIGINT or SIGTERM asked to stop after the step under way; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def __call__(self) -> bool:
-        return self.asked
-
-    def _ask(self, number: int, _frame: Any) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("\nstopping after this step; once more stops at once", file=sys.stderr)
+    words = parse_overrides(options.words)
+    if options.out or options.seed is not None or not words.keys() <= {"train.steps", "backend", "cluster"}:
+        raise UserError(
+            "--resume takes its configuration and folder from the run: but for train.steps=N, to make it longer, "
+            "backend= and cluster= give nothing else"
+        )
+    if type(words.get("train.steps", 1)) is not int:
+        raise UserError(f"train.steps={words['train.steps']}: give a whole number of steps")
+    return words
 
 
 if __name__ == "__main__":

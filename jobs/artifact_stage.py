@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from framework.artifacts import Artifact, read_artifact, write_manifest, writing
+from framework.artifacts import MANIFEST, Artifact, hash_folder, read_artifact, write_manifest, writing
 from framework.config import Config
 from framework.errors import RunError, UserError
 from framework.generation.sampler import TorchSampler
@@ -31,13 +31,18 @@ def make_artifact(
         write: fills a scratch folder, and returns what it measured on the way.
 
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder holds something else, or is not any more what was made.
     """
     path = workspace.stage(kind, stage)
     found = read_artifact(path, kind)
     if found is None and path.exists() and any(path.iterdir()):
         raise UserError(f"{path} is not empty and is not a {kind} of ours: choose another --out")
     if found and found.fingerprint == stage:
+        if hash_folder(path) != found.sha256:
+            raise UserError(
+                f"the {kind} at {path} is damaged or was edited: its files are not those that its {MANIFEST} has the hash of; "
+                f"put them back, or delete {path}, and the same command makes it again"
+            )
         return found
     with writing(path) as scratch:
         write_manifest(scratch, kind, stage, parents, write(scratch))
@@ -54,8 +59,7 @@ def unfinished(path: Path) -> Path:
 
 def start_sampler(cfg: Config, folder: Path, seed: int, max_new_tokens: int) -> TorchSampler:
     """A sampler of the start policy in `folder`, as the run samples but for its seed and its limit."""
-    dtype = torch.bfloat16 if cfg.native == "bfloat16" else torch.float32
-    policy = CausalPolicy.load(folder, dtype=dtype).to(device()).eval()
+    policy = CausalPolicy.load(folder, precision=cfg.native).to(device()).eval()
     return TorchSampler(policy, load_tokenizer(folder), seed, max_new_tokens, cfg.temperature, cfg.instruction)
 
 

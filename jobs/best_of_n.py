@@ -19,6 +19,7 @@ from framework.analysis.best_of_n import best_of_n_points
 from framework.artifacts import Artifact, fingerprint
 from framework.best_of_n import BestOfN
 from framework.config import Config
+from framework.data.conversations import from_cell, to_cell
 from framework.data.prompts import PromptStream
 from framework.errors import RunError, UserError
 from framework.generation.sampler import SampleRequest
@@ -33,7 +34,7 @@ POOL_FILE, SCORES_FILE = "pool.parquet", "scores.safetensors"
 POOL_SCHEMA = pa.schema(
     {
         "prompt_index": pa.int32(), "sample": pa.int32(), "prompt": pa.string(), "response": pa.string(),
-        "tokens": pa.int32(), "gold": pa.float64(),
+        "tokens": pa.int32(), "ended": pa.bool_(), "gold": pa.float64(),
     }
 )  # fmt: skip
 TOGETHER = 16
@@ -107,9 +108,10 @@ def _pool_rows(rollout: Rollout, gold: Sequence[float], first_prompt: int, first
     columns = {
         "prompt_index": first_prompt + group,
         "sample": first_sample + np.arange(len(group)) % (len(group) // (group[-1] + 1)),
-        "prompt": rollout.prompts,
+        "prompt": [to_cell(prompt) for prompt in rollout.prompts],
         "response": rollout.responses,
         "tokens": rollout.mask.sum(dim=1).numpy(),
+        "ended": rollout.ended.numpy(),
         "gold": gold,
     }
     return pa.table(columns, schema=POOL_SCHEMA)
@@ -121,6 +123,7 @@ def _pool_figures(table: pa.Table, num_prompts: int, num_cut: int) -> dict[str, 
     return {
         "prompts": float(num_prompts),
         "samples": float(table.num_rows // num_prompts),
+        "ended_share": float(table["ended"].to_numpy().mean()),
         "distinct_share": distinct / table.num_rows,
         "gold_mean": float(gold.mean()),
         "gold_std": float(gold.std()),
@@ -141,13 +144,15 @@ def scores_stage(
 
     def write(scratch: Path) -> dict[str, float]:
         table = pq.read_table(pool.path / POOL_FILE)
-        prompts, responses = table["prompt"].to_pylist(), table["response"].to_pylist()
+        prompts, responses, ended = (table[name].to_pylist() for name in ("prompt", "response", "ended"))
+        prompts = [from_cell(prompt) for prompt in prompts]
         num_prompts = table["prompt_index"][-1].as_py() + 1
         model = RewardModel.load(reward.path, device(), rows=cfg.scorer_rows, precision=cfg.native, scorer=cfg.reward)
         size = len(prompts) // num_prompts
         parts, num_cut = [], 0
         for start in range(0, len(prompts), size):
-            scored = model.score(prompts[start : start + size], responses[start : start + size])
+            of_prompt = slice(start, start + size)
+            scored = model.score(prompts[of_prompt], responses[of_prompt], ended[of_prompt])
             parts.append(scored.values.numpy())
             num_cut += scored.num_cut
             if progress:

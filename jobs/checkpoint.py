@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from actors.policy import PolicyRole
-from framework.artifacts import writing
+from framework.artifacts import broken_seal, sealed, writing
 from framework.errors import RunError
 from jobs.run_state import RunState
 
@@ -26,10 +26,11 @@ class Checkpoints:
         path = self.folder / f"step_{state.step}"
         with writing(path) as scratch:
             policy.save(scratch).get()
-            # Sizes let a reader tell a torn copy from a whole one without reading gigabytes.
             sizes = {p.name: p.stat().st_size for p in sorted(scratch.iterdir())}
-            (scratch / STATE).write_text(json.dumps({"state": state.to_json(), "files": sizes}, indent=2) + "\n")
-        for old in self._existing()[: -self.keep]:
+            record = sealed({"state": state.to_json(), "files": sizes}, scratch)
+            (scratch / STATE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        # Later ones are damaged, or they would have been gone on from; they must not push out a sound one.
+        for old in [p for p in self._existing() if _step(p) <= state.step][: -self.keep]:
             shutil.rmtree(old)
         return path
 
@@ -50,15 +51,31 @@ class Checkpoints:
 
     def _existing(self) -> list[Path]:
         found = [p for p in self.folder.glob("step_*") if re.fullmatch(r"step_\d+", p.name)]
-        return sorted(found, key=lambda p: int(p.name.removeprefix("step_")))
+        return sorted(found, key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
 
 
 def _read(path: Path) -> RunState:
+    """The state in a checkpoint, once every file in it is known to be what was written.
+
+    Raises:
+        RunError: it is not.
+    """
     try:
-        record = json.loads((path / STATE).read_text())
+        record = json.loads((path / STATE).read_text(encoding="utf-8"))
         for name, size in record["files"].items():
             if (path / name).stat().st_size != size:
                 raise RunError(f"checkpoint {path.name}: {name} is cut short; skipped")
-        return RunState.from_json(record["state"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        # One without is from before there were hashes.
+        broken = broken_seal(record, path) if "record" in record else None
+        if broken is not None:
+            raise RunError(f"checkpoint {path.name}: {broken or STATE} is not what was written; skipped")
+        state = RunState.from_json(record["state"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"checkpoint {path.name} is incomplete ({type(error).__name__}: {error}); skipped") from error
+    if path.name != f"step_{state.step}":
+        raise RunError(f"checkpoint {path.name} is one of step {state.step}; skipped")
+    return state

@@ -31,7 +31,7 @@ def train_policy(
         exact_kl = roles.exact_kl(rollout, when=state.due(train.exact_kl_every, train.steps))
         answers = roles.answers(rollout, count=train.needs_answers)
         proxy = cfg.aggregation(scores.get().values)
-        reward = train.reward(cfg.aggregation, rollout, proxy, answers.get(), roles.reward_reference)
+        reward = train.reward(cfg.aggregation, cfg.world, rollout, proxy, answers.get(), roles.reward_reference)
         shaped = train.shaping(rollout, reference.get(), reward, state.kl.coef)
         report = roles.policy.update(train.advantage(shaped)).get()
         measured = Measurement(rollout, reference.get(), scores.get(), proxy, gold.get(), exact_kl.get())

@@ -46,10 +46,11 @@ class PolicyJob(FitJob):
     title: ClassVar[str] = "fit-policy"
     settings: FitPolicy
     corpus: tuple[tuple[str, str], ...]
+    instruction: str | None = None
 
     def fit(self, setting: FitSetting) -> dict[str, float]:
         policy, tokenizer = CausalPolicy.load(self.out), load_tokenizer(self.out)
-        figures = fit_policy(policy, tokenizer, self.corpus, self.settings, setting)
+        figures = fit_policy(policy, tokenizer, self.corpus, self.settings, setting, instruction=self.instruction)
         if setting.shard.leads:
             policy.cpu().save(self.out)
         return figures
@@ -72,7 +73,7 @@ class RewardJob(FitJob):
         if setting.shard.leads:
             model.to("cpu").save(self.out)
             record = {"figures": figures, "quality": quality}
-            (self.out / QUALITY_FILE).write_text(json.dumps(record, indent=2))
+            (self.out / QUALITY_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
         return figures
 
 
@@ -98,5 +99,5 @@ def fit_shard(job: FitJob, shard: Shard, progress: Progress | None = None) -> di
     figures = job.fit(setting)
     if shard.leads:
         job.unfinished.mkdir(parents=True, exist_ok=True)
-        (job.unfinished / FIGURES_FILE).write_text(json.dumps(figures))
+        (job.unfinished / FIGURES_FILE).write_text(json.dumps(figures), encoding="utf-8")
     return figures

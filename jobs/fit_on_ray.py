@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -43,7 +44,7 @@ def on_ray_train(spec: ClusterSpec, address: str | None = None) -> Runner:
             _assert_fits(job, spec, live_nodes())
             with _watching(job.unfinished / PROGRESS_FILE, progress):
                 _fit(job, spec)
-        figures: dict[str, float] = json.loads((job.unfinished / FIGURES_FILE).read_text())
+        figures: dict[str, float] = json.loads((job.unfinished / FIGURES_FILE).read_text(encoding="utf-8"))
         return figures
 
     return run
@@ -64,8 +65,13 @@ def _fit(job: FitJob, spec: ClusterSpec) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+
+    class Trainer(TorchTrainer):
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Ours stays: that of Ray Train ends the process as if all were well."""
+
     fit = spec.fit
-    trainer = TorchTrainer(
+    trainer = Trainer(
         _work,
         train_loop_config={"job": job, "threads": fit.threads},
         torch_config=TorchConfig(backend="nccl" if fit.gpus else "gloo"),
@@ -128,7 +134,7 @@ def _read_failure(job: FitJob) -> tuple[GoldilocksError | None, bool]:
     path = job.unfinished / FAILURE_FILE
     if not path.is_file():
         return None, False
-    kind, message, is_final = json.loads(path.read_text())
+    kind, message, is_final = json.loads(path.read_text(encoding="utf-8"))
     return {"UserError": UserError}.get(kind, RunError)(message), is_final
 
 
@@ -161,10 +167,14 @@ def _watching(path: Path, progress: Progress | None) -> Iterator[None]:
     def look() -> None:
         while not done.wait(POLL_SECONDS):
             try:
-                step, total, loss = json.loads(path.read_text())
+                step, total, loss = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue  # not there yet, or half written: the next look will see it
-            progress(step, total, {"loss": loss})
+            try:
+                progress(step, total, {"loss": loss})
+            except KeyboardInterrupt:  # a stop is asked; the fit is waited for elsewhere
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                return
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

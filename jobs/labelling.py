@@ -53,7 +53,7 @@ def pairs_stage(
                 warnings.warn(what, stacklevel=2)
         write_pairs(scratch / PAIRS_FILE, pairs, cfg.label.conversational)
         splits = split_record(pairs, cfg.label.held_out_by)
-        (scratch / SPLITS_FILE).write_text(json.dumps(splits, indent=2) + "\n")
+        (scratch / SPLITS_FILE).write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
         return figures
 
     return make_artifact(workspace, "pairs", fingerprint(settings, parents), parents, write)
@@ -84,8 +84,8 @@ def sample_pairs(
         gold = score_gold(scorer, rollout, "label").values.tolist()
         groups = [slice(i, i + each) for i in range(0, len(gold), each)]
         answers = [rollout.responses[group] for group in groups]
-        judged = [gold[group] for group in groups]
-        more, lost = pair_up(prompts, answers, judged, cfg.label.noise, derive(seed, step))
+        ended, judged = ([values[group] for group in groups] for values in (rollout.ended.tolist(), gold))
+        more, lost = pair_up(prompts, answers, judged, cfg.label.noise, derive(seed, step), ended)
         pairs, golds, step = pairs + more, golds + gold, step + 1
         dropped.update(lost)
         if dropped.total() > 20 * cfg.label.pairs:
@@ -108,6 +108,7 @@ def _figures(pairs: Sequence[Pair], dropped: Counter[str], golds: Sequence[float
         "ties": float(dropped["ties"]),
         "identical": float(dropped["identical"]),
         "empty": float(sum(not pair.chosen.strip() or not pair.rejected.strip() for pair in pairs)),
+        "ended_share": sum(pair.chosen_ended + pair.rejected_ended for pair in pairs) / (2 * len(pairs)),
         "flipped_share": sum(pair.flipped for pair in pairs) / len(pairs),
         "gold_mean": float(values.mean()),
         "gold_std": float(values.std()),

@@ -9,10 +9,16 @@ from types import MappingProxyType
 from typing import Any
 
 from framework.artifacts import MANIFEST, Artifact, code_version, hash_folder, read_manifest, update_text, write_text
-from framework.config import Config, load_config
-from framework.errors import GoldilocksError, RunError, UserError
+from framework.config import Config, load_config, parse_config
+from framework.errors import DivergedError, GoldilocksError, RunError, UserError
+from framework.overrides import apply_overrides
+from jobs.workspace import LOCK_FILE, working_in
 
 CONFIG, FINGERPRINT, SUMMARY = "config.yaml", "fingerprint.txt", "summary.json"
+STEPS = "train.steps"
+PLACED = {"backend", "cluster", "gold", "golds", "reward"}
+"""Sections that may change no number: of scorers a limit of calls, for example. The fingerprint is compared first."""
+_DEFAULT = "its default"
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class RunContext:
     """Told every step's number and metrics."""
     address: str | None = None
     """Of a Ray cluster; None attaches inside a submitted job and starts one here elsewhere."""
+    patience_seconds: float = 0.0
+    """To wait for another process that leaves the folder."""
     in_placement: bool = False
     """Whether this process was started in a placement group that holds the layout: the roles then sit there."""
 
@@ -62,67 +70,158 @@ def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     Raises:
         UserError: the folder holds another run, or cannot be written.
     """
-    if _has_begun(run):
-        if (run / FINGERPRINT).read_text().strip() != inputs.identity:
-            raise UserError(f"{run} holds a run of another configuration: choose another --out, or delete it")
-        # Of scorers, what changes no number, such as a limit of calls: the fingerprint is the same.
-        placed = ("backend", "cluster", "gold", "golds", "reward")
-        return resume_run(run, context, {name: getattr(inputs.cfg, name) for name in placed})
+    try:
+        if not _has_begun(run) and run.exists() and any(not _is_beginning(path) for path in run.iterdir()):
+            raise UserError(f"{run} is not empty and holds no run: choose another --out")
+    except OSError as error:
+        raise UserError(f"cannot write {run}: {error.strerror}; choose another --out") from error
+    with working_in(run, context.patience_seconds):
+        if _has_begun(run):
+            if (run / FINGERPRINT).read_text(encoding="utf-8").strip() != inputs.identity:
+                told = differences(run, inputs.cfg)
+                raise UserError(
+                    f"{run} holds a run of another configuration{f' ({told})' if told else ''}: choose another --out, or "
+                    "delete it"
+                )
+            return _go_on(run, context, inputs.cfg.model_dump(mode="json", include=PLACED))
+        _begin(inputs, run)
+        return _carry_on(inputs, run, context)
+
+
+def _begin(inputs: RunInputs, run: Path) -> None:
+    """Write down what the run is."""
     manifest = {
         "kind": inputs.cfg.train.kind,
         "axis": inputs.cfg.train.axis,
         "budget": inputs.cfg.train.budget,
         "fingerprint": inputs.identity,
+        "settings": inputs.cfg.settings,
         "parents": {
             name: {"path": str(parent.path.resolve()), "sha256": parent.sha256, "figures": parent.figures}
             for name, parent in inputs.parents.items()
         },
         "code_version": code_version(),
     }
-    try:
-        if run.exists() and any(not _is_beginning(path) for path in run.iterdir()):
-            raise UserError(f"{run} is not empty and holds no run: choose another --out")
-        run.mkdir(parents=True, exist_ok=True)
-        write_text(run / CONFIG, inputs.cfg.to_yaml())
-    except OSError as error:
-        raise UserError(f"cannot write {run}: {error.strerror}; choose another --out") from error
+    write_text(run / CONFIG, inputs.cfg.to_yaml())
     write_text(run / FINGERPRINT, inputs.identity + "\n")
     write_text(run / MANIFEST, json.dumps(manifest, indent=2) + "\n")  # last: from here on this is a run
-    return _carry_on(inputs, run, context)
 
 
-def resume_run(run: Path, context: RunContext, placed: Mapping[str, Any] = MappingProxyType({})) -> RunResult:
+def resume_run(run: Path, context: RunContext, changes: Mapping[str, Any] = MappingProxyType({})) -> RunResult:
     """Go on from the newest sound checkpoint; a finished run is only summed up again.
 
     Args:
-        placed: settings that change no number, such as `backend` and `cluster` where it goes on elsewhere than it began.
+        changes: `backend` and `cluster`, where it goes on elsewhere than it began, and `train.steps`, where it is to
+            become longer.
 
     Raises:
-        UserError: no run there, or one whose policy or reward model has changed since.
+        UserError: no run there, one whose settings, policy or reward model have changed since, one that cannot become
+            longer, or another command is at work there.
     """
-    cfg = stored_config(run).model_copy(update=placed)
+    stored_config(run)  # nothing is made in a folder that holds no run
+    with working_in(run, context.patience_seconds):
+        return _go_on(run, context, changes)
+
+
+def _go_on(run: Path, context: RunContext, changes: Mapping[str, Any]) -> RunResult:
+    manifest, asked = read_manifest(run), dict(changes)
+    steps = asked.pop(STEPS, None)
+    cfg = parse_config(stored_config(run).model_dump(mode="json") | asked)
+    if steps is not None and "settings" in manifest:  # a kill may have left the longer one in config.yaml
+        cfg = _with_steps(cfg, manifest["settings"].get("train", {}).get("steps"))
     parents = {}
-    for name, parent in read_manifest(run)["parents"].items():
+    for name, parent in manifest["parents"].items():
         path = Path(parent["path"])
         if not path.is_dir():
             raise UserError(f"{run} needs its {name} at {path}, which is gone: put it back")
         if hash_folder(path) != parent["sha256"]:
             raise UserError(
-                f"the {name} at {path} is not the one this run began with: KL and rewards would not compare"
+                f"the {name} at {path} is not the one this run began with: KL and rewards would not compare; put it back, "
+                "or delete it and make it again with the command that made it"
             )
         parents[name] = Artifact(path, "", parent["sha256"], parent["figures"])
-    return _carry_on(RunInputs(cfg, parents), run, context)
+    inputs = RunInputs(cfg, parents)
+    told = differences(run, cfg)
+    if told or manifest["fingerprint"] != inputs.identity:
+        raise UserError(
+            f"{run / CONFIG} is not what this run began with ({told or 'or a file that it names has changed'}): put that "
+            "back, or begin another run"
+        )
+    if steps is not None and steps != cfg.train.length:
+        inputs = RunInputs(_longer(cfg, steps), parents)
+        (run / SUMMARY).unlink(missing_ok=True)
+        write_text(run / CONFIG, inputs.cfg.to_yaml())
+        write_text(run / FINGERPRINT, inputs.identity + "\n")
+        written = {"fingerprint": inputs.identity, "settings": inputs.cfg.settings}
+        write_text(
+            run / MANIFEST, json.dumps(manifest | written, indent=2) + "\n"
+        )  # last: until then it is as long as before
+    return _carry_on(inputs, run, context)
+
+
+def _with_steps(cfg: Config, steps: Any) -> Config:
+    """The configuration with another number of steps; None is the default."""
+    tree = cfg.model_dump(mode="json")
+    tree["train"].pop("steps", None)
+    return parse_config(apply_overrides(tree, {} if steps is None else {STEPS: steps}))
+
+
+def _longer(cfg: Config, steps: Any) -> Config:
+    """The configuration of the run that this one becomes.
+
+    Raises:
+        UserError: it would be shorter, or would have gone otherwise from its first step on.
+    """
+    longer = _with_steps(cfg, steps)
+    if longer.train.length < cfg.train.length:
+        raise UserError(f"{STEPS}={steps}: the run has {cfg.train.length}, and can only become longer")
+    if bound := cfg.train.bound_to_length:
+        raise UserError(f"{STEPS}={steps}: the run cannot become longer, for {bound}; begin another run")
+    return longer
+
+
+def differences(run: Path, cfg: Config) -> str:
+    """What a configuration sets otherwise than the run in a folder was begun with; empty where nothing is known of it."""
+    before = read_manifest(run).get("settings")
+    if before is None:  # of a run from before settings were kept
+        return ""
+    then, now = (dict(_leaves(json.loads(json.dumps(tree)))) for tree in (before, cfg.settings))
+    keys = [key for key in {**then, **now} if then.get(key, _DEFAULT) != now.get(key, _DEFAULT)]
+    # A section that is not at its default names its kind, which need not differ.
+    keys = [key for key in keys if not key.endswith(".kind") or key in then.keys() & now.keys()] or keys
+    told = [f"{key}: {now.get(key, _DEFAULT)}, it began with {then.get(key, _DEFAULT)}" for key in keys[:3]]
+    return "; ".join([*told, *([f"and {len(keys) - 3} more"] if len(keys) > 3 else [])])
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting by its dotted key."""
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def stored_config(run: Path) -> Config:
     """The configuration of the run in a folder.
 
     Raises:
-        UserError: no run there.
+        UserError: no run there, or its configuration was emptied.
     """
     if not (run / MANIFEST).is_file() or not (run / CONFIG).is_file():
         raise UserError(f"{run} holds no run to resume: give the folder that holds its {MANIFEST}")
-    return load_config(run / CONFIG)
+    return written_config(run / CONFIG)
+
+
+def written_config(path: Path) -> Config:
+    """The configuration in a file of ours, which never is empty.
+
+    Raises:
+        UserError: it is.
+    """
+    if not path.read_bytes().strip():
+        raise UserError(f"{path} is empty, and was not when this began: put it back, or begin anew in another --out")
+    return load_config(path)
 
 
 @contextlib.contextmanager
@@ -134,7 +233,8 @@ def pointing_back(run: Path, newest: Callable[[], Path | None]) -> Iterator[None
         found = newest()
         where = f"last good checkpoint: {found}" if found else "no checkpoint was written yet"
         kind = type(error) if isinstance(error, GoldilocksError) else RunError
-        raise kind(f"{error}. {where}; go on with `goldilocks train --resume {run}`") from error
+        then = "" if isinstance(error, DivergedError) else f"; go on with `goldilocks train --resume {run}`"
+        raise kind(f"{error}. {where}{then}") from error
 
 
 def _carry_on(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
@@ -158,4 +258,4 @@ def _has_begun(run: Path) -> bool:
 def _is_beginning(path: Path) -> bool:
     """Whether a file is one of those that a run writes before it has begun: a kill may leave some of them."""
     scratch = path.name.startswith(".") and path.name.endswith(".writing")
-    return scratch or path.name in (CONFIG, FINGERPRINT, MANIFEST)
+    return scratch or path.name in (CONFIG, FINGERPRINT, MANIFEST, LOCK_FILE)

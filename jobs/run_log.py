@@ -14,13 +14,16 @@ import pyarrow.parquet as pq
 from tensorboardX import SummaryWriter
 
 from framework.analysis.alarms import SIGNALS, warnings_of
+from framework.analysis.run_folder import gaps, read_record, told
 from framework.artifacts import write_text
-from framework.errors import RunError
+from framework.errors import RunError, UserError
 from framework.measurement import Measurement
 from framework.training.policy_update import UpdateReport
 from framework.types import Shaped
 from jobs.roles import Roles
 from jobs.run_state import RunState
+
+LOGS = METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 
 
 class RunLog:
@@ -31,9 +34,9 @@ class RunLog:
     ) -> None:
         self.run, self.roles, self.show = run, roles, show
         (run / "rollouts").mkdir(parents=True, exist_ok=True)
-        for name in ("metrics.jsonl", "timings.jsonl"):
+        for name in LOGS:
             _truncate(run / name, start_step)
-        self.history = _read_signals(run / "metrics.jsonl")
+        self.history = _read_signals(run / METRICS)
         """The signals that may warn, of every step so far."""
         self.board = SummaryWriter(logdir=str(run / "tensorboard"), purge_step=start_step)
         self.began = time.perf_counter()
@@ -45,7 +48,7 @@ class RunLog:
         self.history.append(_signals(metrics))
         metrics["warnings"] = warnings_of(self.history)
         started = time.perf_counter()
-        self._append("metrics.jsonl", metrics)
+        self._append(METRICS, metrics)
         self._write_rollout(state.step, measured, shaped)
         for name, value in metrics.items():
             if isinstance(value, float):
@@ -53,7 +56,7 @@ class RunLog:
         now = time.perf_counter()
         timings = self.roles.timings(state.step, step_seconds=now - self.began, log_seconds=now - started)
         tokens = int(measured.rollout.mask.sum())
-        self._append("timings.jsonl", {"step": state.step, "tokens": tokens} | timings)
+        self._append(TIMINGS, {"step": state.step, "tokens": tokens} | timings)
         self.began = now
         if self.show:
             self.show(state.step, metrics)
@@ -63,7 +66,7 @@ class RunLog:
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         try:
-            with (self.run / name).open("a") as file:
+            with (self.run / name).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise RunError(
@@ -84,22 +87,51 @@ def _signals(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_signals(path: Path) -> list[dict[str, Any]]:
     """Of the steps that were logged before a resume; JSON kept them exactly."""
-    return [_signals(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    return (
+        [_signals(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    )
+
+
+def check_log(run: Path, start_step: int) -> list[str]:
+    """What is to be told of the log of a run that has made `start_step` steps: those that have no record.
+
+    Raises:
+        UserError: a line is damaged, or of a step that was there already.
+    """
+    for name in LOGS:
+        _lines_before(run / name, start_step)
+    steps = [json.loads(line)["step"] for line in _lines_before(run / METRICS, start_step)]
+    missing = gaps(steps, start_step)
+    return [f"{run / METRICS} has no record of {told(missing)}: summary and report tell of the gap"] if missing else []
 
 
 def _truncate(path: Path, start_step: int) -> None:
     """Drop the lines of steps that will be run again, and a last line cut in half."""
-    if not path.exists():
-        return
-    kept, before = [], path.read_text()
-    for line in before.splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if record["step"] >= start_step:
-            break
-        kept.append(line + "\n")
-    text = "".join(kept)
-    if text != before:
+    text = "".join(f"{line}\n" for line in _lines_before(path, start_step))
+    if path.exists() and path.read_bytes() != text.encode():
         write_text(path, text)
+
+
+def _lines_before(path: Path, start_step: int) -> list[str]:
+    """The lines of the steps before `start_step`, in their order."""
+    kept: list[str] = []
+    last, lines = -1, path.read_bytes().split(b"\n") if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            step = read_record(line, path, number)["step"]
+        except UserError:
+            if number == len(lines):  # a kill cut it in half
+                break
+            raise
+        if step >= start_step:
+            continue
+        if step <= last:
+            raise UserError(
+                f"{path}, line {number}: step {step} stands after step {last}, as where two commands wrote at once; delete the "
+                "lines that are not of this run"
+            )
+        kept.append(line.decode())
+        last = step
+    return kept

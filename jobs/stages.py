@@ -8,7 +8,7 @@ from pathlib import Path
 
 from framework.artifacts import Artifact, fingerprint
 from framework.config import Config
-from framework.data.paths import expand
+from framework.data.paths import absolute
 from framework.data.prompts import PromptStream
 from framework.ensembles import Full
 from framework.errors import UserError
@@ -32,7 +32,9 @@ def policy_stage(
     cfg: Config, workspace: Workspace, progress: Progress | None = None, run: Runner = fit_here
 ) -> Artifact:
     """The start policy in plain Hugging Face layout: made or loaded, then fitted to the world's corpus by `run`."""
-    stage = fingerprint(cfg.chosen("seed", "world", "policy", "sft", "precision"), {})
+    # Prompts are fitted as they are sampled from, so that the instruction matters to a fit, and to nothing else here.
+    about_sft = ("instruction",) if cfg.sft.steps else ()
+    stage = fingerprint(cfg.chosen("seed", "world", "policy", "sft", "precision", *about_sft), {})
 
     def write(scratch: Path) -> dict[str, float]:
         cfg.policy.write(scratch, cfg.world, cfg.seed)
@@ -41,6 +43,7 @@ def policy_stage(
         job = PolicyJob(
             settings=cfg.sft,
             corpus=tuple(cfg.world.corpus(cfg.seed)),
+            instruction=cfg.instruction,
             seed=cfg.seed,
             precision=cfg.native,
             out=scratch.resolve(),
@@ -85,7 +88,7 @@ def reward_stage(
     def write(scratch: Path) -> dict[str, float]:
         job = RewardJob(
             settings=_placed(settings),
-            source=_absolute(source),
+            source=absolute(source),
             pairs=(pairs.path / PAIRS_FILE).resolve(),
             rows=cfg.scorer_rows,
             seed=cfg.seed,
@@ -121,8 +124,8 @@ def given_reward_stage(
         cut = model.calibrate(*texts, by_length=settings.length_calibration)
         if cut > settings.max_cut_share * cfg.reference_texts:
             raise UserError(
-                f"{cut} of {cfg.reference_texts} reference texts are longer than the {model.max_tokens} tokens that a published "
-                "model reads: lower max_new_tokens, or raise fit_reward.max_cut_share to accept the cut"
+                f"{cut} of {cfg.reference_texts} reference texts are longer than the {model.max_tokens} tokens that a "
+                "published model reads: lower max_new_tokens, or raise fit_reward.max_cut_share to accept the cut"
             )
         model.to("cpu").save(scratch)
         return {"reference_texts": float(cfg.reference_texts), "cut": float(cut)}
@@ -131,33 +134,28 @@ def given_reward_stage(
     return make_artifact(workspace, "reward", stage, parents, write)
 
 
-def _reference_texts(cfg: Config, policy: Path, progress: Progress | None) -> tuple[list[str], list[str]]:
-    """Prompts that pairs would be made of, and a response of the start policy to each."""
+def _reference_texts(cfg: Config, policy: Path, progress: Progress | None) -> tuple[list[str], list[str], list[bool]]:
+    """Prompts that pairs would be made of, a response of the start policy to each, and whether it ended by itself."""
     seed, wanted = derive(cfg.seed, "reference-texts"), cfg.reference_texts
-    texts: list[tuple[str, str]] = []
+    texts: list[tuple[str, str, bool]] = []
     sampler = start_sampler(cfg, policy, seed, cfg.max_new_tokens)
     stream = PromptStream(cfg.world.prompts("label"), seed)
     for step in range(-(-wanted // TOGETHER)):
         positions, few = stream.take(TOGETHER, at=step)
         request = SampleRequest(prompts=few, positions=positions, samples_per_prompt=1, step=step, policy_version=0)
-        texts += zip(few, sampler.sample(request).responses, strict=True)
+        rollout = sampler.sample(request)
+        texts += zip(few, rollout.responses, rollout.ended.tolist(), strict=True)
         if progress:
             progress(min(len(texts), wanted), wanted, {})
-    prompts, responses = zip(*texts[:wanted], strict=True)
-    return list(prompts), list(responses)
+    prompts, responses, ended = zip(*texts[:wanted], strict=True)
+    return list(prompts), list(responses), list(ended)
 
 
 def _placed(settings: FitReward) -> FitReward:
     """The same settings with every path absolute."""
     tree = settings.model_dump()
     if settings.strength:
-        tree["strength"]["model"] = _absolute(settings.strength.model)
+        tree["strength"]["model"] = absolute(settings.strength.model)
     if isinstance(settings.ensemble, Full):
-        tree["ensemble"]["published"] = [_absolute(place) for place in settings.ensemble.published]
+        tree["ensemble"]["published"] = [absolute(place) for place in settings.ensemble.published]
     return FitReward.model_validate(tree)
-
-
-def _absolute(place: str) -> str:
-    """A folder's absolute path: a worker elsewhere has another current folder. A hub id stays what it is."""
-    path = Path(expand(place))
-    return str(path.resolve()) if path.exists() else str(path)

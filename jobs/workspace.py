@@ -4,6 +4,8 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from framework.artifacts import write_text
 from framework.errors import UserError
 
 LOCK_FILE = ".lock"
-"""Holds the process that is at work in a folder; it stays when that ends, and means nothing then."""
+"""Holds the process that is at work in a folder; one that a kill has left means nothing."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,31 @@ class Workspace:
 
 
 @contextlib.contextmanager
+def working_in(folder: Path, patience_seconds: float = 0.0) -> Iterator[None]:
+    """Keeps other commands out of a folder, made where it is not there, for the length of a block; the system lets go
+    of it when this process ends, however.
+
+    Args:
+        patience_seconds: to wait for another command that is about to end.
+
+    Raises:
+        UserError: another command is at work there, or the folder cannot be written.
+    """
+    with _writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "permission denied")
+        lock = _hold(folder, time.monotonic() + patience_seconds)
+    with lock:
+        try:
+            yield
+        finally:  # while it is held: whoever has opened it meanwhile finds that it is gone, and makes another
+            (folder / LOCK_FILE).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def claimed(file: Path, text: str, holds_same: Callable[[Path], bool]) -> Iterator[None]:
-    """Makes the folder around `file` that of one experiment, by writing `text` there, and keeps other commands out of it
-    for the length of a block; the system lets go of it when this process ends, however.
+    """Makes the folder around `file` that of one experiment, by writing `text` there, and works in it as `working_in` does.
 
     Args:
         holds_same: whether the `file` that is there means the same experiment.
@@ -47,30 +71,39 @@ def claimed(file: Path, text: str, holds_same: Callable[[Path], bool]) -> Iterat
                 )
         elif out.exists() and any(path.name != LOCK_FILE for path in out.iterdir()):
             raise UserError(f"{out} is not empty and holds no experiment: choose another --out")
-        out.mkdir(parents=True, exist_ok=True)
-        if not os.access(out, os.W_OK):
-            raise PermissionError(errno.EACCES, "permission denied")
-        lock = (out / LOCK_FILE).open("a+")
-    with lock:
-        with _writable(out):
-            _hold(lock, out)
+    with working_in(out):
         write_text(file, text)
         yield
 
 
-def _hold(lock: TextIO, out: Path) -> None:
-    """Take the lock, and leave word who has it."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        holder = lock.read().strip()
-        raise UserError(f"an experiment is running in {out} (pid {holder}): wait for it, or end it") from None
-    except OSError:  # a file system without locks
-        pass
+def _hold(folder: Path, deadline: float) -> TextIO:
+    """The lock of a folder, with word in it of who has it."""
+    path = folder / LOCK_FILE
+    while True:
+        lock = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                lock.seek(0)
+                holder = lock.read().strip()
+                lock.close()
+                raise UserError(
+                    f"another command is running in {folder} (pid {holder}): wait for it, or end it"
+                ) from None
+            time.sleep(0.1)
+        except OSError:
+            warnings.warn(
+                f"{folder} lies on a file system without locks: run one command at a time there", stacklevel=2
+            )
+            break
+        lock.close()
     lock.truncate(0)
     lock.write(f"{os.getpid()}\n")
     lock.flush()
+    return lock
 
 
 @contextlib.contextmanager

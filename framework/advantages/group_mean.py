@@ -22,7 +22,7 @@ class GroupMean(Component):
     divide_by_std: bool = True
     """Divide by the group's standard deviation (GRPO). It makes prompts on which responses hardly differ
     count as much as any other; false is Dr. GRPO."""
-    std_eps: float = Field(default=1e-6, gt=0)
+    std_eps: float = Field(default=1e-6, gt=0, le=1)
     """Reward units added to the standard deviation. 1e-6 as in verl; TRL uses 1e-4."""
 
     def __call__(self, shaped: Shaped) -> Credited:

@@ -40,6 +40,8 @@ class Signal:
     name: str
     direction: Direction
     meaning: str  # goes on "than in the first steps"
+    least_spread: float = 0.0
+    """Standard deviation that the baseline is taken to have at least, in the signal's unit."""
 
 
 SIGNALS = (
@@ -47,12 +49,14 @@ SIGNALS = (
     Signal("head_correlation", "down", "the heads rank responses less alike"),
     Signal("length_correlation", "stronger", "reward goes more with length"),
     Signal("feature_distance", "up", "responses lie farther from what the reward model was fitted to"),
+    # Where all responses end, the baseline does not vary at all: one cut response in a step is no alarm yet.
+    Signal("ended", "down", "fewer responses end by themselves", least_spread=0.02),
 )
 CONTROL = Signal("kl_nats", "up", "the policy is farther from the initial one")
 """Every signal moves as KL grows: one that tells no more than this tells nothing."""
 
 
-def first_alarm(values: Float[np.ndarray, "steps"], direction: Direction) -> int | None:
+def first_alarm(values: Float[np.ndarray, "steps"], direction: Direction, least_spread: float = 0.0) -> int | None:
     """Index at which the alarm is first raised; None where it is not, or nothing follows the baseline.
 
     It depends on the values up to that index alone, so the answer is the same in the run and after it. With z
@@ -64,7 +68,7 @@ def first_alarm(values: Float[np.ndarray, "steps"], direction: Direction) -> int
     if len(signed) <= BASELINE:
         return None
     # A signal that stood still must not be alarmed by rounding.
-    spread = max(start.std(ddof=1), 1e-6 * np.abs(start).max(), 1e-12)
+    spread = max(start.std(ddof=1), least_spread, 1e-6 * np.abs(start).max(), 1e-12)
     z = ((signed[BASELINE:] - start.mean()) / spread).clip(-CAP, CAP)
     total = np.concatenate([[0.0], np.cumsum(z - ALLOWANCE)])
     raised = np.flatnonzero(total - np.minimum.accumulate(total) > LIMIT)
@@ -76,7 +80,7 @@ def warnings_of(records: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
     raised: dict[str, int | None] = {}
     for signal in SIGNALS:
         values = [record.get(signal.name) for record in records]
-        index = first_alarm(np.array(values, dtype=float), signal.direction)
+        index = first_alarm(np.array(values, dtype=float), signal.direction, signal.least_spread)
         raised[signal.name] = None if index is None else int(records[index]["step"])
     return raised
 
@@ -110,7 +114,9 @@ def alarm_leads(runs: Mapping[str, Sequence[Curve]]) -> list[AlarmLead]:
 
 def _lead(curve: str, signal: Signal, runs: Sequence[tuple[Curve, Outcome]]) -> AlarmLead:
     known = [(run, outcome) for run, outcome in runs if _can_tell(run, outcome, signal)]
-    alarms = [(run, own, first_alarm(run.series(signal.name), signal.direction)) for run, own in known]
+    alarms = [
+        (run, own, first_alarm(run.series(signal.name), signal.direction, signal.least_spread)) for run, own in known
+    ]
     steps, nats = [], []
     for run, own, alarm in alarms:
         if own.turned_over and alarm is not None and own.gold_peak_at is not None:

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 
 from framework.aggregation import Aggregation
 from framework.analysis.run_folder import read_config
+from framework.artifacts import MANIFEST, hash_folder
 from framework.errors import RunError, UserError
 
 POOL_LINK = "pool.json"
@@ -193,8 +194,11 @@ def read_pool(folder: Path) -> Pool | None:
     if not link.is_file():
         return None
     try:
-        record = json.loads(link.read_text())
-        tensors = load_file(link.parent / record["scores"])
+        record = json.loads(link.read_text(encoding="utf-8"))
+        scores = link.parent / record["scores"]
+        if (scores.parent / MANIFEST).is_file() and hash_folder(scores.parent) != record["sha256"]:
+            raise ValueError(f"{scores.parent} was edited or damaged: delete it")
+        tensors = load_file(scores)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{link}: its scores cannot be read ({error}); run the same command again") from error
     heads, gold = torch.from_numpy(tensors["heads"]), tensors["gold"].astype(np.float64)

@@ -23,8 +23,8 @@ RUNS = "runs"
 LAST_STEPS = 10
 """Gold-scored steps whose rollouts stand for a run's end."""
 OWN = (
-    "gold_end", "gold_peak", "gold_peak_at", "kl_nats_end", "kl_nats_at_gold_peak", "gap_end", "disagreement_start",
-    "disagreement_end", "head_correlation_start", "head_correlation_end",
+    "gold_end", "gold_peak", "gold_peak_at", "kl_nats_end", "kl_nats_at_gold_peak", "gap_end", "ended_start", "ended_end",
+    "disagreement_start", "disagreement_end", "head_correlation_start", "head_correlation_end",
 )  # fmt: skip
 """Figures of an `Outcome` that are shown for each variant."""
 DIFFERENCES = ("gold_end", "gold_peak")

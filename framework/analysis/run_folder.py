@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,13 @@ class Run:
     def steps(self) -> Float[np.ndarray, "steps"]:
         """The logged steps; step s was sampled after s updates."""
         return np.array([record["step"] for record in self.metrics], dtype=float)
+
+    @cached_property
+    def gaps(self) -> list[tuple[int, int]]:
+        """As of the function: the run made the steps that its last record and its checkpoints tell of."""
+        names = [path.name.removeprefix("step_") for path in (self.folder / "checkpoints").glob("step_*")]
+        known = [record["step"] for record in self.metrics]
+        return gaps(known, max([known[-1] + 1, *(int(name) for name in names if name.isdigit())]))
 
     def series(self, name: str) -> Float[np.ndarray, "steps"]:
         """One metric, or `gap` as of `Origin`, at every logged step; NaN where it is absent, null or not finite."""
@@ -97,7 +104,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 def status_of(folder: Path) -> Status:
     """How the run in a folder ended, as the folder tells: `unfinished` where it has yet to come to its end."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a cut summary is written again
-        return "finished" if json.loads((folder / SUMMARY).read_text())["ended"] == "all steps" else "stopped"
+        return (
+            "finished"
+            if json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["ended"] == "all steps"
+            else "stopped"
+        )
     return "stopped" if (folder / STOPPED_FILE).is_file() else "unfinished"
 
 
@@ -133,6 +144,38 @@ def read_origin(folder: Path) -> Origin | None:
     return None
 
 
+def gaps(known: Iterable[int], made: int) -> list[tuple[int, int]]:
+    """First and last of every row of steps that are missing among the `known` ones of a run that made so many."""
+    missing = set(range(made)).difference(known)
+    first = sorted(step for step in missing if step - 1 not in missing)
+    last = sorted(step for step in missing if step + 1 not in missing)
+    return list(zip(first, last, strict=True))
+
+
+def told(gaps: Iterable[tuple[int, int]]) -> str:
+    """Gaps in words."""
+    return ", ".join(f"step {first}" if first == last else f"steps {first} to {last}" for first, last in gaps)
+
+
+def read_record(line: str | bytes, path: Path, number: int) -> dict[str, Any]:
+    """The record in a line of metrics or timings.
+
+    Raises:
+        UserError: it is damaged; says how to mend it.
+    """
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        record, why = None, f"not JSON ({str(error).splitlines()[0]})"
+    else:
+        why = "expected an object with a `step`"
+    if isinstance(record, dict) and isinstance(record.get("step"), int):
+        return record
+    raise UserError(
+        f"{path}, line {number}: {why}; put the line back, or delete it: the step is then told as a gap in summary and report"
+    )
+
+
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -153,12 +196,10 @@ def _read_steps(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
+            record = read_record(line, path, number)
+        except UserError:
             if number == len(lines):
                 break
-            raise UserError(f"{path}, line {number}: not JSON ({error.msg})") from error
-        if not isinstance(record, dict) or "step" not in record:
-            raise UserError(f"{path}, line {number}: expected an object with a `step`")
-        by_step[int(record["step"])] = record
+            raise
+        by_step[record["step"]] = record
     return [by_step[step] for step in sorted(by_step)]

@@ -138,16 +138,17 @@ def record_of(folder: Path) -> RunRecord:
 def summarise_run(folder: Path) -> dict[str, Any]:
     """What `summary.json` of a run holds, but for how it ended: its outcome, its seed and what it logged.
 
-    `tokens_generated` response tokens; `warnings` the step at which each signal's alarm was raised. Nothing of the
-    clock: seconds and memory are in timings.jsonl.
+    `tokens_generated` response tokens; `warnings` the step at which each signal's alarm was raised, `gaps` the steps
+    without a record, where there are any. Nothing of the clock: seconds and memory are in timings.jsonl.
     """
     run, record = load_run(folder), record_of(folder)
     curve = Table(*assemble([_run_part(record, run)])).curves[0]
     tokens = [timing["tokens"] for timing in run.timings if timing.get("tokens") is not None]
     return outcome_of(curve).to_json() | {
         "seed": record.seed,
-        "tokens_generated": int(sum(tokens)) if tokens else None,
+        "tokens_generated": int(sum(tokens)) if len(tokens) == len(run.metrics) else None,
         "warnings": dict(run.metrics[-1].get("warnings") or {}),
+        **({"gaps": run.gaps} if run.gaps else {}),
     }
 
 

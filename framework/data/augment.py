@@ -46,11 +46,13 @@ def augment(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair],
     added = []
     for index in sorted(random.permutation(len(train))[: round(share * len(train))].tolist()):
         pair, other = train[index], train[others.draw(index, random)]
-        lent = other.chosen if random.random() < 0.5 else other.rejected
-        for kind, first, second, target in (
-            ("chosen_over_off_prompt", pair.chosen, other.chosen, 1.0),
-            ("rejected_over_off_prompt", pair.rejected, lent, 1.0),
-            ("off_prompt_ties", other.chosen, other.rejected, 0.5),
+        chosen, rejected = (pair.chosen, pair.chosen_ended), (pair.rejected, pair.rejected_ended)
+        others_chosen, others_rejected = (other.chosen, other.chosen_ended), (other.rejected, other.rejected_ended)
+        lent = others_chosen if random.random() < 0.5 else others_rejected
+        for kind, (first, first_ended), (second, second_ended), target in (
+            ("chosen_over_off_prompt", chosen, others_chosen, 1.0),
+            ("rejected_over_off_prompt", rejected, lent, 1.0),
+            ("off_prompt_ties", others_chosen, others_rejected, 0.5),
         ):
             if first == second:
                 counts["same_text"] += 1
@@ -59,7 +61,8 @@ def augment(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair],
             added.append(
                 replace(
                     pair, chosen=first, rejected=second, target=target, margin=0.0, flipped=False,
-                    gold_chosen=math.nan, gold_rejected=math.nan,
+                    gold_chosen=math.nan, gold_rejected=math.nan, chosen_ended=first_ended,
+                    rejected_ended=second_ended,
                 )
             )  # fmt: skip
     return [*pairs, *added], counts

@@ -1,18 +1,30 @@
 """Preference pairs from a table of someone else's: which columns, what they may hold, what is left out.
 
 Either layout is read: TRL's preference format (`prompt`, `chosen`, `rejected`, as strings or conversations, the
-prompt also implicit), or `first`, `second` and a `label` that says which of the two is better.
+prompt also implicit), or `first`, `second` and a `label` that says which of the two is better. Where a cell lists
+several responses, as RewardBench 2 does, each chosen one is paired with each rejected one.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from framework.data.conversations import NotTextError, Replies, answered, parse_cell, parted
-from framework.data.preferences import KEY_MARK, SPLITS, Divider, Pair, Split, divided_key, split_of, with_some_held_out
+from framework.data.conversations import NotTextError, Replies, answered, parse_cell, parse_prompt, parted
+from framework.data.preferences import (
+    KEY_MARK,
+    SPLITS,
+    Divider,
+    Pair,
+    Split,
+    divided_key,
+    holds_plain_text,
+    split_of,
+    with_some_held_out,
+)
 from framework.data.tables import TableSource, column_names, read_rows
 from framework.errors import UserError
 
@@ -27,7 +39,8 @@ _NUMBERS: Final = {
     "gold_rejected": (-math.inf, math.inf),
 }
 """Smallest and largest value of each optional number."""
-_OTHERS: Final = (*_NUMBERS, "flipped", "split")
+_TRUTHS: Final = ("flipped", "chosen_ended", "rejected_ended")
+_OTHERS: Final = (*_NUMBERS, *_TRUTHS, "split")
 
 Fault = Literal["identical", "empty", "parted"]
 FAULTS: Final[tuple[Fault, ...]] = ("identical", "empty", "parted")
@@ -38,7 +51,7 @@ class PairRow:
     """A row's prompt and its two responses."""
 
     number: int
-    """Of the row in the table, from 1."""
+    """Of the row in the table, from 1; a row of several responses makes several pairs."""
     prompt: str
     chosen: str
     rejected: str
@@ -53,7 +66,8 @@ def read_pair_table(
 ) -> tuple[list[Pair], dict[str, float]]:
     """The pairs of a table in its order, and what became of its rows.
 
-    A column `split` divides where it has a value, else the hash of `split_of`. Where both gold scores are known and
+    A column `split` divides where it has a value, else the hash of `split_of`; pairs that share a row, and with it a
+    response, are divided by prompt. Where both gold scores are known and
     `flipped` is not given, they decide it. The figures, as a stage's manifest holds them, count `rows`, `pairs`, those
     `held_out`, and the rows dropped: `identical` texts, an `empty` one that gold has not judged either, conversations
     that `parted` before the last reply. `chosen_longer` is the share of pairs whose chosen response has more characters.
@@ -65,6 +79,8 @@ def read_pair_table(
     rows = read_pair_rows(source, _OTHERS)
     faults = Counter(row.fault for row in rows if row.fault)
     _refuse_unusable(source, rows, faults)
+    if len({row.number for row in rows}) < len(rows):
+        held_out_by = "prompt"
     pairs: list[Pair] = []
     for row in rows:
         if not row.fault:
@@ -89,7 +105,8 @@ def read_pairs(path: Path) -> list[Pair]:
     Raises:
         UserError: as `read_pair_table`.
     """
-    return read_pair_table(TableSource(path=str(path)))[0]
+    pairs = read_pair_table(TableSource(path=str(path)))[0]
+    return [replace(pair, prompt=str(pair.prompt)) for pair in pairs] if holds_plain_text(path) else pairs
 
 
 def read_pair_rows(source: TableSource, others: Sequence[str] = ()) -> list[PairRow]:
@@ -115,10 +132,17 @@ def read_pair_rows(source: TableSource, others: Sequence[str] = ()) -> list[Pair
     rows = read_rows(source, wanted)
     if labelled:
         _refuse_one_sided(source, rows)
-    return [_pair_row(source, number, values, texts) for number, values in rows]
+    return [_pair_row(source, number, one, texts) for number, values in rows for one in _each(values, texts)]
 
 
 _LAYOUTS: Final = ("prompt", "chosen", "rejected", "first", "second", "label")
+
+
+def _each(values: dict[str, object], texts: tuple[str, str]) -> list[dict[str, object]]:
+    """The row once for every two responses: a cell may list several, which no turn is."""
+    cells = [values[name] for name in texts]
+    lists = [c if isinstance(c, list) and c and not isinstance(c[0], dict) else [c] for c in cells]
+    return [values | dict(zip(texts, both, strict=True)) for both in product(*lists)]
 
 
 def _pair_row(source: TableSource, row: int, values: dict[str, object], texts: tuple[str, str]) -> PairRow:
@@ -142,7 +166,7 @@ def _pair_row(source: TableSource, row: int, values: dict[str, object], texts: t
 def _replies(source: TableSource, row: int, values: dict[str, object], texts: tuple[str, str]) -> Replies | None:
     column = "prompt"
     try:
-        prompt = parse_cell(values["prompt"]) if "prompt" in values else None
+        prompt = parse_prompt(values["prompt"]) if "prompt" in values else None
         cells = []
         for column in texts:
             cells.append(parse_cell(values[column]))
@@ -195,11 +219,20 @@ def _refuse_overlap(source: TableSource, pairs: Sequence[Pair], by: Divider) -> 
 def _pair(source: TableSource, row: PairRow) -> Pair:
     """The row's pair, not yet divided."""
     numbers: dict[str, Any] = _numbers(source, row)
-    pair, given = Pair(row.prompt, row.chosen, row.rejected, **numbers), row.others.get("flipped")
-    flipped = str(pair.gold_chosen < pair.gold_rejected if given is None else given).lower()
-    if flipped not in ("0", "1", "false", "true"):
-        raise source.wrong(row.number, "flipped", f"holds {given!r}; it is true or false")
-    return replace(pair, flipped=flipped in ("1", "true"))
+    pair = Pair(row.prompt, row.chosen, row.rejected, **numbers)
+    truths: dict[str, Any] = {"flipped": pair.gold_chosen < pair.gold_rejected}
+    for name in _TRUTHS:
+        given = row.others.get(name)
+        if given is not None:
+            truths[name] = truth_of(source, row.number, name, given)
+    return replace(pair, **truths)
+
+
+def truth_of(source: TableSource, row: int, name: str, value: object) -> bool:
+    """Whether a cell says yes; a `UserError` that names file, row and column where it says neither."""
+    if str(value).lower() not in ("0", "1", "false", "true"):
+        raise source.wrong(row, name, f"holds {value!r}; it is true or false")
+    return str(value).lower() in ("1", "true")
 
 
 def _numbers(source: TableSource, row: PairRow) -> dict[str, float]:

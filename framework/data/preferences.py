@@ -16,16 +16,19 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from framework.component import Component
+from framework.data.conversations import Conversation, to_cell, turns_of
 from framework.seeding import derive, numpy_generator
 
 Split = Literal["train", "held_out"]
 Divider = Literal["pair", "prompt"]
 TEXTS = ("prompt", "chosen", "rejected")
 _OTHERS = {
-    "gold_chosen": "double", "gold_rejected": "double", "flipped": "bool", "split": "string", "margin": "double",
+    "gold_chosen": "double", "gold_rejected": "double", "flipped": "bool", "chosen_ended": "bool",
+    "rejected_ended": "bool", "split": "string", "margin": "double",
     "weight": "double", "target": "double",
 }  # fmt: skip
 """Arrow's types of the columns beside the texts."""
+_PLAIN = {b"goldilocks.prompts": b"text"}
 KEY_MARK = "\x1f"
 """Between the texts of a key: the ASCII separator of units, which text does not hold."""
 SPLITS: tuple[Split, ...] = ("train", "held_out")
@@ -50,6 +53,9 @@ class Pair:
     """Of the pair in the loss."""
     target: float = 1.0
     """Probability that `chosen` is the better one; below 1 is a soft label."""
+    chosen_ended: bool = True
+    """Whether the response ended by itself, and was not cut off at a limit."""
+    rejected_ended: bool = True
 
 
 class Label(Component):
@@ -80,6 +86,14 @@ class Label(Component):
                 "would be trained on: set held_out_by=prompt"
             )
         return self
+
+
+def both_sides(pairs: Sequence[Pair]) -> tuple[list[str], list[str], list[bool]]:
+    """Prompts, responses and whether these ended: those of the chosen responses, then those of the rejected ones."""
+    sides = [(p.prompt, p.chosen, p.chosen_ended) for p in pairs] + [
+        (p.prompt, p.rejected, p.rejected_ended) for p in pairs
+    ]
+    return [prompt for prompt, _, _ in sides], [text for _, text, _ in sides], [ended for _, _, ended in sides]
 
 
 def divided_key(pair: Pair, by: Divider) -> str:
@@ -128,7 +142,12 @@ def split_record(pairs: Sequence[Pair], by: Divider) -> dict[str, Any]:
 
 
 def pair_up(
-    prompts: Sequence[str], responses: Sequence[Sequence[str]], gold: Sequence[Sequence[float]], noise: float, seed: int
+    prompts: Sequence[str],
+    responses: Sequence[Sequence[str]],
+    gold: Sequence[Sequence[float]],
+    noise: float,
+    seed: int,
+    ended: Sequence[Sequence[bool]] | None = None,
 ) -> tuple[list[Pair], dict[str, int]]:
     """Labelled pairs of every two responses to each prompt, and how many were dropped: `ties`, `identical`.
 
@@ -147,21 +166,33 @@ def pair_up(
             continue
         first_wins = (gold[i][a] > gold[i][b]) != flip
         won, lost = (a, b) if first_wins else (b, a)
-        pairs.append(Pair(prompts[i], responses[i][won], responses[i][lost], gold[i][won], gold[i][lost], flip))
+        pair = Pair(prompts[i], responses[i][won], responses[i][lost], gold[i][won], gold[i][lost], flip)
+        pairs.append(replace(pair, chosen_ended=ended[i][won], rejected_ended=ended[i][lost]) if ended else pair)
     return pairs, dropped
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair], conversational: bool = False) -> None:
-    """One Parquet file in preference format, texts as strings or as conversations of one turn each."""
+    """One Parquet file in preference format, texts as strings or as lists of turns.
+
+    Among strings, a prompt that is a conversation is written as JSON.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     text = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})) if conversational else "string"
     schema = pa.schema(dict.fromkeys(TEXTS, text) | _OTHERS)
+    if conversational and not any(isinstance(pair.prompt, Conversation) for pair in pairs):
+        schema = schema.with_metadata(_PLAIN)
     rows = [asdict(pair) for pair in pairs]
-    if conversational:
-        for row in rows:
-            row["prompt"] = [{"role": "user", "content": row["prompt"]}]
-            for name in ("chosen", "rejected"):
-                row[name] = [{"role": "assistant", "content": row[name]}]
+    for row in rows:
+        row["prompt"] = turns_of(row["prompt"]) if conversational else to_cell(row["prompt"])
+        for name in ("chosen", "rejected") if conversational else ():
+            row[name] = [{"role": "assistant", "content": row[name]}]
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+
+
+def holds_plain_text(path: Path) -> bool:
+    """Whether the prompts of a file of `write_pairs` were text, though written as turns: nothing is put before a reply."""
+    import pyarrow.parquet as pq
+
+    return path.suffix == ".parquet" and (pq.read_schema(path).metadata or {}).keys() >= _PLAIN.keys()

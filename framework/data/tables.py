@@ -4,6 +4,7 @@ import csv
 import difflib
 import importlib.util
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -106,7 +107,24 @@ def read_rows(source: TableSource, wanted: Sequence[str]) -> list[tuple[int, dic
         seen = {name: dict.fromkeys(str(value) for value in table[name]) for name in where}
         found = "; ".join(f"{name} has {', '.join(map(repr, [*some][:5]))}" for name, some in seen.items())
         raise UserError(f"{source.path}: no row has {wanted_there}; {found}")
-    return [(i + 1, {ours: table[n][i] for ours, n in theirs.items()}) for i in kept[: source.limit]]
+    rows = [(i + 1, {ours: table[n][i] for ours, n in theirs.items()}) for i in kept[: source.limit]]
+    for number, row in rows:
+        for name, value in row.items():
+            if half := half_character(value):
+                raise source.wrong(number, name, half)
+    return rows
+
+
+def half_character(value: object) -> str | None:
+    """What to say of a value that holds half of a character, however deep; None where it holds none.
+
+    JSON can spell a lone surrogate, as cut emojis leave it, which no tokenizer and no file takes.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        return f"holds half of a character ({error.object[error.start]!r}, a lone surrogate); mend or drop the row"
+    return None
 
 
 def _require_text(source: TableSource, row: int, name: str, value: object) -> None:
@@ -174,20 +192,33 @@ def _read_parquet(path: Path, wanted: set[str]) -> _Table:
 
 
 def _read_csv(path: Path, wanted: set[str]) -> _Table:
+    csv.field_size_limit(sys.maxsize)  # of the process; 128 KiB otherwise
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        names, rows = list(reader.fieldnames or ()), list(reader)
+        reader = csv.DictReader(file, strict=True)
+        try:
+            names, rows = list(reader.fieldnames or ()), list(reader)
+        except csv.Error as error:
+            raise csv.Error(f"after line {reader.line_num}: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        if None in row:
+            raise UserError(
+                f"{path} row {number}: {len(names) + len(row[None])} cells under {len(names)} columns; "
+                "put text with commas in quotes"
+            )
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated in wanted:
+        raise UserError(f"{path}: {names.count(repeated)} columns are called {repeated!r}; rename all but one")
     return {name: [row[name] for row in rows] for name in names}
 
 
 def _read_json_lines(path: Path, wanted: set[str]) -> _Table:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         lines = enumerate(file, start=1)
         return _records(path, [_json(path, line, f"line {i}: ") for i, line in lines if line.strip()])
 
 
 def _read_json(path: Path, wanted: set[str]) -> _Table:
-    records = _json(path, path.read_text(encoding="utf-8"), "")
+    records = _json(path, path.read_text(encoding="utf-8-sig"), "")
     if not isinstance(records, list):
         raise UserError(f"{path}: must be a list of objects, one per row")
     return _records(path, records)
@@ -196,8 +227,8 @@ def _read_json(path: Path, wanted: set[str]) -> _Table:
 def _json(path: Path, text: str, where: str) -> object:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} {where}not JSON ({error.msg} at line {error.lineno} column {error.colno})") from error
+    except (ValueError, RecursionError) as error:  # also a number of too many digits, and nesting without end
+        raise UserError(f"{path} {where}not JSON ({error})") from error
 
 
 def _records(path: Path, records: list[Any]) -> _Table:

@@ -1,32 +1,35 @@
 """Real text as a world: openings that people wrote are prompts, and what they wrote next is the corpus."""
 
 import re
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from framework.component import Component, WordRange
-from framework.data.tables import TableSource, read_columns
+from framework.data.dialogues import cleaned, read_dialogues
+from framework.data.tables import TableSource, column_names, read_columns
 from framework.errors import UserError
 from framework.seeding import derive, numpy_generator
 
 Split = Literal["label", "train"]
 """What prompts are for: sampling pairs that the proxy learns from, or training the policy."""
 
-_BREAK: Final = re.compile(r"<br\s*/?>")
-
 
 class Text(Component):
     """Prompts and corpus from tables; prompts for pairs and prompts for training never meet.
 
     With `opening_words` the column `text` is read: a prompt is the first few words, and the rest is its
-    continuation, so that prompt + continuation is the text. Without, `prompt` is taken whole, and a
-    corpus has `prompt` and `response`. HTML line breaks become newlines, and outer blanks are dropped.
+    continuation, so that prompt + continuation is the text. Without, prompts are whole: `prompt`, text or a list of
+    {role, content}, or the conversation `messages`. A corpus has `response` or `completion` beside `prompt`, or
+    `messages` that end with a reply. In plain text HTML line breaks become newlines, and outer blanks are dropped;
+    turns stay as they are.
     """
 
     kind: Literal["text"] = "text"
     needs_pretrained: ClassVar[bool] = True
     """Whether the policy must bring a tokenizer: yes, real text has more words than a world could list."""
+    missing_end_penalty: ClassVar[float] = 0.0
+    """Reward units off, by default, for a response that does not end by itself: an opening may go on for ever."""
     source: TableSource
     """The table that prompts come from."""
     corpus_source: TableSource | None = None
@@ -50,7 +53,7 @@ class Text(Component):
         Raises:
             UserError: the table is unreadable, or no prompt is left for this split.
         """
-        found = [texts[0] for texts in self._read(self.source, "prompt")]
+        found = [prompt for prompt, _ in self._read(self.source, replies=False)]
         kept = [prompt for prompt in dict.fromkeys(found) if self._split_of(prompt) == split]
         if not kept:
             raise UserError(
@@ -70,23 +73,29 @@ class Text(Component):
         """
         if self.corpus_source is None:
             raise UserError("world.corpus_source is not set: name a table to fit the policy to, or set sft.steps=0")
-        pairs = [(prompt, more) for prompt, more in self._read(self.corpus_source, "prompt", "response")]
+        pairs = self._read(self.corpus_source, replies=True)
         if not pairs:
             raise UserError(f"{self.corpus_source.path}: no text is longer than world.opening_words")
         order = numpy_generator(seed, "text", "corpus").permutation(len(pairs))
         return [pairs[i] for i in order[: self.max_corpus]]
 
-    def _read(self, source: TableSource, *whole: str) -> list[tuple[str, ...]]:
-        """Opening and continuation of each text that is long enough; of whole prompts, these columns."""
-        if self.opening_words:
-            pairs = [self._parted(row["text"]) for row in read_columns(source, ["text"])]
-            return [pair for pair in pairs if pair]
-        return [tuple(_clean(row[name]) for name in whole) for row in read_columns(source, whole)]
+    def _read(self, source: TableSource, replies: bool) -> list[tuple[str, str]]:
+        """Opening and continuation of each text that is long enough; or whole prompts, with their `replies` or none."""
+        if not self.opening_words:
+            return read_dialogues(source, replies)
+        try:
+            rows = read_columns(source, ["text"])
+        except UserError as error:
+            whole = [name for name in ("prompt", "messages") if source.theirs(name) in column_names(source)]
+            if not whole:
+                raise
+            raise UserError(f"{error}; or take {whole[0]!r} as whole prompts: world.opening_words=null") from error
+        return [pair for pair in map(self._parted, (row["text"] for row in rows)) if pair]
 
     def _parted(self, text: str) -> tuple[str, str] | None:
         """Opening and continuation, or None where the text is too short to have both."""
         assert self.opening_words is not None
-        text = _clean(text)
+        text = cleaned(text).strip()
         ends = [word.end() for word in re.finditer(r"\S+", text)]
         fewest, most = self.opening_words
         if len(ends) <= fewest:
@@ -99,7 +108,3 @@ class Text(Component):
         words = prompt.lower().split()
         key = " ".join(words[: self.opening_words[0]] if self.opening_words else words)
         return "label" if derive("text-split", key) % 10_000 < self.label_share * 10_000 else "train"
-
-
-def _clean(text: str) -> str:
-    return _BREAK.sub("\n", text).strip()

@@ -1,7 +1,7 @@
 """Several fits averaged into one model: an ensemble of weights, not of scores."""
 
 import copy
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -21,9 +21,9 @@ class Averaged(Component):
     """
 
     kind: Literal["averaged"] = "averaged"
-    members: int = Field(default=5, ge=2)
+    members: int = Field(default=5, ge=2, le=1000)
     """M."""
-    lr_factors: tuple[float, ...] = Field(default=(1.0, 0.5, 2.0), min_length=1)
+    lr_factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0, 0.5, 2.0), min_length=1)
     """Learning rates as multiples of `fit_reward.optimizer.lr`; members take them in turn."""
 
     @property

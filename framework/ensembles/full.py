@@ -18,7 +18,7 @@ class Full(Component):
     """
 
     kind: Literal["full"] = "full"
-    members: int = Field(default=5, ge=0)
+    members: int = Field(default=5, ge=0, le=1000)
     """Models to be fitted."""
     published: tuple[str, ...] = ()
     """Hub ids or folders of finished reward models (sequence classification) that join as members."""

@@ -19,7 +19,7 @@ class Lora(Component):
     """
 
     kind: Literal["lora"] = "lora"
-    members: int = Field(default=5, ge=1)
+    members: int = Field(default=5, ge=1, le=1000)
     """K."""
     rank: int = Field(default=8, ge=1)
     """Of each adapter's two factors."""

@@ -19,7 +19,7 @@ class SharedEncoder(Component):
     """
 
     kind: Literal["shared_encoder"] = "shared_encoder"
-    heads: int = Field(default=5, ge=1)
+    heads: int = Field(default=5, ge=1, le=1000)
     """K."""
     freeze_encoder: bool = False
     """Fit the heads alone."""

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from framework.errors import UserError
 from framework.models.huggingface import HfModel
+from framework.models.language_head import trunk_of, understood
 
 TURNED_ELEMENTS = 1 << 17
 """Up to this size a CPU multiplies a few rows faster by a turned copy of a weight; above, the copy is no faster."""
@@ -34,28 +36,36 @@ def _is_plain_llama(model: HfModel) -> bool:
 
 
 class ModuleDecoder:
-    """Feeds tokens to any Hugging Face causal model, through its own forward and cache; gives last-layer states."""
+    """Feeds tokens to any Hugging Face causal model, through its own trunk and cache; gives last-layer states."""
 
     def __init__(self, model: HfModel) -> None:
-        from transformers import DynamicCache  # slow to import: see models/causal.py
-
-        self.model = model
-        self.cache = DynamicCache(config=model.config)
+        self.trunk = trunk_of(model)
+        # State-space models have another word for it.
+        self.cache_name = "cache_params" if understood(self.trunk, cache_params=None) else "past_key_values"
+        self.cache: HfModel = None
         self.mask: Tensor
         self.position: Tensor
 
     def prefill(self, ids: Int[Tensor, "N P"], mask: Bool[Tensor, "N P"], copies: int) -> Float[Tensor, "B H"]:
         """The state after left-padded prompts, each `copies` times in a row; fills the cache.
 
-        A prompt is read once, however many responses to it are wanted.
+        A prompt is read once, however many responses to it are wanted, where every layer keeps keys and values and
+        nothing else. Other caches cannot be copied, and are filled anew for every response.
         """
-        self.mask = mask.long()
-        positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
-        state = self._forward(ids, positions)
+        state = self._read(ids, mask.long())
+        if copies == 1:
+            return state
+        if not _only_keys_and_values(self.cache):
+            return self._read(ids.repeat_interleave(copies, dim=0), mask.long().repeat_interleave(copies, dim=0))
         self.cache.batch_repeat_interleave(copies)
         self.mask = self.mask.repeat_interleave(copies, dim=0)
-        self.position = positions[:, -1].repeat_interleave(copies)
+        self.position = self.position.repeat_interleave(copies)
         return state.repeat_interleave(copies, dim=0)
+
+    def _read(self, ids: Int[Tensor, "B P"], mask: Int[Tensor, "B P"]) -> Float[Tensor, "B H"]:
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        self.cache, self.mask, self.position = None, mask, positions[:, -1]
+        return self._forward(ids, positions)
 
     def step(self, ids: Int[Tensor, "B"]) -> Float[Tensor, "B H"]:
         """The state after one more token per row."""
@@ -64,10 +74,20 @@ class ModuleDecoder:
         return self._forward(ids.unsqueeze(1), self.position.unsqueeze(1))
 
     def _forward(self, ids: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]) -> Float[Tensor, "B H"]:
-        out = self.model.base_model(
-            input_ids=ids, attention_mask=self.mask, position_ids=positions, past_key_values=self.cache, use_cache=True
-        )
+        # A state-space model would take the mask of the whole text for that of the one token.
+        seen = self.mask if self.cache is None or self.cache_name == "past_key_values" else None
+        told = {"attention_mask": seen, "position_ids": positions, self.cache_name: self.cache, "use_cache": True}
+        out = self.trunk(input_ids=ids, **understood(self.trunk, **told))
+        self.cache = getattr(out, self.cache_name, None)
+        if self.cache is None:
+            raise UserError("it keeps no cache of what it has read")
         return out.last_hidden_state[:, -1]
+
+
+def _only_keys_and_values(cache: HfModel) -> bool:
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer  # slow to import: see models/causal.py
+
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in getattr(cache, "layers", [None]))
 
 
 @dataclass(frozen=True)

@@ -9,23 +9,25 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import InstanceOf
 from torch import Tensor
 
 from framework.component import Component
+from framework.data.conversations import Conversation
 from framework.errors import UserError
 from framework.generation.decoder import decoder_for
 from framework.models.causal import CausalPolicy
+from framework.models.chat import open_ids, opening
 from framework.models.huggingface import HfTokenizer
 from framework.seeding import numpy_generator
 from framework.types import Rollout
-
-LARGE_VOCABULARY = 4096
 
 
 class SampleRequest(Component):
     """Which responses to sample: every prompt `samples_per_prompt` times."""
 
-    prompts: tuple[str, ...]
+    prompts: tuple[InstanceOf[str], ...]
+    """As they are: a conversation must not be made text."""
     positions: tuple[int, ...]
     """Place of each prompt in the run's endless prompt stream: names its random numbers."""
     samples_per_prompt: int
@@ -46,10 +48,11 @@ class TorchSampler:
         instruction: str | None = None,
     ) -> None:
         self.policy, self.tokenizer, self.seed = policy, tokenizer, seed
+        policy.head.restrict(tokenizer)
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
         self.instruction = instruction
-        if instruction is not None and not tokenizer.chat_template:
-            raise UserError("instruction is set, but the policy's tokenizer has no chat template: set instruction=null")
+        if instruction is not None:
+            opening(tokenizer, "prompt", instruction)  # refuses a tokenizer without a chat template
         ends = policy.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         self.end_ids = sorted({tokenizer.eos_token_id, *(e for e in ends if e is not None)})
@@ -63,7 +66,8 @@ class TorchSampler:
         """
         ids, mask = self._encode(request.prompts)
         uniforms = self._uniforms(request).to(ids.device)
-        tokens, real, logprobs, values = self._decode(ids, mask, uniforms)
+        with self.policy.autocast():
+            tokens, real, logprobs, values = self._decode(ids, mask, uniforms)
         ids = ids.repeat_interleave(request.samples_per_prompt, dim=0)
         mask = mask.repeat_interleave(request.samples_per_prompt, dim=0)
         return Rollout(
@@ -76,30 +80,21 @@ class TorchSampler:
             ended=torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device)).logical_and(real).any(1).cpu(),
             group=torch.arange(len(request.prompts)).repeat_interleave(request.samples_per_prompt),
             prompts=tuple(p for p in request.prompts for _ in range(request.samples_per_prompt)),
-            responses=tuple(self._texts(ids, tokens, real)),
+            responses=tuple(self._texts(request, ids, tokens, real)),
             step=request.step,
             policy_version=request.policy_version,
         )
 
     def _encode(self, prompts: Sequence[str]) -> tuple[Int[Tensor, "B P"], Bool[Tensor, "B P"]]:
-        """Left-padded prompt ids, through the chat template when an instruction is set."""
-        if self.instruction is None:
-            rows = self.tokenizer(list(prompts))["input_ids"]
-        else:
-            rows = [
-                self.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": self.instruction.format(prompt=p)}],
-                    add_generation_prompt=True,
-                    return_dict=False,
-                )
-                for p in prompts
-            ]
+        """Left-padded prompt ids: conversations, and all prompts with an instruction, through the chat template."""
+        rows = open_ids(self.tokenizer, [opening(self.tokenizer, p, self.instruction) for p in prompts])
         width = max(len(row) for row in rows)
-        if width + self.max_new_tokens > self.policy.context:
+        context = self.policy.context
+        if context is not None and width + self.max_new_tokens > context:
             worst = max(range(len(rows)), key=lambda i: len(rows[i]))
             raise UserError(
                 f"prompt {prompts[worst][:40]!r} has {width} tokens; with max_new_tokens={self.max_new_tokens} "
-                f"that is over the model's context of {self.policy.context}: shorten prompts or max_new_tokens"
+                f"that is over the model's context of {context}: shorten prompts or max_new_tokens"
             )
         if not min(len(row) for row in rows):
             raise UserError("a prompt has no tokens: give every prompt some text")
@@ -124,28 +119,30 @@ class TorchSampler:
     ) -> tuple[Int[Tensor, "B W"], Bool[Tensor, "B W"], Float[Tensor, "B W"], Float[Tensor, "B W"] | None]:
         """Tokens, mask, log-probs and values of the W tokens it takes until every row has ended."""
         decoder = decoder_for(self.policy.model, self.max_new_tokens)
-        weight, head = self.policy.output_weight, self.policy.value_head
+        critic = self.policy.value_head
         ends = torch.tensor(self.end_ids, device=ids.device)
         alive = torch.ones(len(uniforms), dtype=torch.bool, device=ids.device)
         tokens, real, logprobs, values = [], [], [], []
         state = decoder.prefill(ids, mask, copies=len(uniforms) // len(ids))
         for t in range(self.max_new_tokens):
-            token, logprob = draw(_logits(state, weight).float() / self.temperature, uniforms[:, t])
+            token, logprob = draw(self.policy.head.of_step(state) / self.temperature, uniforms[:, t])
             tokens.append(token)
             logprobs.append(logprob)
-            if head is not None:
-                values.append(head(state).squeeze(-1).float())
+            if critic is not None:
+                values.append(critic(state).squeeze(-1).float())
             real.append(alive)
             alive = alive & (token.unsqueeze(1) != ends).all(dim=1)
             if t + 1 == self.max_new_tokens or not bool(alive.any()):
                 break
             state = decoder.step(token)
         mask = torch.stack(real, dim=1)
-        stacked = torch.stack(values, dim=1).where(mask, 0.0) if head is not None else None
+        stacked = torch.stack(values, dim=1).where(mask, 0.0) if critic is not None else None
         kept = torch.stack(tokens, dim=1).where(mask, self.tokenizer.pad_token_id)
         return kept, mask, torch.stack(logprobs, dim=1).where(mask, 0.0), stacked
 
-    def _texts(self, ids: Int[Tensor, "B P"], tokens: Int[Tensor, "B T"], real: Bool[Tensor, "B T"]) -> list[str]:
+    def _texts(
+        self, request: SampleRequest, ids: Int[Tensor, "B P"], tokens: Int[Tensor, "B T"], real: Bool[Tensor, "B T"]
+    ) -> list[str]:
         """Responses as text, decoded in the context of their prompt so that leading spaces survive."""
         prompt_rows = ids.tolist()
         whole = [p + [t for t, r in zip(ts, rs, strict=True) if r] for p, ts, rs in
@@ -155,8 +152,13 @@ class TorchSampler:
         texts = [a[len(b) :] for a, b in zip(after, before, strict=True)]
         if self.instruction is None:
             return texts
-        # A chat reply does not continue the prompt's last word, and scorers read prompt + response.
-        return [text if not text or text[0].isspace() else f" {text}" for text in texts]
+        # A chat reply does not continue the prompt's last word, and scorers read prompt + response. To a conversation
+        # they join it themselves.
+        talks = [isinstance(p, Conversation) for p in request.prompts for _ in range(request.samples_per_prompt)]
+        return [
+            text if talk or not text or text[0].isspace() else f" {text}"
+            for talk, text in zip(talks, texts, strict=True)
+        ]
 
 
 def draw(logits: Float[Tensor, "B V"], uniform: Float[Tensor, "B"]) -> tuple[Int[Tensor, "B"], Float[Tensor, "B"]]:
@@ -172,9 +174,3 @@ def draw(logits: Float[Tensor, "B V"], uniform: Float[Tensor, "B"]) -> tuple[Int
     # numbers: their loss tells.
     token = torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[1] - 1)
     return token.squeeze(1), logprobs.gather(1, token).squeeze(1)
-
-
-def _logits(state: Float[Tensor, "B H"], weight: Float[Tensor, "V H"]) -> Float[Tensor, "B V"]:
-    """One row of logits per state."""
-    # With a large vocabulary a CPU is a third faster with the large factor first.
-    return (weight @ state.T).T if len(weight) > LARGE_VOCABULARY else state @ weight.T

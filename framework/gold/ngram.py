@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from framework.component import Component, WordRange
+from framework.data.conversations import joined
 from framework.data.paths import expand
 from framework.data.tables import TableSource
 from framework.errors import UserError
@@ -33,8 +34,8 @@ class Ngram(Component):
     """Kinds of the worlds that it can judge; None: any."""
     path: str
     """Folder that `fit-gold` wrote: config.json and ngrams.parquet. ${VARIABLE} is expanded."""
-    on: Literal["response", "joined"] = "joined"
-    """What is judged: the response alone, or the prompt with it."""
+    reads: Literal["response", "joined"] = "joined"
+    """What it reads: the response alone, or the prompt with it."""
 
     def build(self, device: str) -> GoldScorer:
         """A scorer ready to judge; it works on the CPU whatever the device.
@@ -42,7 +43,7 @@ class Ngram(Component):
         Raises:
             UserError: the folder is missing or holds something else.
         """
-        return _read(Path(expand(self.path)), self.path, self.on)
+        return _read(Path(expand(self.path)), self.path, self.reads)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class NgramScorer:
     token_pattern: str = TOKEN_PATTERN
     lowercase: bool = True
     ngram_range: tuple[int, int] = (1, 2)
-    on: Literal["response", "joined"] = "joined"
+    reads: Literal["response", "joined"] = "joined"
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Logit of the positive label for each text; one with no known n-gram scores the intercept.
@@ -66,8 +67,8 @@ class NgramScorer:
         import torch
 
         texts = responses
-        if self.on == "joined":
-            texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        if self.reads == "joined":
+            texts = [joined(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
         return Scores(torch.from_numpy(self.decide(texts)).float())
 
     def decide(self, texts: Sequence[str]) -> np.ndarray:
@@ -187,7 +188,7 @@ def _write(scorer: NgramScorer, out: Path, notes: dict[str, object]) -> None:
     (out / SETTINGS_FILE).write_text(json.dumps(settings | notes, indent=1) + "\n", encoding="utf-8")
 
 
-def _read(folder: Path, shown: str, on: Literal["response", "joined"]) -> NgramScorer:
+def _read(folder: Path, shown: str, reads: Literal["response", "joined"]) -> NgramScorer:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -206,7 +207,7 @@ def _read(folder: Path, shown: str, on: Literal["response", "joined"]) -> NgramS
             token_pattern=settings["token_pattern"],
             lowercase=bool(settings["lowercase"]),
             ngram_range=(int(shortest), int(longest)),
-            on=on,
+            reads=reads,
         )
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{shown}: not a readable n-gram scorer ({error}); make it again with fit-gold") from error

@@ -12,7 +12,7 @@ class Fixed(Controller):
     """The same price per nat at every step."""
 
     kind: Literal["fixed"] = "fixed"
-    coef: float = Field(default=0.05, ge=0)
+    coef: float = Field(default=0.05, ge=0, le=1e6)
     """Reward units per nat; 0 switches the penalty off."""
 
     def start(self) -> KlState:

@@ -19,7 +19,7 @@ class Stop(Controller):
     sets_kl: ClassVar[tuple[str, ...]] = ("budget",)
     budget: float = Field(default=8.0, gt=0)
     """Nats per sequence that may be spent."""
-    coef: float = Field(default=0.0, ge=0)
+    coef: float = Field(default=0.0, ge=0, le=1e6)
     """Reward units per nat, at every step; 0 switches the penalty off."""
     smoothing: float = Field(default=0.5, ge=0, lt=1)
     """Ratio: how much of the past KL is kept at each step, so that one noisy batch does not end a run."""

@@ -38,6 +38,11 @@ class Method(Component):
         """The rows at which gold is measured."""
         return tuple(range(self.length))
 
+    @property
+    def bound_to_length(self) -> str | None:
+        """Why a run that has begun cannot become longer; None where its rows do not depend on how many there will be."""
+        return None
+
     def describe(self, max_new_tokens: int) -> list[str]:
         """What a run will do, a line each, for `goldilocks check`."""
         return [f"a run: {self.length} {self.axis}s; it measures {', '.join(self.measures)}"]

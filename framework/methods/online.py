@@ -18,6 +18,7 @@ from framework.training.policy_update import Update
 from framework.transforms import Transforms
 from framework.transforms.apply import apply_transforms
 from framework.types import ReferenceScores, Rollout
+from framework.worlds import World
 
 
 class Online(Method):
@@ -40,6 +41,9 @@ class Online(Method):
 
     transforms: Transforms = ()
     """What is made of the aggregated reward, one after the other: clip, length_calibration, log_sigmoid, par."""
+    missing_end_penalty: float | None = Field(default=None, ge=0)
+    """Reward units off for a response that is cut off at `max_new_tokens`. None: 1 in the embedded world, whose texts
+    have an end, else 0; a warning is raised when the share of responses that end by themselves falls."""
     shaping: Shaping = KlInReward()
     """Where the KL penalty acts."""
     kl: KlController = Fixed(coef=0.01)
@@ -79,6 +83,16 @@ class Online(Method):
     def gold_steps(self) -> tuple[int, ...]:
         return tuple(step for step in range(self.steps) if self.gold_due(step))
 
+    @property
+    def bound_to_length(self) -> str | None:
+        if self.update.optimizer.decay != "constant":
+            return "train.update.optimizer.decay falls to zero at its last step"
+        if self.stop_at_gold_turn and not self.gold_at and (self.steps - 1) % self.gold_every:
+            return (
+                "train.stop_at_gold_turn has looked at the gold of its last step, which a longer run would not measure"
+            )
+        return None
+
     def gold_due(self, step: int) -> bool:
         """Whether gold is measured at this step."""
         return step in self.gold_at if self.gold_at else is_due(step, self.gold_every, self.steps)
@@ -109,13 +123,17 @@ class Online(Method):
     def reward(
         self,
         aggregation: Aggregation,
+        world: World,
         rollout: Rollout,
         proxy: Float[Tensor, "B"],
         answers: ReferenceScores | None,
         reference: Callable[[], ReferenceScores],
     ) -> Float[Tensor, "B"]:
-        """What the policy is paid: the aggregated scores `proxy` after the transforms; see `apply_transforms`."""
-        return apply_transforms(self.transforms, aggregation, rollout, proxy, answers, reference)
+        """What the policy is paid: the aggregated scores `proxy` after the transforms (see `apply_transforms`), less the
+        penalty where a response was cut off."""
+        paid = apply_transforms(self.transforms, aggregation, rollout, proxy, answers, reference)
+        penalty = world.missing_end_penalty if self.missing_end_penalty is None else self.missing_end_penalty
+        return paid - penalty * ~rollout.ended
 
     @model_validator(mode="after")
     def _batch_arithmetic(self) -> Self:

@@ -59,7 +59,7 @@ def merged(model: HfModel, place: str | Path, where: str, missing: Collection[st
             f"{where}: neither adapter nor model has the weights {', '.join(sorted(absent)[:3])}: name a whole one"
         )
     try:
-        adapted = PeftModel.from_pretrained(model, expand(str(place)))
+        adapted = PeftModel.from_pretrained(model, expand(str(place)), use_safetensors=True, trust_remote_code=False)
         if odd := set(get_peft_model_state_dict(adapted)) ^ set(names):
             raise ValueError(f"{min(odd)} is only on one side")
         return adapted.merge_and_unload()

@@ -3,8 +3,10 @@
 transformers' model classes take seconds to import, so they are imported where a model is made.
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,10 @@ from torch import Tensor, nn
 
 from framework.logprobs import token_logprobs
 from framework.models.huggingface import HfModel
+from framework.models.language_head import LanguageHead, trunk_of, understood
+from framework.models.load import load_causal
+from framework.models.tokenizer import load_tokenizer
+from framework.precision import Precision
 from framework.types import Rollout
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -36,10 +42,15 @@ class PolicyOutput:
 class CausalPolicy(nn.Module):
     """A causal language model with an optional scalar value head on the same trunk."""
 
-    def __init__(self, model: HfModel, with_value_head: bool = False) -> None:
+    def __init__(self, model: HfModel, with_value_head: bool = False, precision: Precision = "float32") -> None:
         super().__init__()
+        self.precision = precision
+        """Of every pass: one policy, and a reference with its weights, say the same wherever they are asked."""
         self.model: HfModel = model
-        self.value_head = nn.Linear(model.config.hidden_size, 1) if with_value_head else None
+        self.head = LanguageHead(model)
+        # Narrower than the trunk where a projection ends it (opt-350m).
+        width = model.get_output_embeddings().in_features if self.head.plain else model.config.hidden_size
+        self.value_head = nn.Linear(width, 1) if with_value_head else None
         if self.value_head is not None:
             # A critic that starts at zero makes the first advantages the returns themselves.
             nn.init.zeros_(self.value_head.weight)
@@ -50,13 +61,16 @@ class CausalPolicy(nn.Module):
         return next(self.parameters()).device
 
     @property
-    def output_weight(self) -> Float[Tensor, "V H"]:
-        return self.model.get_output_embeddings().weight
+    def context(self) -> int | None:
+        """Tokens that fit, prompt and response together; None for a model without a limit."""
+        config = self.model.config.get_text_config(decoder=True)
+        return getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
 
-    @property
-    def context(self) -> int:
-        """Tokens that fit, prompt and response together."""
-        return int(self.model.config.max_position_embeddings)
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """What its passes run in. Weights stay float32."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def hidden_states(self, input_ids: Int[Tensor, "B S"], prompt_mask: Bool[Tensor, "B P"]) -> Float[Tensor, "B S H"]:
         """Last-layer states of left-padded prompts followed by right-padded responses.
@@ -71,8 +85,9 @@ class CausalPolicy(nn.Module):
             mask = torch.cat([prompt_mask, prompt_mask.new_ones(len(prompt_mask), extra)], dim=1)
             positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
             mask = mask.long()
-        out = self.model.base_model(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False)
-        return out.last_hidden_state
+        trunk = trunk_of(self.model)
+        said = understood(trunk, attention_mask=mask, position_ids=positions, use_cache=False)
+        return trunk(input_ids=input_ids, **said).last_hidden_state
 
     def response_states(self, rollout: Rollout) -> Float[Tensor, "B T H"]:
         """The state that each response token was predicted from."""
@@ -85,21 +100,29 @@ class CausalPolicy(nn.Module):
         self, rollout: Rollout, temperature: float = 1.0, needs_logits: bool = False, needs_features: bool = False
     ) -> PolicyOutput:
         """What this policy, at a temperature, says of responses that another may have sampled."""
+        with self.autocast():
+            return self._forward(rollout, temperature, needs_logits, needs_features)
+
+    def _forward(self, rollout: Rollout, temperature: float, needs_logits: bool, needs_features: bool) -> PolicyOutput:
         states = self.response_states(rollout)
-        logprobs = token_logprobs(states, self.output_weight, rollout.response_ids, temperature)
+        logprobs = token_logprobs(states, self.head, self.head.size, rollout.response_ids, temperature)
         logprobs = logprobs.masked_fill(~rollout.mask, 0.0)
         values = None
         if self.value_head is not None:
             values = self.value_head(states).squeeze(-1).float().masked_fill(~rollout.mask, 0.0)
-        logits = self._logits(states, temperature) if needs_logits else None
+        logits = self.head(states) / temperature if needs_logits else None
         return PolicyOutput(logprobs, values, logits, states if needs_features else None)
+
+    @torch.no_grad()
+    def logprobs_in_passes(self, rollout: Rollout, rows: int, temperature: float) -> Float[Tensor, "B T"]:
+        """Log-probability of each response token on the CPU, in nats; 0 at padding. The same passes give the same bits."""
+        passes = (rollout.rows(start, start + rows) for start in range(0, len(rollout), rows))
+        return torch.cat([self(each.to(self.device), temperature).logprobs for each in passes]).cpu()
 
     def full_logprobs(self, rollout: Rollout, temperature: float = 1.0) -> Float[Tensor, "B T V"]:
         """Log-probability of every token at every response position, for exact KL on a sample."""
-        return self._logits(self.response_states(rollout), temperature).log_softmax(dim=-1)
-
-    def _logits(self, states: Float[Tensor, "B T H"], temperature: float) -> Float[Tensor, "B T V"]:
-        return (states @ self.output_weight.T).float() / temperature
+        with self.autocast():
+            return (self.head(self.response_states(rollout)) / temperature).log_softmax(dim=-1)
 
     def save(self, folder: Path) -> None:
         """Write plain Hugging Face layout, and the value head beside it."""
@@ -109,13 +132,16 @@ class CausalPolicy(nn.Module):
 
     @classmethod
     def load(
-        cls, folder: str | Path, with_value_head: bool = False, dtype: torch.dtype = torch.float32
+        cls, folder: str | Path, with_value_head: bool = False, precision: Precision = "float32"
     ) -> "CausalPolicy":
-        """Read a folder that `save` or `save_pretrained` wrote. Parameters in `dtype`."""
-        from transformers import AutoModelForCausalLM
+        """Read a folder that `save` or `save_pretrained` wrote. Weights in float32, passes in `precision`.
 
-        model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, attn_implementation="sdpa")
-        policy = cls(model, with_value_head=with_value_head)
+        Raises:
+            UserError: as `load_causal`.
+        """
+        policy = cls(load_causal(folder, str(folder)), with_value_head, precision)
+        if Path(folder, "tokenizer_config.json").is_file():
+            policy.head.restrict(load_tokenizer(folder))
         head = Path(folder) / VALUE_HEAD_FILE
         if policy.value_head is not None and head.exists():
             policy.value_head.load_state_dict(load_file(head))
@@ -133,5 +159,5 @@ class ResponseLoss(nn.Module):
         """Negative log-likelihood of the tokens that are to be learnt, in nats, summed; ids are right-padded."""
         states = self.policy.hidden_states(ids, torch.ones_like(learn[:, :1]))[:, :-1]
         wanted = learn[:, 1:]
-        logits = (states[wanted] @ self.policy.output_weight.T).float()
+        logits = self.policy.head(states[wanted])
         return F.cross_entropy(logits, ids[:, 1:][wanted], reduction="sum")

@@ -7,11 +7,14 @@ from typing import Final, Literal
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig
 
 from framework.data.paths import expand
 from framework.errors import UserError
 from framework.models.adapters import base_of, merged, tokenizer_place
+from framework.models.huggingface import HfModel
+from framework.models.load import load_causal, make_savable
+from framework.models.proof import prove
 from framework.models.tokenizer import check_sizes, load_tokenizer
 
 SOURCE_FILE: Final = "source.json"
@@ -28,19 +31,21 @@ def to_plain(
     opens the copy as an ordinary model.
 
     Raises:
-        UserError: no such model, GGUF without its packages, or a tokenizer that does not fit.
+        UserError: no such model, weights missing, a family whose samples would not be the model's own, GGUF without
+            its packages, or a tokenizer that does not fit.
     """
     base = None if gguf_file else base_of(source, source)
     folder = _folder(base or source, gguf_file)
     # The tokenizer is checked first: it takes no time, and reading a GGUF file does.
     tokenizer = load_tokenizer(tokenizer_place(source, str(folder)) if base else folder)
-    model = _read_gguf(folder, gguf_file, source) if gguf_file else _read_plain(folder, source, dtype)
+    model = _read_gguf(folder, gguf_file, source) if gguf_file else load_causal(folder, source)
     model = merged(model, source, source) if base else model
     check_sizes(tokenizer, model.get_input_embeddings().num_embeddings, source)
+    prove(model, source)
     model.to(getattr(torch, dtype)).save_pretrained(out)
     tokenizer.save_pretrained(out)
     record = {"source": source, "gguf_file": gguf_file, "dtype": dtype}
-    (out / SOURCE_FILE).write_text(json.dumps(record, indent=1) + "\n")
+    (out / SOURCE_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _folder(source: str, gguf_file: str | None) -> Path:
@@ -65,25 +70,13 @@ def _folder(source: str, gguf_file: str | None) -> Path:
     return folder
 
 
-def _read_plain(folder: Path, source: str, dtype: str) -> PreTrainedModel:
-    try:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{source}: no causal language model can be loaded ({reason})") from error
-
-
-def _read_gguf(folder: Path, gguf_file: str, source: str) -> PreTrainedModel:
+def _read_gguf(folder: Path, gguf_file: str, source: str) -> HfModel:
     missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
             f"{source}/{gguf_file}: reading GGUF needs {' and '.join(missing)}; pip install 'goldilocks[gguf]'"
         )
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{source}/{gguf_file}: not a readable GGUF model ({reason})") from error
+    model = load_causal(folder, f"{source}/{gguf_file}", gguf_file=gguf_file)
     # The weights are dense by now, and these marks would stop the model from being cast and saved.
     model.hf_quantizer = None
     model.is_quantized = False
@@ -91,4 +84,5 @@ def _read_gguf(folder: Path, gguf_file: str, source: str) -> PreTrainedModel:
         del model.config.quantization_config
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
+        make_savable(model)
     return model

@@ -11,6 +11,7 @@ from framework.data.paths import expand
 from framework.errors import UserError
 from framework.models.adapters import base_of
 from framework.models.huggingface import HfModel
+from framework.models.proof import prove_padding
 
 POOLED = {"bert", "roberta", "xlm-roberta", "camembert", "mpnet", "albert"}
 """Model types that would make a pooler of their own, which we do not use."""
@@ -45,7 +46,7 @@ def reads_and_takes(path: str | Path) -> tuple[bool, int | None]:
             f"fit_reward.encoder={path} is a LoRA adapter: merge it first (merge_and_unload of peft), and name that"
         )
     try:
-        config = AutoConfig.from_pretrained(expand(str(path)))
+        config = AutoConfig.from_pretrained(expand(str(path)), trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"fit_reward.encoder={path}: no model can be read there ({reason})") from error
@@ -59,17 +60,25 @@ def load_encoder(path: str | Path, dtype: torch.dtype = torch.float32) -> HfMode
     """The backbone of a Hugging Face model, without language-model head or pooler.
 
     Raises:
-        UserError: weights are missing; they would be random numbers.
+        UserError: weights are missing, and would be random numbers; or a text's vector depends on its batch.
     """
     from transformers import AutoModel  # slow to import: see causal.py
 
     folder = expand(str(path))
     model, info = AutoModel.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **_encoder_options(Path(folder))
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        trust_remote_code=False,
+        **_encoder_options(Path(folder)),
     )
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
     if missing:
         raise UserError(f"{path}: {len(missing)} weights are missing, {missing[0]} for one: not the whole model")
+    if dtype == torch.float32:  # as it is fitted; a fitted one may be opened in less
+        causal = reads_last_token(model.config.model_type)
+        prove_padding(model, lambda ids, mask: pooled(model, ids, mask, causal), str(path))
     return model
 
 
@@ -90,5 +99,5 @@ def pooled(
 def _encoder_options(folder: Path) -> dict[str, bool]:
     """Asking for no pooler keeps its weights out."""
     config = folder / "config.json"
-    kind = json.loads(config.read_text()).get("model_type") if config.exists() else None
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.exists() else None
     return {"add_pooling_layer": False} if kind in POOLED else {}

@@ -6,38 +6,66 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from framework.data.conversations import joined, turns_of
+from framework.models.chat import open_ids, through_template
 from framework.models.huggingface import HfTokenizer
 
 
-def whole_texts(tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
-    """Prompt and response as one text: two turns of the tokenizer's chat template, where it has one."""
+def whole_texts(
+    tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str], ended: Sequence[bool] | None = None
+) -> list[str]:
+    """Prompt and response as one text: the turns in the tokenizer's chat template, where it has one, else plain.
+
+    The template closes the last turn only where the response ended by itself; None: all did.
+    """
     if not tokenizer.chat_template:
-        return [p + r for p, r in zip(prompts, responses, strict=True)]
-    turns = (
-        [{"role": "user", "content": p}, {"role": "assistant", "content": r}]
-        for p, r in zip(prompts, responses, strict=True)
-    )
-    return [tokenizer.apply_chat_template(each, tokenize=False) for each in turns]
+        return [joined(p, r) for p, r in zip(prompts, responses, strict=True)]
+    return [
+        through_template(
+            tokenizer, [*turns_of(p), {"role": "assistant", "content": r}], continue_final_message=not whole
+        )
+        for p, r, whole in zip(prompts, responses, ended or [True] * len(responses), strict=True)
+    ]
 
 
 def tokenize_texts(
-    tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str], max_tokens: int, end_id: int | None
+    tokenizer: HfTokenizer,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    max_tokens: int,
+    end_id: int | None,
+    ended: Sequence[bool] | None = None,
 ) -> tuple[list[list[int]], int]:
     """Token ids of prompt + response, and how many rows had to be cut.
 
-    A causal encoder is read at its last token, so `end_id` is appended there. Cutting removes the *start* of a
-    text, so the response is always seen.
+    A causal encoder is read at its last token: `end_id` is appended there where the response ended by itself (None:
+    all did), and nothing else that closes a text. Shown after a response that was cut off, it would make it look ended,
+    and never to end would cost nothing.
+    Cutting removes the *start* of a text, so the response is always seen.
     """
-    texts = whole_texts(tokenizer, prompts, responses)
+    texts = whole_texts(tokenizer, prompts, responses, ended)
     if not texts:
         return [], 0
-    # A template writes its own special tokens; a causal encoder wants none but the end.
-    special = end_id is None and not tokenizer.chat_template
-    rows: list[list[int]] = tokenizer(texts, add_special_tokens=special)["input_ids"]
+    templated = bool(tokenizer.chat_template)  # a template writes its own special tokens
     if end_id is not None:
-        rows = [[*row, end_id] for row in rows]
-    num_cut = sum(len(row) > max_tokens for row in rows)
-    return [row[-max_tokens:] for row in rows], num_cut
+        whole = ended or [True] * len(texts)
+        rows = open_ids(tokenizer, [(text, templated) for text in texts])
+        # A text without a token is read at its end token all the same: there is nothing else to read.
+        rows = [[*row, end_id] if closed or not row else row for row, closed in zip(rows, whole, strict=True)]
+    else:
+        rows = tokenizer(texts, add_special_tokens=not templated, verbose=False)["input_ids"]
+    return cut_starts(tokenizer, rows, max_tokens)
+
+
+def cut_starts(tokenizer: HfTokenizer, rows: Sequence[list[int]], max_tokens: int) -> tuple[list[list[int]], int]:
+    """Rows without the start of over-long texts, and how many were cut; a token that opens a text, as [CLS], stays."""
+    opens = {tokenizer.bos_token_id, tokenizer.cls_token_id}
+    first = [1 if row and row[0] in opens else 0 for row in rows]
+    cut = [
+        [*row[:keep], *row[len(row) - max_tokens + keep :]] if len(row) > max_tokens else row
+        for keep, row in zip(first, rows, strict=True)
+    ]
+    return cut, sum(len(row) > max_tokens for row in rows)
 
 
 def pad_right(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:

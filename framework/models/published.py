@@ -43,9 +43,11 @@ class PublishedReward(Member):
             )
         return cls(model.eval(), tokenizer)
 
-    def tokenize(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[list[list[int]], int]:
+    def tokenize(
+        self, prompts: Sequence[str], responses: Sequence[str], ended: Sequence[bool] | None = None
+    ) -> tuple[list[list[int]], int]:
         """Token ids as the model was trained to read them, over-long texts cut at the start; and how many were."""
-        return tokenize(self.tokenizer, prompts, responses, self.max_tokens)
+        return tokenize(self.tokenizer, prompts, responses, self.max_tokens, ended)
 
     def forward(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "1 B"]:
         """The published score of right-padded texts, before calibration.

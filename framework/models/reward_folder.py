@@ -90,7 +90,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no {name}: not a reward model; make one with fit-reward")
     try:
-        settings = json.loads((folder / SETTINGS_FILE).read_text())
+        settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{folder / SETTINGS_FILE} is damaged ({error}); fit the model again") from error
     if not isinstance(settings, dict) or not settings.get("members"):

@@ -81,13 +81,15 @@ class RewardModel:
         assert self._reference is not None, "calibrate the model first"
         return self._reference
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+    def score(self, prompts: Sequence[str], responses: Sequence[str], ended: Sequence[bool] | None = None) -> Scores:
         """Every head's calibrated score of each text, on the CPU, in the order given.
+
+        `ended` here and below: whether each response ended by itself; None: all did.
 
         Raises:
             RunError: a score is not finite.
         """
-        read = self.read(prompts, responses)
+        read = self.read(prompts, responses, ended)
         return replace(read, values=self.calibrated(read.values, responses))
 
     def calibrated(self, raw: Float[Tensor, "K B"], responses: Sequence[str]) -> Float[Tensor, "K B"]:
@@ -104,43 +106,53 @@ class RewardModel:
             raise RunError(f"reward: head {self.first_head + head} gives {value} for row {row}")
         return values
 
-    def raw_scores(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[Float[Tensor, "K B"], int]:
+    def raw_scores(
+        self, prompts: Sequence[str], responses: Sequence[str], ended: Sequence[bool] | None = None
+    ) -> tuple[Float[Tensor, "K B"], int]:
         """Every head's uncalibrated score, float32 on the CPU, and how many texts were cut by some member."""
-        read = self.read(prompts, responses)
+        read = self.read(prompts, responses, ended)
         return read.values, read.num_cut
 
     @torch.inference_mode()
-    def read(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+    def read(self, prompts: Sequence[str], responses: Sequence[str], ended: Sequence[bool] | None = None) -> Scores:
         """Raw scores, with distances from the training clouds, `rows` texts per forward pass."""
         encodings = sum(len(cloud.mean) for cloud in self.clouds if cloud)
         none = Scores(torch.zeros(self.num_heads, 0), 0, torch.zeros(encodings, 0))
-        slices = self._slices(len(prompts))
-        return Scores.of_rows([none, *(self._pass(prompts[few], responses[few]) for few in slices)])
+        parts = [self._pass(prompts[few], responses[few], ended and ended[few]) for few in self._slices(len(prompts))]
+        return Scores.of_rows([none, *parts])
 
     @torch.inference_mode()
-    def fit_clouds(self, prompts: Sequence[str], responses: Sequence[str]) -> None:
+    def fit_clouds(self, prompts: Sequence[str], responses: Sequence[str], ended: Sequence[bool] | None = None) -> None:
         """Measure where these texts, which the model was fitted to, lie in each member's features."""
         for index, (member, tokenizer) in enumerate(zip(self.members, self.tokenizers, strict=True)):
             if not member.shows_features:
                 continue
             parts = []
             for few in self._slices(len(prompts)):
-                rows, _ = self._tokenize(member, tokenizer, prompts[few], responses[few])
+                rows, _ = self._tokenize(member, tokenizer, prompts[few], responses[few], ended and ended[few])
                 parts.append(self._read_member(member, *pad_right(rows))[1].float().cpu())
             self.clouds[index] = FeatureCloud.fit(torch.cat(parts, dim=1))
 
-    def calibrate(self, prompts: Sequence[str], responses: Sequence[str], by_length: bool = False) -> int:
+    def calibrate(
+        self,
+        prompts: Sequence[str],
+        responses: Sequence[str],
+        ended: Sequence[bool] | None = None,
+        *,
+        by_length: bool = False,
+    ) -> int:
         """Set centre and scale, and with `by_length` the length curve, from reference responses.
 
         Returns how many of the texts were cut.
 
         Raises:
-            UserError: a head scores every reference response alike, so it has no scale, or not with finite numbers.
+            UserError: a head scores every reference response alike, so it has no scale, or gives no numbers.
         """
-        raw, num_cut = self.raw_scores(prompts, responses)
-        if broken := [k for k in range(self.num_heads) if not raw[k].isfinite().all()]:
+        raw, num_cut = self.raw_scores(prompts, responses, ended)
+        if lost := [k for k in range(self.num_heads) if not bool(raw[k].isfinite().all())]:
             raise UserError(
-                f"reward heads {broken} give reference responses scores that are not finite: damaged weights?"
+                f"reward heads {lost} give scores that are not finite: weights are damaged, or too large for this "
+                "precision; name another published model, or delete a model that was fitted and fit it again"
             )
         lengths = text_lengths(responses)
         self.length_curve = LengthCurve.fit(lengths, raw) if by_length else None
@@ -184,7 +196,7 @@ class RewardModel:
                 }
             )
         settings = {"heads": self.num_heads, "max_tokens": self.max_tokens, "members": records}
-        (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+        (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         tensors = {
             "centre": self.centre,
             "scale": self.scale,
@@ -250,7 +262,7 @@ class RewardModel:
     def _slices(self, count: int) -> list[slice]:
         return [slice(start, start + self.rows) for start in range(0, count, self.rows)]
 
-    def _pass(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
+    def _pass(self, prompts: Sequence[str], responses: Sequence[str], ended: Sequence[bool] | None) -> Scores:
         """One forward pass of every member; members with one tokenizer read the same ids."""
         seen: dict[tuple[int, bool, int], tuple[Tensor, Tensor, int]] = {}
         scores, distances = [torch.zeros(0, len(prompts))], [torch.zeros(0, len(prompts))]
@@ -259,7 +271,7 @@ class RewardModel:
             own = id(member) if isinstance(member, PublishedReward) else 0
             key = (id(tokenizer), member.causal, own)
             if key not in seen:
-                rows, num_cut = self._tokenize(member, tokenizer, prompts, responses)
+                rows, num_cut = self._tokenize(member, tokenizer, prompts, responses, ended)
                 seen[key] = (*pad_right(rows), num_cut)
             ids, mask, _ = seen[key]
             raw, features = self._read_member(member, ids, mask)
@@ -281,13 +293,18 @@ class RewardModel:
             return member(ids, mask), torch.zeros(0, len(ids), 0)
 
     def _tokenize(
-        self, member: Member, tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str]
+        self,
+        member: Member,
+        tokenizer: HfTokenizer,
+        prompts: Sequence[str],
+        responses: Sequence[str],
+        ended: Sequence[bool] | None,
     ) -> tuple[list[list[int]], int]:
         """What a member reads of the texts, and how many had to be cut."""
         if isinstance(member, PublishedReward):
-            return member.tokenize(prompts, responses)
+            return member.tokenize(prompts, responses, ended)
         end = tokenizer.eos_token_id if member.causal else None
-        return tokenize_texts(tokenizer, prompts, responses, self.max_tokens, end)
+        return tokenize_texts(tokenizer, prompts, responses, self.max_tokens, end, ended)
 
     def _less_length(self, raw: Float[Tensor, "K B"], responses: Sequence[str]) -> Float[Tensor, "K B"]:
         return raw if self.length_curve is None else raw - self.length_curve(text_lengths(responses))

@@ -26,14 +26,21 @@ class ScorerReward(RewardModel):
         super().__init__([], [], max_tokens=0)
         self.settings, self.scorer = settings, settings.build(device)
 
-    def read(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-        """The scores of all texts, asked for at once."""
+    def read(self, prompts: Sequence[str], responses: Sequence[str], ended: Sequence[bool] | None = None) -> Scores:
+        """The scores of all texts, asked for at once; a scorer is shown texts, whether they ended or not."""
         scored = self.scorer.score(prompts, responses)
         return Scores(scored.values[None], scored.num_cut)
 
-    def calibrate(self, prompts: Sequence[str], responses: Sequence[str], by_length: bool = False) -> int:
+    def calibrate(
+        self,
+        prompts: Sequence[str],
+        responses: Sequence[str],
+        ended: Sequence[bool] | None = None,
+        *,
+        by_length: bool = False,
+    ) -> int:
         """Keep the scores of reference responses, which transforms compare with; they change no score."""
-        scored = self.read(prompts, responses)
+        scored = self.read(prompts, responses, ended)
         self._reference = ReferenceScores(self.calibrated(scored.values, responses), text_lengths(responses))
         return scored.num_cut
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from framework.data.paths import expand
 from framework.errors import UserError
 from framework.models.adapters import base_of, head_size, merged, tokenizer_place
-from framework.models.encoding import whole_texts
+from framework.models.encoding import cut_starts, whole_texts
 from framework.models.huggingface import HfModel, HfTokenizer
+from framework.models.proof import prove_padding
 from framework.models.tokenizer import check_sizes
 
 
@@ -25,7 +26,8 @@ def load_classifier(
     """A model, from safetensors, and its own tokenizer; `field` is the setting that errors name.
 
     Raises:
-        UserError: nothing to load, a head that was never trained, or a tokenizer of another model.
+        UserError: nothing to load, a head that was never trained, a tokenizer of another model, or a text's logits
+            depend on its batch.
     """
     # Slow to import, and a configuration is checked without it.
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -35,15 +37,16 @@ def load_classifier(
     place, labels = base or path, head_size(path, where) if base else None
     try:
         words = tokenizer_place(path, base) if base else path
-        tokenizer = AutoTokenizer.from_pretrained(expand(words), truncation_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(expand(words), truncation_side="left", trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             expand(place),
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             output_loading_info=True,
             use_safetensors=True,
+            trust_remote_code=False,
             **({} if labels is None else {"num_labels": labels}),
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{where}: no sequence classifier can be loaded ({reason})") from error
     if base:
@@ -52,9 +55,11 @@ def load_classifier(
         names = ", ".join(sorted(info["missing_keys"])[:3])
         raise UserError(f"{where}: weights are missing ({names}): not a trained classifier; name one")
     check_sizes(tokenizer, model.get_input_embeddings().num_embeddings, where)
-    if model.config.pad_token_id is None:
+    config = model.config.get_text_config()
+    if getattr(config, "pad_token_id", None) is None:
         # A decoder's classifier finds a text's last token by comparing with its own pad id.
-        model.config.pad_token_id = tokenizer.pad_token_id
+        config.pad_token_id = tokenizer.pad_token_id
+    prove_padding(model, lambda ids, mask: logits(model, ids, mask), where)
     return model, tokenizer
 
 
@@ -68,20 +73,19 @@ def readable_tokens(model: HfModel, tokenizer: HfTokenizer) -> int:
 
 
 def tokenize(
-    tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str], max_tokens: int
+    tokenizer: HfTokenizer,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    max_tokens: int,
+    ended: Sequence[bool] | None = None,
 ) -> tuple[list[list[int]], int]:
     """Token ids of each text, the start of an over-long one cut, and how many were cut."""
-    templated, texts = bool(tokenizer.chat_template), whole_texts(tokenizer, prompts, responses)
+    templated, texts = bool(tokenizer.chat_template), whole_texts(tokenizer, prompts, responses, ended)
     if not texts:
         return [], 0
     # A template writes its own special tokens.
-    whole = tokenizer(texts, add_special_tokens=not templated, verbose=False)["input_ids"]
-    num_cut = sum(len(row) > max_tokens for row in whole)
-    if not num_cut:
-        return whole, 0
-    # The tokenizer cuts text only, from the left as it was loaded: special tokens at the start stay.
-    cut = tokenizer(texts, add_special_tokens=not templated, truncation=True, max_length=max_tokens)
-    return cut["input_ids"], num_cut
+    rows = tokenizer(texts, add_special_tokens=not templated, verbose=False)["input_ids"]
+    return cut_starts(tokenizer, rows, max_tokens)
 
 
 def logits(model: HfModel, ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B labels"]:
@@ -91,7 +95,7 @@ def logits(model: HfModel, ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -
     the model's own pad id because decoders, and RoBERTa's positions, look for it. A model without a pad id
     is asked one text at a time.
     """
-    pad = model.config.pad_token_id
+    pad = model.config.get_text_config().pad_token_id
     if pad is None and len(ids) > 1:
         rows = [(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(mask.sum(dim=1).tolist())]
         return torch.cat([logits(model, *row) for row in rows])

@@ -1,12 +1,11 @@
 """Which model a policy starts as. Light: a configuration is read without torch and transformers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from framework.component import Component
-from framework.errors import UserError
 from framework.seeding import derive
 
 if TYPE_CHECKING:
@@ -18,24 +17,38 @@ class TinyLlama(Component):
     """A Llama-style model made from scratch, for a world small enough to fit in seconds."""
 
     kind: Literal["tiny_llama"] = "tiny_llama"
-    hidden: int = Field(default=128, gt=0)
+    hidden: int = Field(default=128, gt=0, le=2**16)
     """Width of the residual stream."""
-    layers: int = Field(default=2, gt=0)
+    layers: int = Field(default=2, gt=0, le=1000)
     """Decoder layers."""
     heads: int = Field(default=4, gt=0)
     """Attention heads; must divide `hidden`."""
-    intermediate: int = Field(default=256, gt=0)
+    intermediate: int = Field(default=256, gt=0, le=2**18)
     """Width of the feed-forward layer."""
-    context: int = Field(default=64, gt=0)
+    context: int = Field(default=64, gt=0, le=2**20)
     """Tokens: the longest prompt and response together."""
 
-    def misfit(self, world: "World") -> str | None:
-        """Why the policy of a world cannot start as this, in a line; None where it can."""
-        if hasattr(world, "tokenizer"):
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden % (2 * self.heads):  # rotary positions turn a head's numbers two by two
+            raise ValueError(
+                f"policy.hidden={self.hidden} does not divide into policy.heads={self.heads} of an even size"
+            )
+        return self
+
+    def misfit(self, world: "World", new_tokens: int) -> str | None:
+        """Why the policy of a world cannot start as this, or not answer in so many tokens, in a line; None where it can."""
+        if not hasattr(world, "tokenizer"):
+            return (
+                f"policy.kind={self.kind} learns the words of a world that has its own, and world.kind={world.kind} has "
+                "none: set policy.kind=pretrained"
+            )
+        prompt = max(world.prompts("train"), key=lambda text: len(text.split()))
+        if len(prompt.split()) + new_tokens <= self.context:
             return None
         return (
-            f"policy.kind={self.kind} learns the words of a world that has its own, and world.kind={world.kind} has "
-            "none: set policy.kind=pretrained"
+            f"prompt {prompt!r} has {len(prompt.split())} tokens; with max_new_tokens={new_tokens} that is over the "
+            f"model's context of {self.context}: lower it, or raise policy.context"
         )
 
     def write(self, folder: Path, world: "World", seed: int) -> None:
@@ -49,8 +62,6 @@ class TinyLlama(Component):
 
     def build(self, vocab_size: int, pad_id: int, eos_id: int) -> "HfModel":
         """A freshly initialised model; draws from torch's global generator."""
-        if self.hidden % self.heads:
-            raise UserError(f"policy.hidden={self.hidden} is not a multiple of policy.heads={self.heads}")
         from transformers import LlamaConfig, LlamaForCausalLM
 
         config = LlamaConfig(
@@ -81,7 +92,7 @@ class Pretrained(Component):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """How the converted copy is stored."""
 
-    def misfit(self, world: "World") -> str | None:
+    def misfit(self, world: "World", new_tokens: int) -> str | None:
         """As that of `TinyLlama`: it brings its own words, and starts in any world."""
         return None
 

@@ -26,7 +26,7 @@ def load_tokenizer(path: str | Path, needs_end: bool = True) -> HfTokenizer:
     folder = expand(str(path))
     try:
         # A folder without tokenizer files can be answered with an empty tokenizer: see below.
-        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: no tokenizer can be loaded ({reason})") from error

@@ -15,7 +15,7 @@ class PpoClip(PolicyObjective):
     kind: Literal["ppo_clip"] = "ppo_clip"
     clip_low: float = Field(default=0.2, gt=0, lt=1)
     """Ratio: how far below 1 it may fall before it earns nothing more."""
-    clip_high: float = Field(default=0.2, gt=0)
+    clip_high: float = Field(default=0.2, gt=0, lt=1)
     """Ratio: how far above 1 it may rise before it earns nothing more."""
     dual_clip: float | None = Field(default=None, gt=1)
     """Ratio: a cap on what a token of negative advantage may cost (dual clip, arXiv 1912.09729); null

@@ -53,7 +53,13 @@ def _ends(curves: Mapping[str, Sequence[Outcome]], ends: Mapping[str, float]) ->
     (worst, low), *_, (best, high) = sorted(ends.items(), key=lambda item: item[1])
     if number(low) == number(high):
         return f"{text} {number(high)} under each."
-    return f"{text} highest under {best} ({number(high)}) and lowest under {worst} ({number(low)})."
+    proxies = {name: Estimate.of([own.proxy_end for own in curves[name]]).mean or 0.0 for name in ends}
+    fooled = (
+        f", where the proxy is highest ({number(proxies[worst])})"
+        if max(proxies, key=lambda name: proxies[name]) == worst
+        else ""
+    )
+    return f"{text} highest under {best} ({number(high)}) and lowest under {worst} ({number(low)}){fooled}."
 
 
 def paragraphs(experiment: Experiment) -> list[tuple[str, str]]:

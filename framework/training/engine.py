@@ -1,16 +1,18 @@
 """How the optimiser of a fit or an update is set."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from framework.component import Component
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class Optimizer(Component):
     """AdamW with linear warm-up, then a constant or linearly falling learning rate."""
 
-    lr: float = Field(default=1e-3, gt=0)
+    lr: float = Field(default=1e-3, ge=1e-12)
     """Peak learning rate."""
     warmup_steps: int = Field(default=0, ge=0)
     """Optimiser steps over which the learning rate rises from zero."""
@@ -18,11 +20,11 @@ class Optimizer(Component):
     """What follows the warm-up; `linear` reaches zero at the last step."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay, per unit of learning rate."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     """Decay of the first and second moment."""
-    eps: float = Field(default=1e-8, gt=0)
+    eps: float = Field(default=1e-8, gt=0, le=1)
     """Added to the root of the second moment."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, ge=1e-6)
     """L2 norm that a gradient is scaled down to."""
 
     def lr_at(self, step: int, total_steps: int | None) -> float:

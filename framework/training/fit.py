@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from framework.artifacts import writing
+from framework.artifacts import broken_seal, sealed, writing
 from framework.errors import RunError, UserError
 from framework.precision import Precision
 from framework.seeding import derive
@@ -45,7 +46,14 @@ class FitCheckpoints:
         if self.folder is None or not (self.folder / name / STATE_FILE).is_file():
             return FitState()
         place = self.folder / name
-        state = FitState(**json.loads((place / STATE_FILE).read_text()))
+        try:
+            record = json.loads((place / STATE_FILE).read_text(encoding="utf-8"))
+            if broken_seal(record, place) is not None:
+                raise ValueError("its hash is another")
+            state = FitState(**record["state"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            warnings.warn(f"{place} is damaged: {name} is fitted from its beginning", stacklevel=2)
+            return FitState()
         load_model(module, place / WEIGHTS_FILE)
         if not state.finished:
             engine.load(place)
@@ -59,13 +67,14 @@ class FitCheckpoints:
             save_model(module, str(scratch / WEIGHTS_FILE))
             if not state.finished:
                 engine.save(scratch)
-            (scratch / STATE_FILE).write_text(json.dumps(vars(state)))
+            record = sealed({"state": vars(state)}, scratch)
+            (scratch / STATE_FILE).write_text(json.dumps(record), encoding="utf-8")
 
     def show(self, done: int, total: int, loss: float) -> None:
         """Leave word of how far the whole fit is, for a reader in another process."""
         if self.folder is not None and self.writes:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / PROGRESS_FILE).write_text(json.dumps([done, total, loss]))
+            (self.folder / PROGRESS_FILE).write_text(json.dumps([done, total, loss]), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -116,15 +125,23 @@ class FitLoop:
             torch.manual_seed(derive(setting.seed, *draws, state.step, shard.rank) % 2**32)
             state.losses.append(self._step(engine, loss(engine, state.step), f"step {state.step} of {name}"))
             state.step += 1
-            self._show(state.step, state.losses[-1])
-            if state.step % self.save_every == 0 and state.step < steps:
+            stop = self._show(state.step, state.losses[-1])
+            if stop or (state.step % self.save_every == 0 and state.step < steps):
+                engine.assert_finite(*self._words(name))
                 setting.checkpoints.save(name, state, module, engine)
+            if stop:
+                raise stop
         module.eval()
         if not state.finished:
+            engine.assert_finite(*self._words(name))
             state.finished = True
             setting.checkpoints.save(name, state, module, engine)
         self.done_steps += steps
         return state.losses
+
+    def _words(self, name: str) -> tuple[str, str]:
+        """Where the fit of a module is at fault, and how to mend it."""
+        return f"{self.section}, {name}", f"lower {self.section}.optimizer.lr"
 
     def _step(self, engine: TorchEngine, loss: Tensor, where: str) -> float:
         """Take one optimiser step, and return the loss that it was taken on."""
@@ -136,12 +153,17 @@ class FitLoop:
             raise RunError(f"{self.section}: the gradient is not finite {mend}")
         return value
 
-    def _show(self, step: int, loss: float) -> None:
+    def _show(self, step: int, loss: float) -> KeyboardInterrupt | None:
+        """Tell of a step; gives back the interrupt by which whoever is told ends the fit."""
         done = self.done_steps + step
         if done % 10 == 0 or done == self.total_steps:
             self.setting.checkpoints.show(done, self.total_steps, loss)
-        if self.setting.progress:
-            self.setting.progress(done, self.total_steps, {"loss": loss})
+        try:
+            if self.setting.progress:
+                self.setting.progress(done, self.total_steps, {"loss": loss})
+        except KeyboardInterrupt as interrupt:
+            return interrupt
+        return None
 
 
 def assert_divides(section: str, batch: int, shard: Shard) -> None:

@@ -1,5 +1,6 @@
 """Supervised fitting of a policy to a corpus of (prompt, response) texts."""
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 
 from framework.component import Component
+from framework.data.conversations import Conversation, joined
 from framework.errors import UserError
 from framework.seeding import numpy_generator
 from framework.tensor import Tensor
@@ -42,14 +44,18 @@ def fit_policy(
     settings: FitPolicy,
     setting: "FitSetting",
     save_every: int = SAVE_EVERY,
+    instruction: str | None = None,
 ) -> dict[str, float]:
     """Fit in place; returns the mean loss (nats per token) over the last tenth of the steps.
 
     The loss is on response tokens and the end token, not on the prompt. In a fit over several processes all come
-    to the same policy.
+    to the same policy. Texts whose prompt alone is `max_tokens` long are left out, and counted as `nothing_to_learn`.
+
+    Args:
+        instruction: what stands around prompts in sampling.
 
     Raises:
-        UserError: a text is longer than the model's context.
+        UserError: a text is longer than the model's context, or no text has a token to learn.
         RunError: a loss or a gradient that is not finite.
     """
     from framework.models.causal import ResponseLoss
@@ -57,9 +63,15 @@ def fit_policy(
 
     shard, size = setting.shard, settings.batch
     assert_divides("sft", size, shard)
-    rows = encode_corpus(tokenizer, corpus, settings.max_tokens)
+    texts = encode_corpus(tokenizer, corpus, settings.max_tokens, instruction)
+    rows = [row for row in texts if _learnt(*row)]
+    if lost := len(texts) - len(rows):
+        what = f"{lost} of {len(texts)} texts have no token to learn within sft.max_tokens={settings.max_tokens}"
+        if not rows:
+            raise UserError(f"sft: {what}: raise it")
+        warnings.warn(f"sft: {what}, and are left out: raise it to learn from them", stacklevel=2)
     longest = max(len(row) for row, _ in rows)
-    if longest > policy.context:
+    if policy.context is not None and longest > policy.context:
         raise UserError(
             f"sft: a text has {longest} tokens, over the model's context of {policy.context}; lower sft.max_tokens"
         )
@@ -72,25 +84,45 @@ def fit_policy(
         ids, learn = pad_rows([rows[i] for i in shard.take(batch)])
         with engine.autocast():
             total = engine(ids.to(setting.device), learn.to(setting.device))
-        # Of the whole batch: a text's first token is predicted from nothing, and is never learnt.
-        learnt = sum(max(0, len(row) - max(skip, 1)) for row, skip in (rows[i] for i in batch))
+        learnt = sum(_learnt(*rows[i]) for i in batch)  # of the whole batch
         return shard.gather((total / learnt).reshape(1, 1)).sum()
 
     loop = FitLoop("sft", setting, settings.steps, save_every)
     module = ResponseLoss(policy).to(setting.device)
     losses = loop.fit(module, "policy", settings.steps, settings.optimizer, loss, ("sft-dropout",))
     tail = losses[-max(1, len(losses) // 10) :]
-    return {"loss": float(np.mean(tail)) if tail else float("nan")}
+    return {"loss": float(np.mean(tail)) if tail else float("nan"), "nothing_to_learn": float(lost)}
+
+
+def _learnt(row: Sequence[int], skip: int) -> int:
+    """Tokens of a row that are learnt: its first one is predicted from nothing, and never is."""
+    return max(0, len(row) - max(skip, 1))
 
 
 def encode_corpus(
-    tokenizer: "HfTokenizer", corpus: Sequence[tuple[str, str]], max_tokens: int
+    tokenizer: "HfTokenizer", corpus: Sequence[tuple[str, str]], max_tokens: int, instruction: str | None = None
 ) -> list[tuple[list[int], int]]:
-    """Token ids of prompt + response + end token, and how many of them are prompt."""
-    prompts = tokenizer([p for p, _ in corpus])["input_ids"]
-    texts = tokenizer([p + r for p, r in corpus])["input_ids"]
-    end = tokenizer.eos_token_id
-    return [([*t, end][:max_tokens], len(p)) for p, t in zip(prompts, texts, strict=True)]
+    """Token ids of prompt + response + one end token, and how many of them are prompt.
+
+    The prompt stands as in sampling: with the instruction, and through the chat template where a rollout's would. There
+    a response begins without the blank that joins it to a prompt of plain text.
+    """
+    from framework.models.chat import open_ids, opening
+
+    openings = [opening(tokenizer, prompt, instruction) for prompt, _ in corpus]
+    texts = [
+        (text + (reply if isinstance(prompt, Conversation) else reply.removeprefix(" ")), True)
+        if templated
+        else (joined(prompt, reply), False)
+        for (text, templated), (prompt, reply) in zip(openings, corpus, strict=True)
+    ]
+    end, rows = tokenizer.eos_token_id, []
+    for prompt_ids, ids in zip(open_ids(tokenizer, openings), open_ids(tokenizer, texts), strict=True):
+        # A token that prompt and response share, as they meet, is learnt.
+        shared = next((i for i, (a, b) in enumerate(zip(prompt_ids, ids, strict=False)) if a != b), len(prompt_ids))
+        ended = len(ids) > shared and ids[-1] == end  # a response may spell its end
+        rows.append(((ids if ended else [*ids, end])[:max_tokens], shared))
+    return rows
 
 
 def pad_rows(rows: Sequence[tuple[list[int], int]]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:

@@ -120,7 +120,7 @@ class PolicyUpdate:
             said = self.engine(rollout, self.temperature, objective.needs_logits, objective.needs_features)
         logprobs, values = said.logprobs, said.values
         output = objective(
-            PolicyBatch(logprobs, rollout.logprobs, micro.advantages, rollout.mask, said.logits, said.features)
+            PolicyBatch(logprobs, rollout.old_logprobs, micro.advantages, rollout.mask, said.logits, said.features)
         )
         loss = (output.token_loss * weights).sum()
         if isinstance(self.shaping, KlInLoss):
@@ -133,7 +133,7 @@ class PolicyUpdate:
             value_loss = critic(values, rollout.values, micro.returns, rollout.mask)
             loss = loss + critic.coef * (value_loss * weights).sum()
             metrics["value_loss"] = masked_mean(value_loss.detach(), rollout.mask)
-        gap = (logprobs.detach() - rollout.logprobs).abs()
+        gap = (logprobs.detach() - rollout.old_logprobs).abs()
         metrics["logprob_gap"] = masked_mean(gap, rollout.mask)
         return loss, metrics
 

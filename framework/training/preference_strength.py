@@ -71,6 +71,8 @@ def turned_round(pair: Pair) -> Pair:
         rejected=pair.chosen,
         gold_chosen=pair.gold_rejected,
         gold_rejected=pair.gold_chosen,
+        chosen_ended=pair.rejected_ended,
+        rejected_ended=pair.chosen_ended,
         flipped=not pair.flipped,
     )
 

@@ -9,9 +9,13 @@ import numpy as np
 
 from framework.analysis.reward_quality import compare, disagreement, head_correlation, held_out_quality
 from framework.data.augment import augment
-from framework.data.preferences import Pair
-from framework.data.tables import TableSource, read_rows
+from framework.data.conversations import from_cell
+from framework.data.pair_tables import truth_of
+from framework.data.preferences import Pair, both_sides
+from framework.data.tables import TableSource, column_names, read_rows
 from framework.errors import UserError
+from framework.models.encoders import reads_and_takes
+from framework.models.huggingface import HfTokenizer
 from framework.models.published import PublishedReward
 from framework.models.reward_heads import RewardHeads
 from framework.models.reward_model import RewardModel
@@ -20,7 +24,7 @@ from framework.seeding import numpy_generator
 from framework.training.data_parallel import Shard
 from framework.training.fit import FitSetting, assert_divides
 from framework.training.preference_strength import apply_strength
-from framework.training.reward_fitter import RewardFitter, refuse_cut
+from framework.training.reward_fitter import RewardFitter, encode_pairs, refuse_cut
 from framework.training.reward_settings import FitReward
 
 CLOUD_PAIRS = 256
@@ -43,10 +47,11 @@ def fit_reward(
             weights that are all 0.
         RunError: a loss or a gradient that is not finite.
     """
-    train, held = split_pairs(pairs)
+    tokenizer = load_tokenizer(source, needs_end=False)
+    kept = _told_apart(settings, source, tokenizer, pairs)
+    train, held = split_pairs(kept)
     train, counted = prepare_pairs(train, settings, setting, rows)
     _check_size(settings, train, setting.shard)
-    tokenizer = load_tokenizer(source, needs_end=False)
     fitter = RewardFitter(settings, source, tokenizer, train, setting)
     members = settings.ensemble.fit(fitter)
     for member in members:
@@ -56,14 +61,37 @@ def fit_reward(
     model = RewardModel(members, tokenizers, settings.max_tokens, rows=rows, precision=setting.precision).to(
         setting.device
     )
-    prompts, responses = [p.prompt for p in held] * 2, [p.chosen for p in held] + [p.rejected for p in held]
-    cut = model.calibrate(prompts, responses, by_length=settings.length_calibration)
-    refuse_cut(cut, len(responses), settings, "held-out texts")
-    model.fit_clouds(*_cloud_texts(train, setting.seed))
+    cut = model.calibrate(*both_sides(held), by_length=settings.length_calibration)
+    refuse_cut(cut, 2 * len(held), settings, "held-out texts")
+    drawn = numpy_generator(setting.seed, "feature-cloud").permutation(len(train))[:CLOUD_PAIRS]
+    model.fit_clouds(*both_sides([train[int(i)] for i in drawn]))
+    counted |= {"identical_to_encoder": float(len(pairs) - len(kept))}
     counted |= {"cut_training": float(fitter.pairs.num_cut), "cut_held_out": float(cut)}
     figures, quality = measure(model, held)
     losses = {"loss": float(np.mean(fitter.losses))} if fitter.losses else {}
     return model, losses | counted | figures, quality
+
+
+def _told_apart(settings: FitReward, source: str, tokenizer: HfTokenizer, pairs: Sequence[Pair]) -> Sequence[Pair]:
+    """The pairs whose responses the encoder can tell apart: an uncased tokenizer, or a cut, can make them one text.
+
+    Raises:
+        UserError: none is left of the training or of the held-out ones.
+    """
+    if not settings.ensemble.parts():
+        return pairs  # no encoder is fitted
+    any_cut = settings.model_copy(update={"max_cut_share": 1.0})
+    encoded = encode_pairs(tokenizer, pairs, any_cut, reads_and_takes(source)[0])
+    both = zip(pairs, encoded.chosen, encoded.rejected, strict=True)
+    kept = [pair for pair, chosen, rejected in both if chosen != rejected]
+    if len(kept) < len(pairs):
+        what = (
+            f"{len(pairs) - len(kept)} of {len(pairs)} pairs are one text to the encoder, as its tokenizer writes them"
+        )
+        if {pair.split for pair in kept} != {pair.split for pair in pairs}:
+            raise UserError(f"{what}, and too few are left: give pairs that differ in more than case or blanks")
+        warnings.warn(f"{what}, and are left out", stacklevel=3)
+    return kept
 
 
 def split_pairs(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
@@ -90,11 +118,10 @@ def prepare_pairs(
     pairs = list(train)
     if settings.strength:
         judge = RewardModel.load(settings.strength.model, setting.device, rows=rows)
-        prompts, chosen, rejected = zip(*((p.prompt, p.chosen, p.rejected) for p in pairs), strict=True)
         # Raw scores: their differences are log-odds, which is what targets and margins are made of.
-        won, cut = judge.raw_scores(prompts, chosen)
-        lost, more = judge.raw_scores(prompts, rejected)
-        refuse_cut(cut + more, 2 * len(pairs), settings, "texts for fit_reward.strength")
+        raw, cut = judge.raw_scores(*both_sides(pairs))
+        refuse_cut(cut, 2 * len(pairs), settings, "texts for fit_reward.strength")
+        won, lost = raw.split(len(pairs), dim=1)
         pairs, changed = apply_strength(pairs, (won - lost).mean(dim=0).numpy(), settings.strength)
         counted |= {f"strength_{name}": float(count) for name, count in changed.items()}
     if settings.augment:
@@ -105,10 +132,10 @@ def prepare_pairs(
 
 def measure(model: RewardModel, held: Sequence[Pair]) -> tuple[dict[str, float], dict[str, Any]]:
     """Figures on held-out pairs: those that are one number, and all of them."""
-    prompts = [p.prompt for p in held]
-    texts = [p.chosen for p in held], [p.rejected for p in held]
-    raw = [model.raw_scores(prompts, side)[0] for side in texts]
-    served = [model.calibrated(scores, side) for scores, side in zip(raw, texts, strict=True)]
+    prompts, responses, ended = both_sides(held)
+    scores = model.raw_scores(prompts, responses, ended)[0]
+    raw = scores.split(len(held), dim=1)
+    served = model.calibrated(scores, responses).split(len(held), dim=1)
     known = all(np.isfinite([p.gold_chosen, p.gold_rejected]).all() for p in held)
     target = np.array([p.target for p in held])
     flipped = np.array([p.flipped for p in held]) if known else None
@@ -130,35 +157,34 @@ def measure(model: RewardModel, held: Sequence[Pair]) -> tuple[dict[str, float],
     return figures, quality
 
 
-def policy_responses(source: TableSource) -> tuple[list[str], list[str]]:
-    """Prompts and responses of a table; a policy may say nothing, so a response may be empty.
+def policy_responses(source: TableSource) -> tuple[list[str], list[str], list[bool]]:
+    """Prompts and responses of a table, and whether each ended by itself: as a column `ended` says, else all did.
+
+    A policy may say nothing, so a response may be empty.
 
     Raises:
-        UserError: no such table or column, or a value that is no text.
+        UserError: no such table or column, a value that is no text, or an `ended` that is neither true nor false.
     """
-    rows = read_rows(source, ["prompt", "response"])
+    texts = ("prompt", "response")
+    rows = read_rows(source, [*texts, *(["ended"] if source.theirs("ended") in column_names(source) else [])])
     for number, row in rows:
-        for name, value in row.items():
-            if not isinstance(value, str):
+        for name in texts:
+            if not isinstance(row[name], str):
                 raise UserError(f"{source.path} row {number}: column {name!r} holds no text; mend or drop the row")
-    return [str(row["prompt"]) for _, row in rows], [str(row["response"]) for _, row in rows]
+    ended = [truth_of(source, number, "ended", row.get("ended", True)) for number, row in rows]
+    return [from_cell(str(row["prompt"])) for _, row in rows], [str(row["response"]) for _, row in rows], ended
 
 
-def compare_on(model: RewardModel, prompts: Sequence[str], responses: Sequence[str]) -> dict[str, float | None]:
+def compare_on(
+    model: RewardModel, prompts: Sequence[str], responses: Sequence[str], ended: Sequence[bool] | None = None
+) -> dict[str, float | None]:
     """How the heads agree on a policy's responses beside the reference responses, and how many were cut or empty."""
-    scored = model.score(prompts, responses)
+    scored = model.score(prompts, responses, ended)
     return compare(model.reference.scores.numpy(), scored.values.numpy()) | {
         "responses": float(len(responses)),
         "empty": float(sum(not response.strip() for response in responses)),
         "cut": float(scored.num_cut),
     }
-
-
-def _cloud_texts(train: Sequence[Pair], seed: int) -> tuple[list[str], list[str]]:
-    """Prompts and responses, chosen and rejected, of a sample of the training pairs."""
-    drawn = numpy_generator(seed, "feature-cloud").permutation(len(train))[:CLOUD_PAIRS]
-    pairs = [train[int(i)] for i in drawn]
-    return [p.prompt for p in pairs] * 2, [p.chosen for p in pairs] + [p.rejected for p in pairs]
 
 
 def _check_size(settings: FitReward, train: Sequence[Pair], shard: Shard) -> None:

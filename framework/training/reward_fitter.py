@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from framework.data.preferences import Pair
+from framework.data.preferences import Pair, both_sides
 from framework.ensembles.recipe import Part
 from framework.errors import UserError
 from framework.models.encoders import load_encoder, reads_and_takes
@@ -156,9 +156,8 @@ def encode_pairs(
         UserError: too many texts are longer than `settings.max_tokens`, or one is longer than `positions`.
     """
     end = tokenizer.eos_token_id if causal else None
-    prompts = [p.prompt for p in pairs] * 2
-    responses = [p.chosen for p in pairs] + [p.rejected for p in pairs]
-    rows, num_cut = tokenize_texts(tokenizer, prompts, responses, settings.max_tokens, end)
+    prompts, responses, ended = both_sides(pairs)
+    rows, num_cut = tokenize_texts(tokenizer, prompts, responses, settings.max_tokens, end, ended)
     refuse_cut(num_cut, len(rows), settings, "training texts")
     longest = max((len(row) for row in rows), default=0)
     if positions is not None and longest > positions:

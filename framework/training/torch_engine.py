@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from framework.errors import DivergedError
 from framework.precision import Precision
 from framework.training.engine import Optimizer
 
@@ -68,6 +69,17 @@ class TorchEngine:
         """The precision that forward passes run in."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
+    def assert_finite(self, where: str, mend: str) -> None:
+        """Refuse to call a state good in which a weight or a moment is no finite number.
+
+        Raises:
+            DivergedError: which, and how to mend it.
+        """
+        moments = [(f"moment {kind}", value) for own in self.adam.state.values() for kind, value in own.items()]
+        for name, value in [*self.module.named_parameters(), *moments]:
+            if not bool(torch.isfinite(value).all()):
+                raise DivergedError(f"{where}: {name} is not finite, and is not saved; {mend}")
+
     def save(self, folder: Path) -> None:
         """Write moments as safetensors and counters as JSON, nothing pickled; weights are their owner's to write."""
         tensors = {
@@ -76,7 +88,7 @@ class TorchEngine:
             for name, value in state.items()
         }
         save_file(tensors, folder / TENSORS_FILE)
-        (folder / COUNT_FILE).write_text(json.dumps({"steps_taken": self.steps_taken}) + "\n")
+        (folder / COUNT_FILE).write_text(json.dumps({"steps_taken": self.steps_taken}) + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
@@ -87,4 +99,4 @@ class TorchEngine:
         whole = self.adam.state_dict()
         whole["state"] = state
         self.adam.load_state_dict(whole)
-        self.steps_taken = json.loads((folder / COUNT_FILE).read_text())["steps_taken"]
+        self.steps_taken = json.loads((folder / COUNT_FILE).read_text(encoding="utf-8"))["steps_taken"]

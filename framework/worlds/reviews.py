@@ -84,6 +84,8 @@ class Reviews(Component):
     kind: Literal["reviews"] = "reviews"
     needs_pretrained: ClassVar[bool] = False
     """Whether the policy must bring a tokenizer: no, this world has one, which a policy made from scratch can learn."""
+    missing_end_penalty: ClassVar[float] = 1.0
+    """Reward units off, by default, for a response that does not end by itself: a review has an end."""
     corpus_size: int = Field(default=6000, gt=0)
     """Reviews that the start policy is fitted to."""
     max_words: int = Field(default=22, ge=12)

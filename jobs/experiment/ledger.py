@@ -7,9 +7,10 @@ from pathlib import Path
 
 from framework.analysis.records import COMPLETE, RunRecord, Status
 from framework.analysis.run_folder import STOPPED_FILE, status_of
-from framework.artifacts import update_text, write_text
+from framework.artifacts import MANIFEST, update_text, write_text
 from framework.errors import UserError
 from jobs.experiment.plan import PlannedRun
+from jobs.run_folder import differences
 
 RUNS_FILE = "runs.json"
 
@@ -21,12 +22,32 @@ class Ledger:
         self.out, self.path = out, out / RUNS_FILE
         before = self._read()
         self.plan = {run.id: run for run in plan}
+        self._before = before
         self._states = {id: self._state(run, before) for id, run in self.plan.items()}
         self.has_lost_runs = any(
             before.get((run.record.run, run.record.seed), ("", None))[0] in COMPLETE and not self.folder(run).is_dir()
             for run in self.plan.values()
         )
         """Whether the folder of a run that was done is not there any more."""
+
+    def assert_same_runs(self) -> None:
+        """Refuse a configuration that is not the one that the folder's runs were made by.
+
+        Raises:
+            UserError: the run, and what differs.
+        """
+        planned = {(run.record.run, run.record.seed) for run in self.plan.values()}
+        if lost := [f"{name}, seed {seed}" for name, seed in self._before if (name, seed) not in planned]:
+            raise UserError(
+                f"{self.out} holds {len(lost)} runs that its configuration does not ask for ({lost[0]}): put that back as "
+                "it was, or choose another --out"
+            )
+        for run in self.plan.values():
+            folder = self.folder(run)
+            if (folder / MANIFEST).is_file() and (told := differences(folder, run.cfg)):
+                raise UserError(
+                    f"{folder} was not made by this configuration ({told}): put that back, or delete the run"
+                )
 
     @property
     def waiting(self) -> list[PlannedRun]:
@@ -79,7 +100,7 @@ class Ledger:
         if not self.path.is_file():
             return {}
         try:
-            rows = json.loads(self.path.read_text())["runs"]
+            rows = json.loads(self.path.read_text(encoding="utf-8"))["runs"]
             return {(row["run"], row["seed"]): (row["status"], row["error"]) for row in rows}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
@@ -90,7 +111,7 @@ class Ledger:
 def _has_step(folder: Path) -> bool:
     """Whether a run has logged a row: a kill may cut even the first line."""
     try:
-        with (folder / "metrics.jsonl").open() as file:
+        with (folder / "metrics.jsonl").open(encoding="utf-8") as file:
             return file.readline().endswith("\n")
     except OSError:
         return False

@@ -72,7 +72,8 @@ def _runs_of_arm(cfg: Config, base: Mapping[str, Any], condition: str, variant: 
     within = ", ".join(f"{section}.{name}" for section, name in named if name in getattr(cfg, section))
     overrides = _combined(cfg.conditions.get(condition, {}), cfg.variants.get(variant, {}))
     tree, arm = apply_overrides(base, overrides), "-".join(filter(None, (condition, variant)))
-    parse_config(tree, within or "configuration")  # a mistake in a variant is not one of a point
+    swept = cfg.sweep.model_dump(mode="json")  # told, as a point may bring what a variant needs
+    parse_config(tree | {"sweep": swept}, within or "configuration")  # a mistake in a variant is not one of a point
     points, short = cfg.sweep.all_points(), _short_keys(cfg.sweep.keys)
     for point in points:
         first = parse_config(apply_overrides(tree, point), f"sweep, {canonical(point)}" if point else "configuration")

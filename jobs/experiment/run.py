@@ -88,6 +88,7 @@ def run_experiment(
 
     with claimed(out / EXPERIMENT_FILE, cfg.to_yaml(), holds_same):
         ledger = Ledger(out, plan)
+        ledger.assert_same_runs()
         ledger.write()
         for record in ledger.records():
             if record.is_complete:

@@ -135,7 +135,8 @@ def _run_trial(config: dict[str, Any], by_id: Mapping[str, ReadyRun], halt: Path
         """Tell Tune a step's numbers; lists stay in the run folder. Where the scheduler ends the run, this does not return."""
         tune.report({name: value for name, value in metrics.items() if not isinstance(value, list)})
 
-    context = RunContext(halt.exists, show, in_placement=one.inputs.cfg.backend == "ray")
+    # A driver that was killed may have left a process that is about to die in the run's folder.
+    context = RunContext(halt.exists, show, patience_seconds=60, in_placement=one.inputs.cfg.backend == "ray")
     try:
         with _in_folder(current):
             make_run(one.inputs, one.folder, context)
@@ -232,7 +233,7 @@ class _Stopper(tune.Stopper):
 def _error_line(trial: Any) -> str:
     """What stopped a run the last time, in one line; the whole of it is in Tune's `error.txt`."""
     path = trial.error_file
-    text = Path(path).read_text() if path and Path(path).is_file() else ""
+    text = Path(path).read_text(encoding="utf-8") if path and Path(path).is_file() else ""
     last = text.rpartition("Failure # ")[2].strip()
     if "RayTaskError" not in last and "ray::" not in last:
         return f"its process died: {' '.join(last.split())[:300]}"

@@ -9,7 +9,7 @@ from jobs.checkpoint import Checkpoints
 from jobs.driver import train_policy
 from jobs.roles import open_roles
 from jobs.run_folder import RunContext, RunInputs, RunResult, pointing_back
-from jobs.run_log import RunLog
+from jobs.run_log import RunLog, check_log
 from jobs.run_state import RunState
 
 
@@ -26,6 +26,7 @@ def make(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     if messages and not found:
         messages.append("no sound checkpoint was left: began again at step 0")
     checkpoint, state = found or (None, RunState.start(train))
+    messages += check_log(run, state.step)
     if not state.ended(train):
         prompts = PromptStream(cfg.world.prompts("train"), cfg.seed)
         folders = {name: parent.path for name, parent in inputs.parents.items()}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from framework.config import Config, load_config
+from framework.data.paths import expand
 from framework.errors import UserError
 from framework.overrides import parse_overrides
 
@@ -16,11 +17,11 @@ def configured(verb: str, words: Sequence[str], seed: int | None) -> tuple[Confi
     Raises:
         UserError: it is not valid, or names a function of the user's own that cannot be called.
     """
-    files = [word for word in words if "=" not in word]
+    files = [word for word in words if "=" not in word or "/" in word.partition("=")[0]]
     if len(files) > 1:
         raise UserError(f"one configuration at a time: got {', '.join(files)}")
-    overrides = parse_overrides([word for word in words if "=" in word])
-    source = Path(files[0]) if files else None
+    overrides = parse_overrides([word for word in words if word not in files])
+    source = Path(expand(files[0])) if files else None
     if verb == "demo":
         if files:
             raise UserError("demo has a configuration of its own; use `goldilocks study` for yours")

@@ -17,22 +17,26 @@ from jobs.best_of_n import aggregations, curves_of, load_scores, settings_of
 from jobs.chain import Chain
 from jobs.fit_on_ray import fitting_beside
 from jobs.stages import check_prompts
+from jobs.stop import StopSignal
 from jobs.verbs.show import bars, closing, console
-from jobs.workspace import Workspace
+from jobs.workspace import Workspace, working_in
 
 
-def best_of_n(cfg: Config, out: Path, words: Sequence[str], address: str | None = None) -> int:
+def best_of_n(
+    cfg: Config, out: Path, words: Sequence[str], stop: StopSignal | None = None, address: str | None = None
+) -> int:
     """Make the stages that are missing, print the table, write the figures and the page into `out`.
 
     `words` are the command line, for the next command to run.
     """
     check_prompts(cfg)
-    with bars() as shown:
-        chain = Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address))
-        record = measured(cfg, chain)
-    write_text(out / "best_of_n.json", json.dumps(record, indent=2) + "\n")
-    table = best_of_n_table({name: curve["points"] for name, curve in record["curves"].items()}, cfg.seed)
-    page = write_report(analyse(out.resolve().name, table, []), out)
+    with working_in(out):
+        with bars(stop) as shown:
+            chain = Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address))
+            record = measured(cfg, chain)
+        write_text(out / "best_of_n.json", json.dumps(record, indent=2) + "\n")
+        table = best_of_n_table({name: curve["points"] for name, curve in record["curves"].items()}, cfg.seed)
+        page = write_report(analyse(out.resolve().name, table, []), out)
     console.print(_table(record))
     console.print(f"figures: {out / 'best_of_n.json'}")
     closing(page, shlex.join(["goldilocks", "train", *words, "--out", str(out)]))

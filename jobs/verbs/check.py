@@ -1,25 +1,32 @@
-"""`goldilocks check`: what a configuration means, before anything loads."""
+"""`goldilocks check`: what a configuration means, before anything is made."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.plan import amount, bundles, capacity, explain, local_node, table
+from cluster.plan import amount, capacity, explain, fit_bundles, local_node, table
+from cluster.session import connect, live_nodes
 from framework.config import Config
 from framework.errors import UserError
 from jobs.experiment.plan import PlannedRun, num_runs, plan_of
-from jobs.layouts import layout_of, load_layout
+from jobs.layouts import layout_of
 
 
-def check(cfg: Config, source: Path | None, show: bool) -> int:
-    """Print the arithmetic and the placement; 2 where the layout does not fit this machine.
+def check(cfg: Config, source: Path | None, show: bool, data: bool = False, address: str | None = None) -> int:
+    """Print the arithmetic and the placement; 2 where the layout does not fit this machine, or the cluster at `address`.
+
+    Args:
+        data: whether to open what the configuration names, too.
 
     Raises:
-        UserError: a run that is not valid, or more runs than `sweep.limit`.
+        UserError: a run that is not valid, more runs than `sweep.limit`, data or a model that is not what it should be, or
+            no cluster at `address`.
     """
     if show:
         print(cfg.to_yaml())
     plan = _plan(cfg)
     print(f"{source or 'defaults'}: valid, fingerprint {cfg.fingerprint()}")
+    print(f"world: {cfg.world.kind}; policy: {cfg.policy.kind}; gold: {cfg.gold.kind}")
+    print(f"before a run: {_stages(cfg)}")
     for line in cfg.train.describe(cfg.max_new_tokens):
         print(line)
     if cfg.variants or len(plan) > len(cfg.seeds):
@@ -27,13 +34,38 @@ def check(cfg: Config, source: Path | None, show: bool) -> int:
     kind = cfg.fit_reward.ensemble.kind if cfg.reward is None else cfg.reward.kind
     print(f"reward: {cfg.num_heads} heads ({kind}), {cfg.aggregation.convention}")
     print(f"reward fit: {_fit_arithmetic(cfg)}")
-    if cfg.backend == "inline":
+    if data:
+        from jobs.verbs.check_data import opened  # torch, which takes seconds to import
+
+        for line in dict.fromkeys(opened([run.cfg for run in plan])):
+            print(line)
+    return _place(cfg, address)
+
+
+def _place(cfg: Config, address: str | None) -> int:
+    """Print where each role and the workers of a fit would go: on this machine, or in the cluster that is asked."""
+    spec, layout = layout_of(cfg)
+    nodes = [local_node(spec)]
+    if address:
+        with connect(address, spec, namespace="check"):
+            nodes = live_nodes()
+    elif cfg.backend == "inline":
         print("roles: all in this process")
         return 0
-    spec = load_layout(cfg.cluster)
-    placed = explain(bundles(spec), [local_node(spec)], spec.strategy)
-    print(f"roles: layout {spec.name} on Ray\n{table(placed)}")
-    return 2 if placed.problem else 0
+    placed, fit = explain(layout, nodes, spec.strategy), explain(fit_bundles(spec), nodes, spec.strategy)
+    print(f"roles: layout {spec.name} on Ray{f' at {address}' if address else ''}\n{table(placed)}")
+    if fit.problem:
+        print(f"the workers of a fit do not fit: {fit.problem}")
+    return 2 if placed.problem or fit.problem else 0
+
+
+def _stages(cfg: Config) -> str:
+    """What is fitted and sampled before a run."""
+    label, fit = cfg.label, cfg.fit_reward
+    sft = f"{cfg.sft.steps} SFT steps of {cfg.sft.batch} texts" if cfg.sft.steps else "no SFT"
+    tokens = label.max_new_tokens or cfg.max_new_tokens
+    made = f"{label.pairs} pairs of answers of up to {tokens} tokens, {label.noise:.0%} of their labels flipped"
+    return f"{sft}; {f'pairs of {fit.pairs.path}' if fit.pairs else made}"
 
 
 def _plan(cfg: Config) -> list[PlannedRun]:

@@ -9,10 +9,12 @@ from rich.table import Table
 
 from framework.analysis.over_seeds import Estimate
 from framework.analysis.records import RunRecord
-from framework.config import Config, load_config
+from framework.config import Config
 from framework.errors import UserError
 from jobs.experiment.plan import PlannedRun, num_runs
 from jobs.experiment.run import EXPERIMENT_FILE, ExperimentResult, ExperimentView, run_experiment
+from jobs.run_folder import written_config
+from jobs.stop import StopSignal
 from jobs.verbs.show import INTERRUPTED, Bars, bars, closing, console
 
 if TYPE_CHECKING:  # an experiment begins seconds sooner without statistics
@@ -31,7 +33,7 @@ DIFFERENCES = {
 """Columns that are printed, and the figures of a `Comparison` in them."""
 
 
-def experiment(cfg: Config, out: Path, stop: Callable[[], bool], address: str | None, is_agreed: bool) -> int:
+def experiment(cfg: Config, out: Path, stop: StopSignal, address: str | None, is_agreed: bool) -> int:
     """Run an experiment, print its tables and where the report is; 1 where a run failed.
 
     Args:
@@ -45,8 +47,8 @@ def experiment(cfg: Config, out: Path, stop: Callable[[], bool], address: str | 
         raise UserError(
             f"the experiment has {count} runs and sweep.limit={cfg.sweep.limit}: add --yes, or ask for fewer"
         )
-    with bars() as shown:
-        result = run_experiment(cfg, out, stop, _bars_of_runs(shown, count), address)
+    with bars(stop) as shown:
+        result = run_experiment(cfg, out, lambda: stop.asked, _bars_of_runs(shown, count, stop), address)
     if result.interrupted:
         closing(out, f"the same command again, or --resume {out}: what is finished is kept")
         return INTERRUPTED
@@ -54,7 +56,7 @@ def experiment(cfg: Config, out: Path, stop: Callable[[], bool], address: str | 
     return 1 if result.failed else 0
 
 
-def resume(out: Path, stop: Callable[[], bool], address: str | None) -> int:
+def resume(out: Path, stop: StopSignal, address: str | None) -> int:
     """`--resume DIR` of both verbs.
 
     Raises:
@@ -63,15 +65,16 @@ def resume(out: Path, stop: Callable[[], bool], address: str | None) -> int:
     path = out / EXPERIMENT_FILE
     if not path.is_file():
         raise UserError(f"{out} holds no experiment to resume: give the folder that holds its {EXPERIMENT_FILE}")
-    return experiment(load_config(path), out, stop, address, is_agreed=True)
+    return experiment(written_config(path), out, stop, address, is_agreed=True)
 
 
-def _bars_of_runs(shown: Bars, count: int) -> ExperimentView:
+def _bars_of_runs(shown: Bars, count: int, stop: StopSignal) -> ExperimentView:
     """One bar for the experiment, and one for each run while it goes on."""
     whole = shown.progress.add_task("runs", total=count, figures="")
     running: dict[str, tuple[TaskID, Callable[[int, dict[str, Any]], None]]] = {}
 
     def began(run: PlannedRun) -> None:
+        stop.between_steps()  # its run saves when it stops
         if run.id not in running:
             running[run.id] = shown.bar(f"seed {run.record.seed}: {run.record.run}", run.cfg.train.length)
 
@@ -96,6 +99,9 @@ def _bars_of_runs(shown: Bars, count: int) -> ExperimentView:
 def print_experiment(result: ExperimentResult) -> None:
     """Print what was measured, what failed, and where the report is."""
     if result.experiment is not None:
+        from framework.report.findings import headline  # slow to import, and not needed while runs go on
+
+        console.print(headline(result.experiment))
         _print_outcomes(result.experiment)
         if result.experiment.comparison is not None:
             _print_comparison(result.experiment.comparison)

@@ -8,6 +8,7 @@ from framework.data.tables import read_labelled
 from framework.errors import UserError
 from framework.gold.ngram import fit_ngram
 from jobs.verbs.show import closing, console
+from jobs.workspace import working_in
 
 
 def fit_gold(cfg: Config, out: Path) -> int:
@@ -16,7 +17,7 @@ def fit_gold(cfg: Config, out: Path) -> int:
         raise UserError("fit_gold is not set: name labelled text, for example fit_gold.source.path=reviews.parquet")
     texts, labels = read_labelled(cfg.fit_gold.source)
     path = out / "gold"
-    with writing(path) as scratch:
+    with working_in(out), writing(path) as scratch:
         figures = fit_ngram(texts, labels, scratch, cfg.fit_gold, cfg.seed)
     for name, value in figures.items():
         console.print(f"{name}: {value:.4g}")

@@ -1,5 +1,6 @@
 """`goldilocks report`: write the report of a run or an experiment again, once or as it goes on."""
 
+import math
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def report(folder: Path, watch: float | None = None) -> int:
     is_experiment = (folder / EXPERIMENT_FILE).is_file()
     if not is_experiment and not (folder / (METRICS if watch is None else "config.yaml")).is_file():
         raise UserError(f"{folder} holds neither a run nor an experiment: give the folder that a verb printed")
-    if watch is not None and watch <= 0:
+    if watch is not None and not 0 < watch < math.inf:
         raise UserError(f"--every {watch:g}: give a number of seconds above 0")
     try:
         if watch is not None:

@@ -26,8 +26,9 @@ from framework.types import Scores
 from jobs.artifact_stage import device
 from jobs.chain import Chain
 from jobs.fit_on_ray import fitting_beside
+from jobs.stop import StopSignal
 from jobs.verbs.show import Bars, bars, closing, console
-from jobs.workspace import Workspace
+from jobs.workspace import Workspace, working_in
 
 FIGURES_FILE, SCORES_FILE = "score_pairs.json", "score_pairs.parquet"
 TOGETHER = 64
@@ -41,7 +42,7 @@ NOTES = {
 """What is said of a count that is not zero."""
 
 
-def score_pairs(cfg: Config, out: Path, address: str | None = None) -> int:
+def score_pairs(cfg: Config, out: Path, stop: StopSignal | None = None, address: str | None = None) -> int:
     """Score the pairs, print the table, write figures and scores into `out`.
 
     Raises:
@@ -51,26 +52,26 @@ def score_pairs(cfg: Config, out: Path, address: str | None = None) -> int:
     if section is None:
         raise UserError("score_pairs is not set: name pairs, for example score_pairs.source.path=pairs.parquet")
     rows, dropped = _read(section)
-    with bars() as shown:
-        model = _model(cfg, out, shown, address)
-        chosen, rejected = scored(model, rows, shown.stage("score pairs"))
-    scores = chosen.values, rejected.values
-    rewards = cfg.aggregation(chosen.values).numpy(), cfg.aggregation(rejected.values).numpy()
-    record = measured(scores, rewards, [str(row.others["subset"]) for row in rows])
-    about: dict[str, Any] = {
-        "model": section.model or "fitted by this configuration",
-        "source": section.source.model_dump(mode="json"),
-        "aggregation": cfg.aggregation.model_dump(mode="json"),
-        "heads": len(chosen.values),
-        "cut": chosen.num_cut + rejected.num_cut,
-        **{fault: dropped[fault] for fault in FAULTS},
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    _write_scores(out / SCORES_FILE, rows, scores, rewards)
-    write_text(out / FIGURES_FILE, json.dumps(about | record, indent=2) + "\n")
-    _print(cfg.aggregation.kind, about, record)
-    closing(out / FIGURES_FILE)
-    return 0
+    with working_in(out):
+        with bars(stop) as shown:
+            model = _model(cfg, out, shown, address)
+            chosen, rejected = scored(model, rows, shown.stage("score pairs"))
+        scores = chosen.values, rejected.values
+        rewards = cfg.aggregation(chosen.values).numpy(), cfg.aggregation(rejected.values).numpy()
+        record = measured(scores, rewards, [str(row.others["subset"]) for row in rows])
+        about: dict[str, Any] = {
+            "model": section.model or "fitted by this configuration",
+            "source": section.source.model_dump(mode="json"),
+            "aggregation": cfg.aggregation.model_dump(mode="json"),
+            "heads": len(chosen.values),
+            "cut": chosen.num_cut + rejected.num_cut,
+            **{fault: dropped[fault] for fault in FAULTS},
+        }
+        _write_scores(out / SCORES_FILE, rows, scores, rewards)
+        write_text(out / FIGURES_FILE, json.dumps(about | record, indent=2) + "\n")
+        _print(cfg.aggregation.kind, about, record)
+        closing(out / FIGURES_FILE)
+        return 0
 
 
 def scored(model: RewardModel, rows: Sequence[PairRow], progress: Progress) -> tuple[Scores, Scores]:

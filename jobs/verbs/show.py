@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from framework.analysis.alarms import BASELINE, SIGNALS
 from framework.training import Progress as Report
+from jobs.stop import StopSignal
 
 # Without a terminal nothing wraps at 80 columns: logs are read elsewhere.
 console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
@@ -23,8 +24,9 @@ SHOWN = ("proxy", "gold", "kl_nats")
 class Bars:
     """One bar per stage or run."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
+    def __init__(self, progress: Progress, in_stage: Callable[[], None] = lambda: None) -> None:
+        """`in_stage` is called whenever the bar of a stage moves, and may end it."""
+        self.progress, self.in_stage = progress, in_stage
 
     def stage(self, title: str) -> Report:
         """A callback for a fit: its bar comes when it begins to move."""
@@ -34,6 +36,7 @@ class Bars:
             if not bar:
                 bar.append(self.progress.add_task(title, total=total, figures=""))
             self.progress.update(bar[0], completed=done, figures=_in_words(figures))
+            self.in_stage()
 
         return move
 
@@ -63,7 +66,7 @@ def _in_words(figures: dict[str, float]) -> str:
 
 
 @contextmanager
-def bars() -> Iterator[Bars]:
+def bars(stop: StopSignal | None) -> Iterator[Bars]:
     """Bars on the terminal for the length of a block."""
     columns = (
         TextColumn("{task.description}"),
@@ -73,7 +76,7 @@ def bars() -> Iterator[Bars]:
         TextColumn("{task.fields[figures]}"),
     )
     with Progress(*columns, console=console) as progress:
-        yield Bars(progress)
+        yield Bars(progress, stop.in_stage) if stop else Bars(progress)
 
 
 def closing(results: object, then: str | None = None) -> None:

@@ -2,8 +2,9 @@
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from framework.artifacts import write_text
 from framework.config import Config
@@ -14,33 +15,34 @@ from jobs.chain import Chain
 from jobs.fit_job import Runner, fit_here
 from jobs.fit_on_ray import fitting_beside, on_ray_train
 from jobs.layouts import load_layout
-from jobs.run_folder import RunContext, RunResult, make_run, resume_run, stored_config
+from jobs.run_folder import STEPS, RunContext, RunResult, make_run, resume_run, stored_config
 from jobs.stages import check_prompts
+from jobs.stop import StopSignal
 from jobs.verbs.report import report_run
 from jobs.verbs.show import INTERRUPTED, bars, closing, console
-from jobs.workspace import Workspace
+from jobs.workspace import Workspace, working_in
 
 STAGES = {"fit-policy": ("policy", "label"), "label": ("pairs", "fit-reward"), "fit-reward": ("reward", "train")}
 """Of each verb: the stage of the chain that it makes, and the verb that comes next."""
 
 
-def stage(verb: str, cfg: Config, out: Path, words: Sequence[str], address: str | None) -> int:
+def stage(verb: str, cfg: Config, out: Path, words: Sequence[str], stop: StopSignal, address: str | None) -> int:
     """`fit-policy`, `label` or `fit-reward`; `words` are the command line, for the next command to run."""
     source = cfg.fit_reward.compare_on if verb == "fit-reward" else None
     # Read before a fit is spent on a table that cannot be read.
     compared = policy_responses(source) if source else None
     name, then = STAGES[verb]
-    with bars() as shown:
+    with working_in(out), bars(stop) as shown:
         artifact = getattr(Chain(cfg, Workspace(out), shown.stage, _runner(cfg, address)), name)
+        if compared:
+            _compare(cfg, artifact.path, compared, out)
     for figure, value in artifact.figures.items():
         console.print(f"{figure}: {value:.4g}")
-    if compared:
-        _compare(cfg, artifact.path, compared, out)
     closing(artifact.path, shlex.join(["goldilocks", then, *words, "--out", str(out)]))
     return 0
 
 
-def _compare(cfg: Config, reward: Path, texts: tuple[list[str], list[str]], out: Path) -> None:
+def _compare(cfg: Config, reward: Path, texts: tuple[list[str], list[str], list[bool]], out: Path) -> None:
     """Print, and write to `compare_on.json`, how the heads agree on a trained policy's responses."""
     figures = compare_on(RewardModel.load(reward, device(), rows=cfg.scorer_rows, scorer=cfg.reward), *texts)
     for name, value in figures.items():
@@ -53,21 +55,21 @@ def _runner(cfg: Config, address: str | None) -> Runner:
     return fit_here if cfg.backend == "inline" else on_ray_train(load_layout(cfg.cluster), address)
 
 
-def train(cfg: Config, out: Path, stop: Callable[[], bool], address: str | None) -> int:
+def train(cfg: Config, out: Path, stop: StopSignal, address: str | None) -> int:
     """`goldilocks train CONFIG`: the stages that are missing, then the run in `out/train`."""
     check_prompts(cfg)
-    with bars() as shown:
+    with working_in(out), bars(stop) as shown:
         inputs = Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address)).inputs
-        context = RunContext(stop, shown.run("train", cfg.train.length), address)
+        context = RunContext(stop.between_steps, shown.run("train", cfg.train.length), address)
         result = make_run(inputs, out / "train", context)
     return _end(result)
 
 
-def resume(run: Path, stop: Callable[[], bool], address: str | None) -> int:
-    """`goldilocks train --resume RUN`."""
-    length = stored_config(run).train.length
-    with bars() as shown:
-        result = resume_run(run, RunContext(stop, shown.run("train", length), address))
+def resume(run: Path, changes: Mapping[str, Any], stop: StopSignal, address: str | None) -> int:
+    """`goldilocks train --resume RUN`, with what changes about it."""
+    length = max(stored_config(run).train.length, int(changes.get(STEPS, 0)))
+    with bars(stop) as shown:
+        result = resume_run(run, RunContext(stop.between_steps, shown.run("train", length), address), changes)
     return _end(result)
 
 

@@ -207,7 +207,9 @@ def test_the_order_of_heads_changes_no_reward(source, aggregation):
 
 
 def answers():
-    return Answers(tuple(PROMPTS), tuple(RESPONSES), torch.arange(len(PROMPTS)), step=4)
+    return Answers(
+        tuple(PROMPTS), tuple(RESPONSES), torch.ones(len(PROMPTS)).bool(), torch.arange(len(PROMPTS)), step=4
+    )
 
 
 def worker_args(folder, max_cut_share=0.05):
@@ -241,7 +243,7 @@ def test_workers_that_divide_the_rows_are_one(three, size):
 def test_texts_over_the_limit_are_refused_with_their_number(three, divide):
     folder, _ = three
     group = InlineGroup("reward", RewardWorker, (*worker_args(folder), divide), replicas=2)
-    long = Answers(("the room :",) * 4, (" fine" * 40, " fine") * 2, torch.arange(4), step=4)
+    long = Answers(("the room :",) * 4, (" fine" * 40, " fine") * 2, torch.ones(4).bool(), torch.arange(4), step=4)
     with pytest.raises(
         RunError, match=r"reward: \d of \d texts are longer than the 32 tokens .*at step 4: raise fit_reward"
     ):

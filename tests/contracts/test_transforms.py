@@ -1,6 +1,7 @@
 """What every transform of the reward must keep, and what applying them one after the other must."""
 
 import pickle
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -17,6 +18,7 @@ from framework.seeding import derive
 from framework.transforms import Clip, LengthCalibration, LogSigmoid, Par, Transform
 from framework.transforms.apply import answers_per_row, apply_transforms
 from framework.types import Answers, ReferenceScores
+from framework.worlds import Reviews, Text
 
 MEMBERS = pytest.mark.parametrize("member", get_args(get_args(Transform)[0]))
 DRAW = torch.Generator().manual_seed(derive(0, "transforms"))
@@ -121,13 +123,25 @@ def test_without_transforms_the_reward_is_the_proxy_itself(setting):
     rollout, scores, _, _ = setting
     proxy = Mean()(scores)
     assert Online().needs_answers == 0
-    assert Online().reward(Mean(), rollout, proxy, None, no_reference) is proxy
+    assert torch.equal(Online().reward(Mean(), Reviews(), rollout, proxy, None, no_reference), proxy)
+
+
+def test_a_missing_end_costs_a_unit_in_the_embedded_world_and_what_is_asked_elsewhere(setting):
+    rollout, scores, _, _ = setting
+    cut, proxy = replace(rollout, ended=torch.tensor([True, False, True])), Mean()(scores)
+    text = Text(source={"path": "prompts.jsonl"})
+    for train, world, loss in (
+        (Online(), Reviews(), 1.0), (Online(), text, 0.0), (Online(missing_end_penalty=0.25), text, 0.25),
+        (Online(missing_end_penalty=0.0), Reviews(), 0.0), (Online(transforms=(Clip(low=-9, high=9),)), Reviews(), 1.0),
+    ):  # fmt: skip
+        paid = train.reward(Mean(), world, cut, proxy, None, lambda: setting[3])
+        assert (proxy - paid).tolist() == [0.0, loss, 0.0]
 
 
 def test_scores_of_rollout_and_answers_are_aggregated_alike(setting):
     rollout, scores, answers, reference = setting
     train, worst = Online(transforms=(Par(),)), WorstCase()
-    out = train.reward(worst, rollout, worst(scores), answers, lambda: reference)
+    out = train.reward(worst, Reviews(), rollout, worst(scores), answers, lambda: reference)
     torch.testing.assert_close(out, torch.sigmoid(scores.amin(0) - answers.scores.amin(0)[:, 0]))
 
 
@@ -164,7 +178,7 @@ def test_the_curve_is_fitted_once(setting, monkeypatch):
 
 
 def test_answers_stand_beside_the_rows_of_their_prompt():
-    answers = Answers(("p",) * 4, ("a", "bb", "ccc", "dddd"), torch.tensor([7, 7, 2, 2]), step=0)
+    answers = Answers(("p",) * 4, ("a", "bb", "ccc", "dddd"), torch.ones(4).bool(), torch.tensor([7, 7, 2, 2]), step=0)
     scores = torch.tensor([[1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 40.0]])
     per_row = answers_per_row(answers, scores, torch.tensor([2, 7, 7]))
     assert per_row.scores.tolist() == [[[3, 4], [1, 2], [1, 2]], [[30, 40], [10, 20], [10, 20]]]

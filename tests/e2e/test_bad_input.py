@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors import reference
+from actors.policy import PolicyWorker
+from framework.config import load_config
 from framework.gold.rule import RuleScorer
 from framework.models.causal import CausalPolicy
 from framework.models.reward_model import RewardModel
@@ -118,6 +120,31 @@ def test_a_disk_that_fills_up_during_a_checkpoint_costs_that_checkpoint_only(
     assert contents(run) == contents(finished / "train")
 
 
+@pytest.mark.parametrize("spoil", ["weights", "moments"])
+def test_a_state_that_is_no_number_is_never_saved(config, stages, fails, monkeypatch, spoil):
+    """The last sound checkpoint stays, and nobody is sent back to where the same would happen again."""
+    run = stages / "train"
+
+    plain = PolicyWorker.update
+
+    def update(worker: PolicyWorker, credited: object) -> object:
+        report = plain(worker, credited)
+        weight = worker.engine.parameters[0]
+        target = weight.data if spoil == "weights" else worker.engine.adam.state[weight]["exp_avg_sq"]
+        if report.policy_version == 5:
+            target.view(-1)[0] = math.inf if spoil == "weights" else math.nan
+        return report
+
+    monkeypatch.setattr(PolicyWorker, "update", update)
+    line = fails("train", config, "train.steps=5", "--out", stages, code=1)
+    assert (
+        "policy, after 5 updates: " in line
+        and "is not finite, and is not saved; begin another run with a lower" in line
+    )
+    assert f"last good checkpoint: {run / 'checkpoints' / 'step_4'}" in line and "go on with" not in line
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step_2", "step_4"]
+
+
 def test_a_failure_before_the_first_checkpoint_says_so(config, stages, fails, monkeypatch):
     _nan_loss(monkeypatch, {1})
     line = fails("train", config, "--out", stages, code=1)
@@ -205,6 +232,47 @@ def test_a_resumed_run_wants_the_models_it_began_with(config, stages, fails):
     assert "the reward at" in fails("train", "--resume", stages / "train", code=2)
     shutil.rmtree(reward)
     assert "is gone: put it back" in fails("train", "--resume", stages / "train", code=2)
+
+
+def _flipped(data: bytes) -> bytes:
+    """Another sign for the last number."""
+    return data[:-1] + bytes([data[-1] ^ 128])
+
+
+@pytest.mark.parametrize(
+    ("verb", "stage", "file", "damage"),
+    [
+        ("train", "policy", "model.safetensors", _flipped),
+        ("train", "pairs", "pairs.parquet", _flipped),
+        ("train", "reward", "calibration.safetensors", _flipped),
+        ("train", "reward", "heads.safetensors", lambda data: data[:40]),
+        ("train", "reward", "reward.json", None),
+        ("fit-policy", "policy", "model.safetensors", _flipped),
+        ("label", "policy", "model.safetensors", _flipped),
+        ("fit-reward", "pairs", "pairs.parquet", _flipped),
+        ("best-of-n", "reward", "heads.safetensors", _flipped),
+        ("study", "pairs", "pairs.parquet", _flipped),
+    ],
+)
+def test_a_stage_that_was_edited_is_not_used(config, stages, tmp_path, fails, verb, stage, file, damage):
+    words, out = [config], stages
+    if verb == "study":
+        out = tmp_path / "study"
+        shutil.copytree(stages, out / "seed_0")
+        (out / "experiment.yaml").write_text(load_config(config).to_yaml())
+    if verb == "best-of-n":
+        words += ["best_of_n.prompts=2", "best_of_n.samples=16"]
+    (folder,) = out.rglob(f"{stage}-*")
+    data = (folder / file).read_bytes()
+    (folder / file).write_bytes(damage(data)) if damage else (folder / file).unlink()
+    line = fails(verb, *words, "--out", out, code=2)
+    assert f"the {stage} at {folder} is damaged or was edited" in line
+    assert f"delete {folder}, and the same command makes it again" in line
+    assert not list(out.rglob("metrics.jsonl"))
+    shutil.rmtree(folder)
+    if verb in ("fit-policy", "fit-reward"):
+        assert cli.main([verb, *map(str, words), "--out", str(out)]) == 0
+        assert (folder / file).read_bytes() == data
 
 
 def test_where_every_checkpoint_is_damaged_the_run_begins_again_and_says_so(config, finished, stages, capsys):
@@ -333,3 +401,64 @@ def test_labelled_text_that_is_not(fails, tmp_path, table, words):
     line = fails("fit-gold", f"fit_gold.source.path={path}", "--out", tmp_path / "out", code=2)
     assert str(path) in line
     assert words in line
+
+
+# Whatever the verb
+
+LONG = "x" * 300
+BAD_WORDS = (
+    "folder", "loop", LONG, "nix.yaml", "binary.yaml", "holds_itself.yaml", "deep.yaml", "list.yaml", "false.yaml", "nix/=3",
+    "=3", "x", "train.=3", "train.steps={", "train..steps=3", "sweep=3", "world=[]", "world.kind=3", "policy.kind=null",
+    "train=null", "variants=[1]", "variants={a: null}", "variants={a: {seed: 1}}", "baseline=x", "sweep.grid={seed: [1]}",
+    "sweep.points=[1]", "seeds=[0.5]", "seeds=[true]", "seed=-1", "train.steps=true", "train.steps=3000000000",
+    "train.gold_at=[5, 3]", "best_of_n.ns=[3, 2]", "policy.heads=3", "train.kl.coef=.nan",
+    "sft.optimizer.betas=[0.9, 1]", "sft.optimizer.eps=1e300", "gold={kind: ngram, path: x, on: response}",
+)  # fmt: skip
+
+
+@pytest.fixture
+def bad_files(tmp_path, monkeypatch) -> None:
+    """A working folder with files that are no configurations."""
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("loop").symlink_to("loop")
+    Path("binary.yaml").write_bytes(bytes(range(256)))
+    Path("holds_itself.yaml").write_text("variants: &a {b: *a}")
+    Path("deep.yaml").write_text("[" * 9999)
+    Path("list.yaml").write_text("[]")
+    Path("false.yaml").write_text("false")
+
+
+@pytest.mark.parametrize("word", BAD_WORDS, ids=lambda word: word[:40])
+@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb != "report"])
+def test_every_verb_refuses_what_it_is_told_wrongly(bad_files, fails, verb, word):
+    line = fails(verb, word, code=2)
+    for own in ("Traceback", "Errno", "--debug"):
+        assert own not in line
+    assert sorted(path.name for path in Path().iterdir() if path.is_dir()) == ["folder"]
+
+
+@pytest.mark.parametrize(
+    "place", ["nix", "folder", "loop", LONG, "list.yaml", "/dev/null"], ids=lambda place: place[:40]
+)
+@pytest.mark.parametrize("command", [["report"], ["train", "--resume"], ["study", "--resume"], ["sweep", "--resume"]])
+def test_what_is_no_run_and_no_experiment_is_no_place_to_go_on(bad_files, fails, command, place):
+    line = fails(*command, place, code=2)
+    assert place[:40] in line
+    assert "Errno" not in line
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1"])
+def test_a_wait_must_be_one(bad_files, fails, seconds):
+    Path("folder/config.yaml").touch()
+    assert "give a number of seconds above 0" in fails("report", "folder", "--watch", "--every", seconds, code=2)
+
+
+@pytest.mark.parametrize("place", ["loop", LONG, "list.yaml", "list.yaml/x"], ids=lambda place: place[:40])
+@pytest.mark.parametrize(
+    "verb", [verb for verb in cli.VERBS if verb not in ("check", "report", "fit-gold", "score-pairs")]
+)
+def test_a_place_that_cannot_be_written_is_named(bad_files, fails, verb, place):
+    line = fails(verb, *([] if verb == "demo" else ["backend=inline"]), "sft.steps=1", "--out", place, code=2)
+    assert place[:40] in line
+    assert "Errno" not in line

@@ -103,9 +103,9 @@ def test_a_folder_takes_one_experiment_at_a_time(config, tmp_path, fails, verb):
     before = (out / EXPERIMENT_FILE).read_text()
     with claimed(out / EXPERIMENT_FILE, before, lambda file: True):
         line = fails(verb, *words, code=2)
-    assert f"an experiment is running in {out} (pid {os.getpid()}): wait for it, or end it" in line
+    assert f"another command is running in {out} (pid {os.getpid()}): wait for it, or end it" in line
     assert (out / EXPERIMENT_FILE).read_text() == before
-    assert {path.name for path in out.iterdir()} == {LOCK_FILE, EXPERIMENT_FILE}
+    assert {path.name for path in out.iterdir()} == {EXPERIMENT_FILE}
 
 
 def test_a_folder_that_cannot_be_written_is_a_mistake_and_nothing_is_written(tmp_path, monkeypatch):

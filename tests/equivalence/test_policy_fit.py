@@ -63,6 +63,32 @@ def test_a_fit_that_is_done_takes_no_step(tmp_path):
     assert _equal(first, again) and steps == []
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[:-1] + bytes([data[-1] ^ 128]), lambda data: data[:9]])
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_save_that_was_damaged_is_not_gone_on_from(tmp_path, name, damage):
+    undisturbed, _ = _fit()
+    folder, again = FitCheckpoints(tmp_path), []
+
+    def cut(done: int, *_: object) -> None:
+        if done == 5:
+            raise _PowerCutError
+
+    with pytest.raises(_PowerCutError):
+        _fit(checkpoints=folder, progress=cut)
+    (path,) = tmp_path.rglob(name)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.warns(UserWarning, match="is damaged: policy is fitted from its beginning"):
+        weights, _ = _fit(checkpoints=folder, progress=lambda done, *_: again.append(done))
+    assert _equal(weights, undisturbed) and again[0] == 1
+
+
+def test_weights_that_the_last_step_made_infinite_are_no_fit(tmp_path):
+    hot = SETTINGS.model_copy(update={"steps": 1, "optimizer": Optimizer(lr=3e38)})
+    with pytest.raises(RunError, match=r"sft, policy: .* is not finite, and is not saved; lower sft\.optimizer\.lr"):
+        _fit(hot, checkpoints=FitCheckpoints(tmp_path))
+    assert not list(tmp_path.rglob("state.json"))
+
+
 def _work(rank: int, size: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)

@@ -1,10 +1,17 @@
 """A whole online run through Ray actors: the numbers are those of an inline run, byte for byte."""
 
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from jobs.run_folder import RunContext, resume_run
 from tests.tiny import contents, make_tiny
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
@@ -43,3 +50,24 @@ def test_begun_inline_and_resumed_on_ray(tiny, inline, tmp_path):
     config.write_text(config.read_text().replace("backend: inline", "backend: ray"))
     assert resume_run(run, RunContext()).ended == "all steps"
     assert contents(run) == inline
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_run_on_ray_saves_and_says_how_to_go_on(tiny, inline, tmp_path, number):
+    config = tmp_path / "tiny.yaml"
+    config.write_text(tiny.but(backend="ray", train={"steps": 400, "save_every": 50}).to_yaml())
+    run, command = tmp_path / "out" / "train", [sys.executable, "-m", "jobs", "train", str(config), "--out"]
+    process = subprocess.Popen(
+        [*command, str(run.parent)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 400
+    while not (run / "rollouts" / "step_000001.parquet").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    assert f"results: {run}" in out and f"next: goldilocks train --resume {run}" in out
+    done = len((run / "metrics.jsonl").read_text().splitlines())
+    assert 2 <= done < 400 and (run / "checkpoints" / f"step_{done}" / "state.json").is_file()

@@ -148,3 +148,13 @@ def test_a_session_of_its_own_finds_the_packages_from_any_folder(tmp_path):
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ended.stdout.strip() == "fine", ended.stderr[-2000:]
+
+
+def test_check_asks_the_cluster_at_an_address(ray_session, capsys, tmp_path):
+    from jobs import __main__ as cli
+
+    (tmp_path / "large.yaml").write_text("roles: {policy: {cpus: 5000}}")
+    assert cli.main(["check", "--address", "auto"]) == 0
+    assert live_nodes()[0].name in capsys.readouterr().out
+    assert cli.main(["check", "--address", "auto", f"cluster={tmp_path / 'large.yaml'}"]) == 2
+    assert "policy asks for 5000 CPUs" in capsys.readouterr().out

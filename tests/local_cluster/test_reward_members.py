@@ -17,7 +17,11 @@ pytestmark = pytest.mark.ray
 
 PAIRS = make_pairs()
 ANSWERS = Answers(
-    tuple(pair.prompt for pair in PAIRS), tuple(pair.chosen for pair in PAIRS), torch.arange(len(PAIRS)), step=3
+    tuple(pair.prompt for pair in PAIRS),
+    tuple(pair.chosen for pair in PAIRS),
+    torch.arange(len(PAIRS)) % 3 > 0,
+    torch.arange(len(PAIRS)),
+    step=3,
 )
 
 
@@ -66,6 +70,6 @@ def test_each_actor_holds_its_member_only(divided):
 
 
 def test_an_error_of_a_share_reaches_the_caller_as_it_is(divided):
-    long = Answers(("the room :",), (" fine" * 40,), torch.zeros(1).long(), step=3)
+    long = Answers(("the room :",), (" fine" * 40,), torch.ones(1).bool(), torch.zeros(1).long(), step=3)
     with pytest.raises(RunError, match=r"reward: 1 of 1 texts are longer than the 32 tokens .*at step 3"):
         RewardRole(divided, rows=8, divide="members").score(long).get()

@@ -31,10 +31,15 @@ A configuration is one YAML file. Every key may be left out, and an empty file i
   Where you name no kind, you get the one that the root table shows.
 - A section may be written in part: the keys you leave out keep the defaults of this page.
 - On the command line a key is dotted: `train.kl.kind=budget train.kl.budget=8`. Values are YAML. A key that
-  ends in `.kind` replaces its whole section, so settings of another kind do not linger.
+  ends in `.kind` replaces its whole section, so settings of another kind do not linger. Of a key that is given
+  twice there the last one counts; in a file it is refused, with its line. A section and its kind are not given apart.
 - An unknown key is refused, and the nearest known one is offered.
 - `goldilocks check CONFIG.yaml --show` prints the whole tree as it will be used.
-- Paths may name environment variables as `${NAME}`.
+- Files are UTF-8, whatever the locale. A key such as `on` or `no` is a word, not a truth value.
+- Paths, here and on the command line, may begin with `~` and name environment variables as `$NAME` or `${NAME}`; a
+  relative one starts at the working folder.
+- What has no effect is refused: a number too small or too large for float32, a truth value for a number, a seed in a variant,
+  an aggregation other than the mean over one head.
 """
 
 CLUSTER_INTRODUCTION = f"""\

@@ -49,6 +49,16 @@ def test_the_sum_is_what_a_pencil_says():
         assert first_alarm(values[: BASELINE + steps - 1], "up") is None
 
 
+def test_one_cut_response_is_no_alarm_and_a_falling_share_of_ended_ones_is():
+    (ended,) = (signal for signal in SIGNALS if signal.name == "ended")
+    still = np.ones(60)
+    still[20:40:4] = 63 / 64
+    falling = np.concatenate([np.ones(20), np.linspace(1, 0.5, 40)])
+    alarms = [first_alarm(values, ended.direction, ended.least_spread) for values in (still, falling)]
+    assert alarms[0] is None
+    assert alarms[1] is not None and falling[alarms[1]] > 0.8
+
+
 def test_each_direction_sees_its_own_side_only():
     rise = np.concatenate([np.array([0.3, 0.1] * 5), np.full(20, 2.0)])
     seen = {

@@ -103,6 +103,17 @@ def test_the_hash_sees_names_and_contents_but_not_the_manifest(tmp_path):
     assert len({before, renamed, hash_folder(tmp_path / "a")}) == 3
 
 
+def test_a_hash_is_remembered_only_while_nobody_has_touched_the_file(tmp_path):
+    path = tmp_path / "weights"
+    path.write_text("old")
+    long_ago = path.stat().st_mtime_ns - 10**12
+    os.utime(path, ns=(long_ago, long_ago))
+    before = hash_folder(tmp_path)
+    path.write_text("new")
+    os.utime(path, ns=(long_ago, long_ago))
+    assert path.stat().st_size == 3 and hash_folder(tmp_path) != before
+
+
 def test_a_fingerprint_depends_on_settings_and_parents():
     prints = {
         fingerprint({"lr": 1}, {}),

@@ -34,7 +34,7 @@ class FakeReward:
     def load(cls, folder, device="cpu", **_):
         return cls()
 
-    def score(self, prompts, responses):
+    def score(self, prompts, responses, ended=None):
         characters = torch.tensor([float(len(r)) for r in responses])
         words = torch.tensor([float(len(r.split())) for r in responses])
         return Scores(torch.stack([characters, words]), self.cut_each, torch.zeros(0, len(responses)))
@@ -104,7 +104,7 @@ def test_a_world_with_fewer_prompts_gives_all_it_has(policy, tmp_path):
 
 def test_gold_that_is_no_number_stops_the_pool(policy, tmp_path, monkeypatch):
     class Broken:
-        def score(self, prompts, responses):
+        def score(self, prompts, responses, ended=None):
             return Scores(torch.full((len(responses),), math.nan))
 
     monkeypatch.setattr("framework.gold.rule.Rule.build", lambda self, device: Broken())

@@ -1,6 +1,8 @@
 """Checkpoints: whole or absent, the last few kept, damaged ones passed over."""
 
 import errno
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,17 +20,26 @@ class _Policy:
 
     failure: Exception | None = None
 
+    saves = 0
+
     def save(self, folder: Path) -> Done:
+        self.saves += 1
         (folder / "model").write_bytes(b"w" * 1000)
         if self.failure:
             raise self.failure
-        (folder / "optimizer").write_bytes(b"o" * 500)
+        (folder / "optimizer").write_bytes(bytes([self.saves]) * 500)
         return Done(None)
 
 
 def _state(step: int) -> RunState:
     start = RunState.start(Online())
     return RunState(step, step + 1, KlState(**{**vars(start.kl), "coef": 0.1 + step}))
+
+
+def _edit(checkpoint: Path, change) -> None:
+    record = json.loads((checkpoint / STATE).read_text())
+    change(record)
+    (checkpoint / STATE).write_text(json.dumps(record))
 
 
 @pytest.fixture
@@ -67,6 +78,12 @@ def test_only_the_last_few_are_kept(tmp_path, policy):
         (lambda p: (p / STATE).write_text('{"state": {'), "is incomplete"),
         (lambda p: (p / STATE).write_bytes(b"\xff\xfe"), "is incomplete"),
         (lambda p: (p / STATE).write_text("{}"), "is incomplete"),
+        (lambda p: (p / "model").write_bytes(b"v" * 1000), "model is not what was written"),
+        (lambda p: shutil.copy(p.parent / "step_2" / "optimizer", p), "optimizer is not what was written"),
+        (lambda p: _edit(p, lambda record: record["state"].update(step=9)), "state.json is not what was written"),
+        (lambda p: _edit(p, lambda record: record["state"]["kl"].update(coef=9)), "state.json is not what was written"),
+        (lambda p: _edit(p, lambda record: record["sha256"].clear()), "state.json is not what was written"),
+        (lambda p: (shutil.rmtree(p), shutil.copytree(p.parent / "step_2", p)), "is one of step 2"),
     ],
 )
 def test_a_damaged_one_is_passed_over_with_a_message(tmp_path, policy, damage, message):
@@ -78,6 +95,22 @@ def test_a_damaged_one_is_passed_over_with_a_message(tmp_path, policy, damage, m
     assert skipped[0].startswith("checkpoint step_4")
     assert message in skipped[0]
     assert "\n" not in skipped[0]
+
+
+def test_one_from_before_there_were_hashes_is_read(tmp_path, policy):
+    checkpoints = _saved(tmp_path, policy, [2])
+    _edit(tmp_path / "checkpoints" / "step_2", lambda record: [record.pop(name) for name in ("sha256", "record")])
+    assert checkpoints.latest() == ((tmp_path / "checkpoints" / "step_2", _state(2)), [])
+
+
+def test_a_damaged_later_one_pushes_out_no_sound_one(tmp_path, policy):
+    checkpoints = _saved(tmp_path, policy, [2, 6], keep=1)
+    _edit(tmp_path / "checkpoints" / "step_6", lambda record: record.clear())
+    checkpoints.save(_state(4), policy)
+    assert _names(tmp_path) == ["step_4", "step_6"]
+    assert checkpoints.latest()[0] == (tmp_path / "checkpoints" / "step_4", _state(4))
+    checkpoints.save(_state(6), policy)
+    assert _names(tmp_path) == ["step_6"] and checkpoints.latest()[1] == []
 
 
 def test_where_all_are_damaged_none_is_found_and_each_is_named(tmp_path, policy):

@@ -1,11 +1,15 @@
 """The command line: exit codes, one line per mistake, and what it does not import."""
 
+import contextlib
+import errno
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from cluster.plan import Node
 from framework.config import Config
 from framework.errors import PlacementError, RunError
 from jobs import __main__ as cli
@@ -76,6 +80,33 @@ def test_check_of_a_layout_that_does_not_fit_is_2(tmp_path, capsys):
     assert "does not fit" in capsys.readouterr().out
 
 
+def test_check_of_a_layout_whose_fit_does_not_fit_is_2(tmp_path, capsys):
+    layout = tmp_path / "fit.yaml"
+    layout.write_text("fit: {replicas: 9}\nlocal: {num_cpus: 8}\n")
+    assert cli.main(["check", f"cluster={layout}"]) == 2
+    assert "the workers of a fit do not fit: 9 workers ask for 9 CPUs" in capsys.readouterr().out
+
+
+def test_check_looks_at_a_cluster_where_it_is_told_of_one(capsys, monkeypatch):
+    from jobs.verbs import check
+
+    monkeypatch.setattr(check, "connect", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(check, "live_nodes", lambda: [Node("far-away", 3, 4)])
+    assert cli.main(["check", "--address", "auto", "cluster=four_gpu"]) == 2
+    assert "does not fit: 4 workers ask for 4 CPUs" in capsys.readouterr().out
+    monkeypatch.setattr(check, "live_nodes", lambda: [Node("far-away", 8, 4)])
+    assert cli.main(["check", "--address", "auto", "cluster=four_gpu"]) == 0
+    assert "roles: layout four_gpu on Ray at auto" in (out := capsys.readouterr().out)
+    assert out.count("far-away") == 5
+
+
+def test_check_of_a_cluster_that_does_not_answer_is_2(fails):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    assert f"no Ray head listens at 127.0.0.1:{port}" in fails("check", "--address", f"127.0.0.1:{port}", code=2)
+
+
 def test_check_reads_every_variant(fails):
     line = fails("check", "variants={a: {train.kl.coff: 3}}", code=2)
     assert "variants.a: unknown key 'train.kl.coff'" in line
@@ -96,7 +127,9 @@ def test_a_layout_that_does_not_exist_offers_the_nearest(fails):
         (["train", "--seed", "-1"], "seed=-1"),
         (["demo", "mine.yaml"], "use `goldilocks study` for yours"),
         (["train", "--resume", "nix"], "nix holds no run to resume"),
-        (["train", "--resume", "nix", "train.steps=3"], "give nothing else"),
+        (["train", "--resume", "nix", "train.steps=3"], "nix holds no run to resume"),
+        (["train", "--resume", "nix", "train.steps=many"], "give a whole number of steps"),
+        (["train", "--resume", "nix", "train.kl.coef=3"], "give nothing else"),
         (["report", "nix"], "nix holds neither a run nor an experiment"),
         (["fit-gold"], "fit_gold is not set"),
     ],
@@ -119,6 +152,12 @@ def test_overrides_may_stand_on_both_sides_of_an_option(monkeypatch):
         (PlacementError("no room"), 2, "goldilocks check: no room\n"),
         (KeyError("gone"), 1, "goldilocks check: KeyError: 'gone' (--debug shows where)\n"),
         (ValueError("two\nlines"), 1, "goldilocks check: ValueError: two lines (--debug shows where)\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/run/x"),
+            1,
+            "goldilocks check: /run/x: No space left on device; free some space and run the same command again\n",
+        ),
+        (OSError(errno.EIO, "Input/output error"), 1, "goldilocks check: .: Input/output error; --debug shows where\n"),
         (KeyboardInterrupt(), 130, "goldilocks check: interrupted\n"),
     ],
 )

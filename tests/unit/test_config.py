@@ -4,7 +4,7 @@ import re
 
 import pytest
 import yaml
-from pydantic import create_model
+from pydantic import BaseModel, create_model
 
 from framework.aggregation import Mean
 from framework.artifacts import fingerprint
@@ -12,6 +12,7 @@ from framework.config import Config, load_config, parse_config
 from framework.errors import UserError
 from framework.methods import Online
 from framework.overrides import apply_overrides, parse_overrides
+from jobs.experiment.plan import plan_of
 from tests.tiny import merged
 
 
@@ -49,11 +50,34 @@ def _parse(*words: str) -> Config:
         (["seeds=[3, 0, 3]"], "seeds holds 3 twice"),
         (["seeds=[]"], "seeds=[]: tuple should have at least 1 item"),
         (["instruction=hello"], "instruction must contain {prompt}"),
+        (["gold.kind=ngram", "gold.path=x", "gold.on=response"], "'gold.on' is called 'gold.reads' now: rename it"),
+        (["variants.a={seed: 3}"], "variants.a: seed cannot differ between runs; give the seeds as seeds=[...]"),
+        (["conditions.a={seeds: [3]}"], "conditions.a: seeds cannot differ"),
+        (["variants.a={sweep.limit: 3}"], "variants.a: sweep.limit cannot differ"),
+        (["sweep.grid={seed: [1, 2]}"], "seed cannot be swept; give the seeds as seeds=[...]"),
+        (["train.kl={kind: fixed}", "train.kl.kind=budget"], "'train.kl' and 'train.kl.kind' contradict each other"),
+        (["train.kl.kind=budget", "train.kl={coef: 1}"], "'train.kl' and 'train.kl.kind' contradict each other"),
+        (["train={kl: {kind: fixed}}", "train.kl.kind=budget"], "'train' and 'train.kl.kind' contradict each other"),
+        (["variants.a={train.kl: {kind: fixed}, train.kl.kind: budget}"], "contradict each other"),
+        (["aggregation.kind=worst_case"], "does nothing: fit_reward.ensemble.kind=single has one head"),
+        (["aggregation.kind=entropic", "fit_reward.ensemble.kind=averaged"], "aggregation.kind=entropic does nothing"),
+        (
+            ["variants={a: {}, b: {aggregation.kind: worst_case}}"],
+            "variants.b: aggregation.kind=worst_case does nothing",
+        ),
+        (["policy.heads=3"], "policy.hidden=128 does not divide into policy.heads=3 of an even size"),
+        (["policy.hidden=4", "policy.heads=4"], "does not divide into policy.heads=4 of an even size"),
+        (["max_new_tokens=62"], "with max_new_tokens=62 that is over the model's context of 64"),
+        (["label.max_new_tokens=99"], "with max_new_tokens=99 that is over the model's context of 64"),
+        (["sft.optimizer.betas=[0.9, 1.0]"], "sft.optimizer.betas.1=1.0: input should be less than 1"),
+        (["train.update.optimizer.eps=1e300"], "train.update.optimizer.eps='1e300': input should be a finite number"),
+        (["fit_reward.ensemble={kind: averaged, lr_factors: [-1]}"], "fit_reward.ensemble.lr_factors.0=-1: input"),
+        (["train.objective.clip_high=1"], "train.objective.clip_high=1: input should be less than 1"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_where(words, message):
     with pytest.raises(UserError) as raised:
-        _parse(*words)
+        plan_of(_parse(*words))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -136,6 +160,21 @@ def test_the_fingerprint_sees_what_changes_a_number(word):
         ("a: [", "is not valid YAML"),
         ("- 1", "must hold a mapping of keys, not a list"),
         ("1: 2", "keys should be strings"),
+        ("false", "must hold a mapping of keys, not a bool"),
+        ("[]", "must hold a mapping of keys, not a list"),
+        ("0", "must hold a mapping of keys, not a int"),
+        ("''", "must hold a mapping of keys, not a str"),
+        ("steps: 4\nseed: 1\nsteps: 9", "line 3, column 1: the key 'steps' is written twice"),
+        ("train: {kl: {coef: 1,\n coef: 2}}", "line 2, column 2: the key 'coef' is written twice"),
+        ("on: 1\n'on': 2", "line 2, column 1: the key 'on' is written twice"),
+        ("a: &a {b: *a}", "line 1, column 4: it holds itself"),
+        ("a: &a [*a]", "line 1, column 4: it holds itself"),
+        ("[" * 5000, "it is nested too deep"),
+        ("a: " + "{a: " * 3000, "it is nested too deep"),
+        ("a: 2024-13-45", "month must be in 1..12"),
+        ("a: " + "1" * 5000, "Exceeds the limit"),
+        ("a: !!timestamp x", "is not valid YAML"),
+        ("gold: {kind: ngram, path: x, on: response}", "'gold.on' is called 'gold.reads' now: rename it"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_named(tmp_path, text, message):
@@ -155,6 +194,27 @@ def test_a_file_that_is_missing_or_binary_is_named(tmp_path):
         load_config(tmp_path / "binary.yaml")
 
 
+@pytest.mark.parametrize("make", ["folder", "name too long", "loop"])
+def test_what_cannot_be_read_is_named(tmp_path, make):
+    path = tmp_path / ("x" * 300 if make == "name too long" else "c.yaml")
+    if make == "folder":
+        path.mkdir()
+    if make == "loop":
+        path.symlink_to(path)
+    with pytest.raises(UserError, match=r"cannot be read: .+; give the path of a YAML file"):
+        load_config(path)
+
+
+def test_a_word_that_yaml_takes_for_a_truth_value_may_be_a_key(tmp_path):
+    (tmp_path / "c.yaml").write_text("variants: {on: {}, yes: {train.steps: 3}, No: {}}\nbaseline: 'on'")
+    assert list(load_config(tmp_path / "c.yaml").variants) == ["on", "yes", "No"]
+
+
+def test_keys_that_are_merged_may_be_set_again(tmp_path):
+    (tmp_path / "c.yaml").write_text("variants:\n  a: &a {train.steps: 3, seed_: 1}\n  b: {<<: *a, train.steps: 4}")
+    assert load_config(tmp_path / "c.yaml").variants["b"] == {"train.steps": 4, "seed_": 1}
+
+
 def test_an_empty_file_is_the_defaults(tmp_path):
     (tmp_path / "empty.yaml").write_text("")
     assert load_config(tmp_path / "empty.yaml") == Config()
@@ -164,6 +224,44 @@ def test_an_empty_file_is_the_defaults(tmp_path):
 def test_a_number_must_be_finite(value):
     with pytest.raises(UserError, match="finite"):
         load_config(None, parse_overrides([f"train.update.optimizer.lr={value}"]))
+
+
+def _numbers(model, path=""):
+    """Dotted keys of numbers below a section's default, and whether a truth value is one of their values."""
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name, field.default)
+        if isinstance(value, BaseModel):
+            yield from _numbers(value, f"{path}{name}.")
+        elif isinstance(value, int | float):
+            yield f"{path}{name}", isinstance(value, bool)
+
+
+NUMBERS = [key for key, is_truth in _numbers(Config()) if not is_truth]
+
+
+@pytest.mark.parametrize("value", ["true", "false", "1e300", "-1e300", "1e-300", ".nan", ".inf", "[]", "{}", "''"])
+@pytest.mark.parametrize("key", NUMBERS)
+def test_no_number_is_taken_that_is_none_or_has_no_effect(key, value):
+    words = [f"{key}={value}"]
+    try:
+        cfg = _parse(*words)
+    except UserError as error:
+        assert f"{key}=" in str(error)
+        assert "\n" not in str(error)
+    else:
+        raise AssertionError(f"{words[0]} was taken: {cfg.to_yaml()}")
+
+
+@pytest.mark.parametrize(
+    "word", ["seeds=[true]", "train.gold_at=[0, true]", "gold={kind: classifier, path: x, label: true}"]
+)
+def test_a_truth_value_in_a_list_is_no_number_either(word):
+    with pytest.raises(UserError, match="a number is wanted, not a truth value"):
+        _parse(word)
+
+
+def test_a_section_may_repeat_its_kind():
+    assert _parse("train.kl={kind: budget, budget: 3}", "train.kl.kind=budget").train.kl.budget == 3
 
 
 # Keys of the online loop once stood at the root
@@ -239,7 +337,9 @@ def test_a_run_is_another_where_what_its_method_covers_is_another(covered):
         "scorer_rows": 5,
     }  # fmt: skip
     assert set(changes) == set(Online.covers)
-    assert parse_config({covered: changes[covered]}).run_fingerprint() != Config().run_fingerprint()
+    heads = {"fit_reward": {"ensemble": {"kind": "shared_encoder"}}}
+    assert parse_config(heads).run_fingerprint() == Config().run_fingerprint()
+    assert parse_config(heads | {covered: changes[covered]}).run_fingerprint() != Config().run_fingerprint()
 
 
 @pytest.mark.parametrize("word", ["sft.steps=3", "label.noise=0.1", "fit_reward.epochs=9", "backend=inline"])

@@ -56,6 +56,16 @@ def test_the_stage_writes_pairs_on_their_sides_and_what_it_counted(tmp_path, pol
     assert json.loads((stage.path / "splits.json").read_text()) == split_record(pairs, "pair")
 
 
+def test_pairs_know_which_responses_were_cut_off(tmp_path, policy):
+    stage = pairs_stage(config(max_new_tokens=9), Workspace(tmp_path), policy)
+    pairs = read_pairs(stage.path / PAIRS_FILE)
+    texts = [(p.chosen, p.chosen_ended) for p in pairs] + [(p.rejected, p.rejected_ended) for p in pairs]
+    assert {len(text.split()) for text, ended in texts if not ended} >= {9}
+    assert all(len(text.split()) < 9 for text, ended in texts if ended)
+    assert 0 < sum(ended for _, ended in texts) < len(texts)
+    assert stage.figures["ended_share"] == pytest.approx(sum(ended for _, ended in texts) / len(texts))
+
+
 def test_more_samples_per_prompt_make_every_pair_of_them(tmp_path, policy, monkeypatch):
     cfg = config(samples_per_prompt=4, held_out_by="prompt", batch=4, pairs=40, noise=0.0)
     asked = with_gold(cfg, monkeypatch, lambda text: float(sum(map(ord, text))))
@@ -73,9 +83,9 @@ def test_more_samples_per_prompt_make_every_pair_of_them(tmp_path, policy, monke
 def test_two_samples_make_the_pairs_they_always_made(policy, monkeypatch):
     seen = []
 
-    def record(prompts, responses, gold, noise, seed):
+    def record(prompts, responses, gold, noise, seed, ended):
         seen.append((prompts, responses, gold, seed))
-        return pair_up(prompts, responses, gold, noise, seed)
+        return pair_up(prompts, responses, gold, noise, seed, ended)
 
     monkeypatch.setattr(labelling, "pair_up", record)
     pairs, figures = sample_pairs(config(), policy.path)

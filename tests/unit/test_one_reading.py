@@ -23,7 +23,8 @@ TRAIN = {"steps": 24, "kl": {"kind": "budget", "budget": 0.5}, "gold_every": 1}
 FIGURES = (
     "proxy_start", "proxy_end", "gold_start", "gold_start_se", "gold_peak", "gold_peak_se", "gold_peak_at", "gold_end",
     "gold_end_se", "kl_nats_at_gold_peak", "kl_nats_end", "gap_end", "kl_coef_end", "disagreement_start",
-    "disagreement_end", "head_correlation_start", "head_correlation_end", "budget", "budget_ratio", "budget_held",
+    "disagreement_end", "ended_start", "ended_end",
+    "head_correlation_start", "head_correlation_end", "budget", "budget_ratio", "budget_held",
     "steps", "gained", "turned_over", "share_lost",
 )  # fmt: skip
 """Read off a curve; each must be in at least two readings, and most are in all."""

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from framework.data.conversations import joined, turns_of
 from framework.data.pair_tables import read_pair_rows, read_pair_table
 from framework.data.preferences import Pair, divided, write_pairs
 from framework.data.tables import TableSource
@@ -93,15 +94,12 @@ JOINED = "\n\nHuman: Hi.\n\nAssistant: Hello.\n\nHuman: Colour?\n\nAssistant:"
         ({"prompt": "Q", "chosen": [user("Q"), bot("a")], "rejected": [user("Q"), bot("b")]}, ("Q", "a", "b")),
         ({"prompt": [user("Q")], "chosen": "a", "rejected": "b"}, ("Q", "a", "b")),
         # Several turns are written as the HH data writes them.
-        ({"prompt": DIALOGUE, "chosen": [bot("a")], "rejected": [bot("b")]}, (JOINED, " a", " b")),
-        ({"chosen": [*DIALOGUE, bot("a")], "rejected": [*DIALOGUE, bot("b")]}, (JOINED, " a", " b")),
-        (
-            {"prompt": DIALOGUE, "chosen": [*DIALOGUE, bot("a")], "rejected": [*DIALOGUE, bot("b")]},
-            (JOINED, " a", " b"),
-        ),
+        ({"prompt": DIALOGUE, "chosen": [bot("a")], "rejected": [bot("b")]}, (JOINED, "a", "b")),
+        ({"chosen": [*DIALOGUE, bot("a")], "rejected": [*DIALOGUE, bot("b")]}, (JOINED, "a", "b")),
+        ({"prompt": DIALOGUE, "chosen": [*DIALOGUE, bot("a")], "rejected": [*DIALOGUE, bot("b")]}, (JOINED, "a", "b")),
         (
             {"prompt": [{"role": "system", "content": "Be kind."}, user("Q")], "chosen": "a", "rejected": "b"},
-            ("Be kind.\n\nHuman: Q\n\nAssistant:", " a", " b"),
+            ("Be kind.\n\nHuman: Q\n\nAssistant:", "a", "b"),
         ),
         # Implicit prompts of plain strings.
         ({"chosen": f"{JOINED} I say a", "rejected": f"{JOINED} I say b"}, (JOINED, " I say a", " I say b")),
@@ -115,13 +113,46 @@ def test_conversations_and_implicit_prompts_become_text(source, record, expected
     assert texts(source([record])) == [expected]
 
 
+def test_each_of_several_chosen_is_paired_with_each_rejected(source):
+    """RewardBench 2 has one right answer and three wrong ones, and ties of several right ones."""
+    records = [
+        {"prompt": f"Q{i}", "chosen": ["a", "b"][: 1 + i % 2], "rejected": ["x", [bot("y")], "z"]} for i in range(20)
+    ]
+    table = source(records)
+    rows = read_pair_rows(table)
+    assert [(r.number, r.chosen, r.rejected) for r in rows[:9]] == [
+        *((1, "a", wrong) for wrong in "xyz"),
+        *((2, right, wrong) for right in "ab" for wrong in "xyz"),
+    ]
+    pairs, counts = read_pair_table(table, held_out=0.3)
+    assert counts["pairs"] == 90
+    # They share responses, so that all of a prompt are on one side.
+    sides = [{p.prompt for p in pairs if p.split == split} for split in ("train", "held_out")]
+    assert all(sides) and not sides[0] & sides[1]
+
+
+def test_a_string_and_replies_that_are_turns_are_a_conversation(source):
+    for chosen, rejected in (([bot("a")], [bot("b")]), ([bot("a")], "b"), ("a", [bot("b")])):
+        (row,) = read_pair_rows(source([{"prompt": "Q", "chosen": chosen, "rejected": rejected}]))
+        assert (turns_of(row.prompt), row.chosen, row.rejected) == ([user("Q")], "a", "b")
+        assert joined(row.prompt, row.chosen) == "Q a"
+    (row,) = read_pair_rows(
+        source(
+            [{"prompt": "Q", "chosen": [bot("A?"), user("B"), bot("a")], "rejected": [bot("A?"), user("B"), bot("b")]}]
+        )
+    )
+    assert turns_of(row.prompt) == [user("Q"), bot("A?"), user("B")]
+    (row,) = read_pair_rows(source([{"prompt": "Q", "chosen": "a", "rejected": "b"}]))
+    assert joined(row.prompt, row.chosen) == "Qa"
+
+
 def test_a_joined_prompt_and_reply_are_the_conversation_in_full(source):
     whole = f"{JOINED} It is blue."
     as_turns = {"chosen": [*DIALOGUE, bot("It is blue.")], "rejected": [*DIALOGUE, bot("Green.")]}
     as_text = {"chosen": whole, "rejected": f"{JOINED} Green."}
     for record in (as_turns, as_text):
         ((prompt, chosen, _),) = texts(source([record]))
-        assert prompt + chosen == whole
+        assert joined(prompt, chosen) == whole
 
 
 def test_what_cannot_be_a_pair_is_dropped_and_counted(source):
@@ -187,7 +218,15 @@ def test_numbers_of_a_csv_are_read(source):
     [
         ("rejected", None, "column 'rejected' is missing"),
         ("chosen", 7, "column 'chosen' holds int, neither text nor a list"),
-        ("chosen", ["a"], "column 'chosen' holds a turn that is str, not {role, content}"),
+        ("chosen", [user("a"), "b"], "column 'chosen' holds a turn that is str, not {role, content}"),
+        ("chosen", [{"from": "gpt", "value": "a"}], "holds a turn that is {from, value}, not {role, content}"),
+        ("chosen", [7], "column 'chosen' holds int, neither text nor a list"),
+        ("chosen", [], "column 'chosen' holds empty, neither text nor a list"),
+        ("chosen", "[{'role': 'assistant', 'content': 'a'", "looks like a list of {role, content} and is neither"),
+        ("rejected", "bad \ud83d end", "column 'rejected' holds half of a character ('\\ud83d', a lone surrogate)"),
+        ("prompt", [user("bad \ud83d end")], "column 'prompt' holds half of a character"),
+        ("prompt", '[{"role": "user", "content": "bad \\ud83d end"}]', "column 'prompt' holds half of a character"),
+        ("prompt", [user(" ")], "column 'prompt' ends with an empty turn of 'user'"),
         ("chosen", [{"role": "tool", "content": "x"}], "role 'tool'; known: user, assistant, system"),
         ("chosen", [{"role": "assistant", "content": [1]}], "turn of 'assistant' whose content is list, not text"),
         ("chosen", [user("a")], "ends with a turn of 'user', not with a reply"),

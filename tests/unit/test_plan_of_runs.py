@@ -15,7 +15,10 @@ from tests.tiny import merged
 BUDGET = {"train": {"kl": {"kind": "budget"}}}
 STUDY = {
     "conditions": {"noisy": {"label.noise": 0.25}, "clean": {"label.noise": 0.0}},
-    "variants": {"single": {}, "worst_case": {"aggregation.kind": "worst_case"}},
+    "variants": {
+        "single": {},
+        "worst_case": {"aggregation.kind": "worst_case", "fit_reward.ensemble.kind": "shared_encoder"},
+    },
     "baseline": "single",
 }
 
@@ -131,6 +134,7 @@ def test_check_counts_the_crossed_runs(capsys):
 def test_runs_cross_arms_points_and_seeds_and_agree_with_their_count():
     cfg = config(
         {"grid": {"train.kl.budget": [2, 8.0], "label.noise": [0, 0.25]}},
+        fit_reward={"ensemble": {"kind": "shared_encoder"}},
         variants={"single": {}, "lcb": {"aggregation.kind": "worst_case"}},
         seeds=[3, 1],
     )

@@ -19,15 +19,15 @@ STEPS, PROMPTS, ROLLOUTS = 160, 16, 64
         (Budget(gain=1e-15), "train.kl.gain=1e-15: over the 10240 sequences of this run"),
         (Budget(max_step=1e-15), "train.kl.max_step=1e-15: over"),
         (
-            Budget(initial_coef=1e-300, min_coef=1e-300),
-            "train.kl.initial_coef=1e-300: in this run the coefficient can come to",
+            Budget(initial_coef=1e-36, min_coef=1e-36),
+            "train.kl.initial_coef=1e-36: in this run the coefficient can come to",
         ),
         (
             Budget(initial_coef=1e-9, min_coef=1e-10, max_coef=1e-8),
             "can come to 1e-08 at most, at which 8 nats cost 8e-08 reward units",
         ),
         (Adaptive(horizon=1e12), "train.kl.horizon=1e+12: over"),
-        (Adaptive(initial_coef=1e-300), "train.kl.initial_coef=1e-300: in this run"),
+        (Adaptive(initial_coef=1e-36), "train.kl.initial_coef=1e-36: in this run"),
     ],
 )
 def test_a_controller_that_steers_nothing_is_refused(controller, said):

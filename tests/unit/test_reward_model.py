@@ -259,3 +259,11 @@ def test_a_fit_that_calibrates_by_length_says_so_on_disk(tmp_path):
     model.save(tmp_path / "reward")
     assert RewardModel.load(tmp_path / "reward").length_curve is not None
     assert fit(source, make_pairs()).length_curve is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_head_that_gives_no_numbers_is_not_told_to_be_fitted_longer(model, value):
+    with torch.no_grad():
+        model.members[0].heads.weight[1] = value
+    with pytest.raises(UserError, match=r"reward heads \[1\] give scores that are not finite: weights are damaged"):
+        model.calibrate(PROMPTS, RESPONSES)

@@ -14,14 +14,14 @@ from rich.progress import Progress
 
 from actors.group import Done
 from framework.analysis.alarms import SIGNALS
-from framework.errors import RunError
+from framework.errors import RunError, UserError
 from framework.measurement import Measurement
 from framework.methods import Online
 from framework.training.policy_update import UpdateReport
 from framework.types import Scores
 from jobs import run_log
 from jobs.roles import Roles
-from jobs.run_log import RunLog
+from jobs.run_log import RunLog, check_log
 from jobs.run_state import RunState
 from jobs.verbs.show import Bars
 
@@ -145,6 +145,50 @@ def test_a_line_cut_in_half_is_dropped(tmp_path, write):
     path.write_text(path.read_text() + '{"step": 3, "pro')
     write(tmp_path, 3, 4)
     assert [record["step"] for record in _lines(path)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl"])
+@pytest.mark.parametrize(
+    "damage", ["rubbish", '{"step": 1, "pro', '{"proxy": 3}', "[1]", '{"step": null}', "\x00" * 8, "\udcff"]
+)
+def test_a_damaged_line_is_named_and_nothing_is_deleted(tmp_path, write, name, damage):
+    write(tmp_path, 0, 6)
+    path = tmp_path / name
+    lines = path.read_text().splitlines()
+    lines[1] = damage
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
+    before = path.read_bytes()
+    for start in (4, 6):
+        with pytest.raises(UserError, match=rf"{name}, line 2: .*put the line back, or delete it") as raised:
+            write(tmp_path, start, 7)
+        assert "\n" not in str(raised.value)
+        assert path.read_bytes() == before
+    path.write_text("".join(f"{line}\n" for line in lines if line != damage))
+    write(tmp_path, 4, 7)
+    assert [record["step"] for record in _lines(path)] == [0, 2, 3, 4, 5, 6]
+
+
+def test_steps_of_two_writers_are_told_apart_before_anything_is_deleted(tmp_path, write):
+    write(tmp_path, 0, 4)
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:3], lines[1], *lines[3:]]))
+    with pytest.raises(UserError, match="line 4: step 1 stands after step 2, as where two commands wrote at once"):
+        write(tmp_path, 4, 5)
+    # A step that is to be run again may stand anywhere: it hides none that is not.
+    path.write_text("".join([*lines[:2], lines[3], lines[2]]))
+    write(tmp_path, 3, 4)
+    assert path.read_text() == "".join(lines)
+
+
+def test_missing_steps_are_told(tmp_path, write):
+    write(tmp_path, 0, 6)
+    path = tmp_path / "metrics.jsonl"
+    assert check_log(tmp_path, 6) == []
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], lines[4]]))
+    (message,) = check_log(tmp_path, 6)
+    assert message.startswith(f"{path} has no record of steps 1 to 3, step 5: ")
 
 
 def test_a_log_that_cannot_be_cut_back_is_left_whole(tmp_path, write, monkeypatch):

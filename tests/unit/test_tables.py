@@ -157,3 +157,53 @@ def test_rows_keep_their_values_and_numbers(tmp_path, suffix):
     source = TableSource(path=str(write(tmp_path, suffix, rows)), where={"kind": "b"}, columns={"said": "text"})
     assert column_names(source) == ["text", "kind"]
     assert read_rows(source, ["said"]) == [(2, {"said": None}), (3, {"said": turns})]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv"])
+def test_a_byte_order_mark_is_no_text(tmp_path, suffix):
+    path = write(tmp_path, suffix)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert column_names(TableSource(path=str(path))) == ["review", "label"]
+    assert read_columns(TableSource(path=str(path), columns=MAP), ["text"])[0] == {"text": "good film"}
+
+
+def test_long_cells_of_a_csv_are_read(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("id,text\n1," + "x" * 200_000 + "\n")
+    assert len(read_columns(TableSource(path=str(path)), ["text"])[0]["text"]) == 200_000
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("id,text\n1,fine\n2,good, but long\n", "t.csv row 2: 3 cells under 2 columns; put text with commas in quotes"),
+        ("text,id,text\na,1,b\n", "2 columns are called 'text'; rename all but one"),
+        ('id,text\n1,"never closed\n2,b\n', r"not a readable \.csv file \(after line 1: "),
+    ],
+)
+def test_a_csv_whose_cells_are_not_where_they_seem_is_refused(tmp_path, text, words):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(UserError, match=words) as caught:
+        read_columns(TableSource(path=str(tmp_path / "t.csv")), ["text"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+@pytest.mark.parametrize("value", ["bad \ud83d end", ["deep", {"in": "\udc00"}]])
+def test_half_a_character_is_named_and_a_whole_one_is_read(tmp_path, suffix, value):
+    path = write(tmp_path, suffix, [{"review": "whole \U0001f600"}, {"review": value}])
+    with pytest.raises(
+        UserError, match=rf"table{suffix} row 2: column 'review' holds half of a character \('\\u"
+    ) as caught:
+        read_rows(TableSource(path=str(path), columns=MAP), ["text"])
+    assert str(caught.value).isascii()
+    first = TableSource(path=str(path), columns=MAP, limit=1)
+    assert read_rows(first, ["text"]) == [(1, {"text": "whole \U0001f600"})]
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '[{"text": ' + "1" * 5000 + "}]"])
+def test_json_without_end_is_one_line(tmp_path, text):
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(UserError, match=r"t\.json not JSON \(") as caught:
+        read_columns(TableSource(path=str(tmp_path / "t.json")), ["text"])
+    assert "\n" not in str(caught.value)

@@ -70,7 +70,8 @@ def test_a_reward_worker_answers_as_a_fresh_one_of_the_folder_that_it_has_loaded
     source = encoder_folder(tmp_path / "encoder")
     for seed in (0, 1):
         fit(source, pairs, seed=seed).save(tmp_path / str(seed))
-    answers = Answers(tuple(p.prompt for p in pairs), tuple(p.chosen for p in pairs), torch.arange(len(pairs)), step=0)
+    texts = tuple(p.prompt for p in pairs), tuple(p.chosen for p in pairs)
+    answers = Answers(*texts, torch.arange(len(pairs)) % 3 > 0, torch.arange(len(pairs)), step=0)
     moved, fresh = (RewardWorker(str(tmp_path / str(i)), 8, 0.05, "float32", divide) for i in (0, 1))
     before = moved.score(answers)
     moved.load(str(tmp_path / "1"))

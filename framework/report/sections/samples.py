@@ -6,6 +6,7 @@ from typing import Any
 
 from framework.analysis.experiment import Experiment
 from framework.analysis.run_folder import Origin, read_origin, read_rollouts, rollout_steps
+from framework.data.conversations import from_cell
 from framework.report.drawn import dot_rows, runs_of
 from framework.report.sections import Section
 from framework.report.text import number, plural
@@ -70,7 +71,7 @@ def _sample(row: dict[str, Any], label: str, longest: int) -> Sample:
     return {
         "label": label,
         "gap": "" if row["gap"] is None else f"gap {number(row['gap'], signed=True)}",
-        "prompt": _clipped(row["prompt"], longest),
+        "prompt": _clipped(from_cell(row["prompt"]), longest),
         "response": _clipped(row["response"], longest),
         "figures": figures + plural(row["tokens"], "token") + ("" if row["ended"] else ", cut off"),
         "is_typical": False,

@@ -8,7 +8,7 @@ import yaml
 from framework.analysis.alarms import CONTROL, SIGNALS
 from framework.analysis.experiment import Experiment
 from framework.analysis.over_seeds import Estimate
-from framework.analysis.run_folder import load_run
+from framework.analysis.run_folder import load_run, told
 from framework.analysis.table import Curve
 from framework.measure import outcome_of
 from framework.report.drawn import runs_of
@@ -17,7 +17,7 @@ from framework.report.sections import Section
 
 FIGURES = (
     "proxy_start", "proxy_end", "gold_start", "gold_peak", "gold_end", "share_lost", "gold_peak_at",
-    "kl_nats_at_gold_peak", "kl_nats_end", "gap_end",
+    "kl_nats_at_gold_peak", "kl_nats_end", "gap_end", "ended_start", "ended_end",
 )  # fmt: skip
 
 
@@ -64,5 +64,6 @@ def provenance(experiment: Experiment) -> Section:
             config = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
             configs[record.curve] = f"{record.run}, seed {record.seed}", config
     versions = sorted({str(run.manifest.get("code_version", "unknown")) for _, run in runs})
-    values = {"runs": runs, "configs": configs.values(), "versions": versions}
+    missing = [(f"{record.run}, seed {record.seed}", told(run.gaps)) for record, run in runs if run.gaps]
+    values = {"runs": runs, "configs": configs.values(), "versions": versions, "gaps": missing}
     return Section("provenance", "Where it came from", values=values)
