@@ -64,7 +64,9 @@ class TorchSampler:
         Raises:
             UserError: a prompt and its response cannot fit the model's context.
         """
-        ids, mask = self._encode(request.prompts)
+        settings = self.instruction, self.max_new_tokens, self.policy.context
+        encoded = left_padded(self.tokenizer, request.prompts, *settings)
+        ids, mask = (rows.to(self.policy.device) for rows in encoded)
         uniforms = self._uniforms(request).to(ids.device)
         with self.policy.autocast():
             tokens, real, logprobs, values = self._decode(ids, mask, uniforms)
@@ -84,26 +86,6 @@ class TorchSampler:
             step=request.step,
             policy_version=request.policy_version,
         )
-
-    def _encode(self, prompts: Sequence[str]) -> tuple[Int[Tensor, "B P"], Bool[Tensor, "B P"]]:
-        """Left-padded prompt ids: conversations, and all prompts with an instruction, through the chat template."""
-        rows = open_ids(self.tokenizer, [opening(self.tokenizer, p, self.instruction) for p in prompts])
-        width = max(len(row) for row in rows)
-        context = self.policy.context
-        if context is not None and width + self.max_new_tokens > context:
-            worst = max(range(len(rows)), key=lambda i: len(rows[i]))
-            raise UserError(
-                f"prompt {prompts[worst][:40]!r} has {width} tokens; with max_new_tokens={self.max_new_tokens} "
-                f"that is over the model's context of {context}: shorten prompts or max_new_tokens"
-            )
-        if not min(len(row) for row in rows):
-            raise UserError("a prompt has no tokens: give every prompt some text")
-        ids = torch.full((len(rows), width), self.tokenizer.pad_token_id)
-        mask = torch.zeros(len(rows), width, dtype=torch.bool)
-        for i, row in enumerate(rows):
-            ids[i, width - len(row) :] = torch.tensor(row)
-            mask[i, width - len(row) :] = True
-        return ids.to(self.policy.device), mask.to(self.policy.device)
 
     def _uniforms(self, request: SampleRequest) -> Float[Tensor, "B T"]:
         """One row of uniforms in [0, 1) per response, from a generator of its own."""
@@ -159,6 +141,32 @@ class TorchSampler:
             text if talk or not text or text[0].isspace() else f" {text}"
             for talk, text in zip(talks, texts, strict=True)
         ]
+
+
+def left_padded(
+    tokenizer: HfTokenizer, prompts: Sequence[str], instruction: str | None, max_new_tokens: int, context: int | None
+) -> tuple[Int[Tensor, "B P"], Bool[Tensor, "B P"]]:
+    """Left-padded prompt ids: conversations, and all prompts with an instruction, through the chat template.
+
+    Raises:
+        UserError: a prompt has no tokens, or cannot fit the model's context of tokens together with its response.
+    """
+    rows = open_ids(tokenizer, [opening(tokenizer, p, instruction) for p in prompts])
+    width = max(len(row) for row in rows)
+    if context is not None and width + max_new_tokens > context:
+        worst = max(range(len(rows)), key=lambda i: len(rows[i]))
+        raise UserError(
+            f"prompt {prompts[worst][:40]!r} has {width} tokens; with max_new_tokens={max_new_tokens} "
+            f"that is over the model's context of {context}: shorten prompts or max_new_tokens"
+        )
+    if not min(len(row) for row in rows):
+        raise UserError("a prompt has no tokens: give every prompt some text")
+    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = torch.tensor(row)
+        mask[i, width - len(row) :] = True
+    return ids, mask
 
 
 def draw(logits: Float[Tensor, "B V"], uniform: Float[Tensor, "B"]) -> tuple[Int[Tensor, "B"], Float[Tensor, "B"]]:

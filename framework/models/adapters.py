@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from framework.data.paths import expand
-from framework.errors import UserError
+from framework.errors import UserError, one_line
 from framework.models.huggingface import HfModel
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -21,12 +21,12 @@ def base_of(place: str | Path, where: str) -> str | None:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind, base = config["peft_type"], config["base_model_name_or_path"]
-        if kind != "LORA" or not isinstance(base, str):
-            raise UserError(
-                f"{where}: an adapter of kind {kind} for the model {base}: only LoRA that names its model is read"
-            )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{where}: {CONFIG_FILE} there is damaged ({error!r}); put it back") from error
+    if kind != "LORA" or not isinstance(base, str):
+        raise UserError(
+            f"{where}: an adapter of kind {kind} for the model {base}: only LoRA that names its model is read"
+        )
     return base
 
 
@@ -35,14 +35,22 @@ def tokenizer_place(place: str | Path, base: str) -> str:
     return str(place) if Path(expand(str(place)), "tokenizer_config.json").is_file() else base
 
 
+def shapes(place: str | Path, where: str) -> dict[str, list[int]]:
+    """Names and shapes of an adapter's weights, which nothing is unpickled for."""
+    path = Path(expand(str(place)), WEIGHTS_FILE)
+    if not path.is_file():
+        raise UserError(f"{where}: there is an {CONFIG_FILE} and no {WEIGHTS_FILE}: save the adapter as safetensors")
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    except SafetensorError as error:
+        raise UserError(f"{where}: {WEIGHTS_FILE} there is damaged ({error}); put it back") from error
+
+
 def head_size(place: str | Path, where: str) -> int | None:
     """Labels of the classification head that an adapter brought with it; None where it brought none."""
-    sizes = [
-        shape[0]
-        for name, shape in _shapes(place, where).items()
-        if name.endswith(("score.weight", "classifier.weight"))
-    ]
-    return sizes[0] if sizes else None
+    heads = ("score.weight", "classifier.weight")
+    return next((shape[0] for name, shape in shapes(place, where).items() if name.endswith(heads)), None)
 
 
 def merged(model: HfModel, place: str | Path, where: str, missing: Collection[str] = ()) -> HfModel:
@@ -52,29 +60,14 @@ def merged(model: HfModel, place: str | Path, where: str, missing: Collection[st
     """
     from peft import PeftModel, get_peft_model_state_dict  # slow to import
 
-    names = _shapes(place, where)
-    absent = [name for name in missing if not any(own.endswith(f".{name}") for own in names)]
-    if absent:
-        raise UserError(
-            f"{where}: neither adapter nor model has the weights {', '.join(sorted(absent)[:3])}: name a whole one"
-        )
+    names = shapes(place, where)
+    if absent := sorted(name for name in missing if not any(own.endswith(f".{name}") for own in names)):
+        raise UserError(f"{where}: neither adapter nor model has the weights {', '.join(absent[:3])}: name a whole one")
     try:
         adapted = PeftModel.from_pretrained(model, expand(str(place)), use_safetensors=True, trust_remote_code=False)
         if odd := set(get_peft_model_state_dict(adapted)) ^ set(names):
             raise ValueError(f"{min(odd)} is only on one side")
         return adapted.merge_and_unload()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)[:300]
         raise UserError(f"{where}: the adapter does not fit {model.config.name_or_path} ({reason})") from error
-
-
-def _shapes(place: str | Path, where: str) -> dict[str, list[int]]:
-    """Names and shapes of the adapter's weights, which nothing is unpickled for."""
-    path = Path(expand(str(place)), WEIGHTS_FILE)
-    if not path.is_file():
-        raise UserError(f"{where}: there is an {CONFIG_FILE} and no {WEIGHTS_FILE}: save the adapter as safetensors")
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    except SafetensorError as error:
-        raise UserError(f"{where}: {WEIGHTS_FILE} there is damaged ({error}); put it back") from error

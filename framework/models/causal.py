@@ -62,9 +62,8 @@ class CausalPolicy(nn.Module):
 
     @property
     def context(self) -> int | None:
-        """Tokens that fit, prompt and response together; None for a model without a limit."""
-        config = self.model.config.get_text_config(decoder=True)
-        return getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
+        """As of `context_of`."""
+        return context_of(self.model.config)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """What its passes run in. Weights stay float32."""
@@ -146,6 +145,12 @@ class CausalPolicy(nn.Module):
         if policy.value_head is not None and head.exists():
             policy.value_head.load_state_dict(load_file(head))
         return policy
+
+
+def context_of(config: Any) -> int | None:
+    """Tokens that fit a model of these settings, prompt and response together; None for one without a limit."""
+    config = config.get_text_config(decoder=True)
+    return getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
 
 
 class ResponseLoss(nn.Module):

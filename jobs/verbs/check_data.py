@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 from transformers.models.auto import modeling_auto
 
 from framework.config import Config
@@ -15,12 +14,13 @@ from framework.data.pair_tables import read_pair_rows, read_pair_table
 from framework.data.paths import expand
 from framework.data.tables import read_labelled
 from framework.errors import UserError, one_line, short
-from framework.generation.sampler import TorchSampler
+from framework.generation.sampler import left_padded
 from framework.gold import Classifier, Judge, Python
-from framework.models.adapters import base_of, head_size, tokenizer_place
-from framework.models.causal import CausalPolicy
+from framework.models.adapters import base_of, shapes, tokenizer_place
+from framework.models.causal import context_of
 from framework.models.encoders import reads_and_takes
 from framework.models.huggingface import HfModel
+from framework.models.load import refuse_type
 from framework.models.reward_folder import is_reward_model, read_settings
 from framework.models.settings import Pretrained
 from framework.models.tokenizer import load_tokenizer
@@ -45,7 +45,6 @@ FITS: dict[str, Any] = {
 """The settings that a look depends on."""
 LONGEST = 64
 """Prompts, the longest by characters, whose tokens are counted."""
-CAUSAL = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 CLASSIFIER = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 
@@ -117,14 +116,13 @@ def _policy(cfg: Config, policy: Pretrained, prompts: list[str]) -> str:
     """What the policy is; its longest prompts go through tokenizer and template as they will when it samples."""
     if policy.gguf_file and not Path(expand(policy.path), policy.gguf_file).is_file():
         raise UserError(f"policy.path={policy.path} has no file {policy.gguf_file}: mend policy.gguf_file")
-    found = _model("policy.path", policy.path, CAUSAL, has_weights=not policy.gguf_file)
     base = None if policy.gguf_file else base_of(policy.path, f"policy.path={policy.path}")
+    refuse_type(base or policy.path, f"policy.path={policy.path}")
+    found = _model("policy.path", policy.path, has_weights=not policy.gguf_file)
     tokenizer = load_tokenizer(tokenizer_place(policy.path, base) if base else policy.path)
-    with torch.device("meta"):  # the model's form, without its weights
-        model = AutoModelForCausalLM.from_config(_config("policy.path", base or policy.path))
+    context = context_of(_config("policy.path", base or policy.path))
     most = max(cfg.max_new_tokens, cfg.label.max_new_tokens or 0)
-    sampler = TorchSampler(CausalPolicy(model), tokenizer, cfg.seed, most, cfg.temperature, cfg.instruction)
-    ids, _ = sampler._encode(sorted(prompts, key=len)[-LONGEST:])
+    ids, _ = left_padded(tokenizer, sorted(prompts, key=len)[-LONGEST:], cfg.instruction, most, context)
     template = "has" if tokenizer.chat_template else "no"
     return f"{found}, {template} chat template; the longest prompts have {ids.shape[1]} tokens, answers up to {most}"
 
@@ -132,14 +130,12 @@ def _policy(cfg: Config, policy: Pretrained, prompts: list[str]) -> str:
 def _model(field: str, place: str, family: dict[str, str] | None = None, has_weights: bool = True) -> str:
     """What the Hugging Face model of a folder or hub id is; the weights of a folder are looked at whole."""
     if has_weights and (base := base_of(place, f"{field}={place}")):
-        head_size(place, f"{field}={place}")  # opens the adapter's weights
+        shapes(place, f"{field}={place}")  # refuses weights that are not there
         return f"a LoRA adapter of {base}: {_model(field, base, family)}"
     config = _config(field, place)
     if family is not None and config.model_type not in family:
-        what = "causal language" if family is CAUSAL else "sequence classification"
-        raise UserError(
-            f"{field}={place}: transformers has no {what} model of type {config.model_type!r}: name another"
-        )
+        what = f"transformers has no sequence classification model of type {config.model_type!r}"
+        raise UserError(f"{field}={place}: {what}: name another")
     folder = Path(expand(place))
     if not folder.is_dir():
         return f"{config.model_type}, on the hub"
