@@ -1,7 +1,6 @@
 """The gold role: the withheld signal. Its scores are logged and reach nothing else."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
@@ -17,20 +16,17 @@ from framework.types import Rollout
 class GoldWorker:
     """Gold scores of whole texts."""
 
-    def __init__(self, gold: Gold, others: Mapping[str, Gold] = MappingProxyType({})) -> None:
-        """`others` are asked by their names."""
+    def __init__(self, gold: Gold, others: Mapping[str, Gold] | None = None) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.scorers = {name: own.build(device) for name, own in {"": gold, **others}.items()}
+        self.scorers = {name: own.build(device) for name, own in {"gold": gold, **(others or {})}.items()}
 
-    def score(self, rollout: Rollout, name: str = "") -> Float[Tensor, "B"]:
+    def score(self, rollout: Rollout, name: str = "gold") -> Float[Tensor, "B"]:
         """One gold score per response, in the scorer's own unit."""
         values = self.scorers[name].score(rollout.prompts, rollout.responses).values.cpu()
         bad = (~torch.isfinite(values)).nonzero()
         if len(bad):
             row = int(bad[0])
-            raise RunError(
-                f"{f'golds.{name}' if name else 'gold'}: the score of row {row} is {float(values[row])} at step {rollout.step}"
-            )
+            raise RunError(f"{name}: the score of row {row} is {float(values[row])} at step {rollout.step}")
         return values
 
 
@@ -39,15 +35,13 @@ class GoldRole(Role):
 
     def score(self, rollout: Rollout, when: bool = True) -> Pending[Float[Tensor, "B"] | None]:
         """Gold scores, or None at once where no measurement is due: gold may be costly."""
-        if not when:
-            return Done(None)
-        return self.track("gold", self.group.scatter("score", rollout, unit=self.rows, join=torch.cat))
+        return self._score(rollout, when, "gold")
 
     def others(self, rollout: Rollout, due: Mapping[str, bool]) -> dict[str, Pending[Float[Tensor, "B"] | None]]:
         """Scores of each of `golds`, or None at once where it is not due."""
-        return {
-            name: self.track("gold", self.group.scatter("score", rollout, name, unit=self.rows, join=torch.cat))
-            if when
-            else Done(None)
-            for name, when in due.items()
-        }
+        return {name: self._score(rollout, when, f"golds.{name}") for name, when in due.items()}
+
+    def _score(self, rollout: Rollout, when: bool, name: str) -> Pending[Float[Tensor, "B"] | None]:
+        if not when:
+            return Done(None)
+        return self.track("gold", self.group.scatter("score", rollout, name, unit=self.rows, join=torch.cat))

@@ -30,10 +30,7 @@ class RewardWorker:
         divide: Literal["rows", "members"] = "rows",
         scorer: Reward | None = None,
     ) -> None:
-        """`divide`: whether workers share out rows, and each loads all members now, or members.
-
-        `scorer`: what stands in the reward model's place, if anything does.
-        """
+        """`divide`: whether workers share out rows, and each loads all members now, or members; `scorer` as of `load`."""
         self.rows, self.max_cut_share, self.scorer = rows, max_cut_share, scorer
         self.precision, self.divide = precision, divide
         self.load(folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framework.data.paths import absolute
+from framework.gold import Classifier, Ngram
 
 if TYPE_CHECKING:
     from framework.config import Config
@@ -61,13 +62,11 @@ def _reward(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _gold(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
-    return {"gold": _found(cfg.gold), "others": {name: _found(own.scorer) for name, own in cfg.golds.items()}}
-
-
-def _found(gold: Any) -> Any:
-    """A gold signal that workers in another folder find too."""
-    path = getattr(gold, "path", None)
-    return gold.model_copy(update={"path": absolute(path)}) if path else gold
+    placed = {
+        name: gold.model_copy(update={"path": absolute(gold.path)}) if isinstance(gold, Ngram | Classifier) else gold
+        for name, gold in cfg.all_golds.items()
+    }
+    return {"gold": placed.pop("gold"), "others": placed}
 
 
 def _sampling(cfg: "Config", folder: Path) -> dict[str, Any]:

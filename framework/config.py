@@ -114,6 +114,11 @@ class Config(Component):
         return self.reward is None and bool(self.fit_reward.pairs or self.fit_reward.ensemble.parts())
 
     @property
+    def all_golds(self) -> dict[str, Gold]:
+        """`gold` and each of `golds`, by the names of their settings."""
+        return {"gold": self.gold, **{f"golds.{name}": own.scorer for name, own in self.golds.items()}}
+
+    @property
     def num_heads(self) -> int:
         """Scores that the proxy gives each text."""
         return self.fit_reward.ensemble.num_heads if self.reward is None else 1
@@ -129,10 +134,7 @@ class Config(Component):
             )
         if misfit := self.policy.misfit(self.world, max(self.max_new_tokens, self.label.max_new_tokens or 0)):
             raise ValueError(misfit)
-        for where, gold in {
-            "gold": self.gold,
-            **{f"golds.{name}": own.scorer for name, own in self.golds.items()},
-        }.items():
+        for where, gold in self.all_golds.items():
             if gold.worlds is not None and self.world.kind not in gold.worlds:
                 raise ValueError(
                     f"{where}.kind={gold.kind} judges world.kind={' or '.join(gold.worlds)} only: set {where}.kind to "
@@ -150,14 +152,10 @@ class Config(Component):
         )  # which may bring the heads: its runs are looked at
         measured = self.score_pairs and self.score_pairs.model  # has heads of its own
         if self.num_heads == 1 and self.aggregation.kind != "mean" and not around and not measured:
-            sole = (
-                f"reward.kind={self.reward.kind}"
-                if self.reward
-                else f"fit_reward.ensemble.kind={self.fit_reward.ensemble.kind}"
-            )
-            mend = "set" if self.reward else "ask for more, or set"
+            sole = "the reward" if self.reward else f"fit_reward.ensemble.kind={self.fit_reward.ensemble.kind}"
             raise ValueError(
-                f"aggregation.kind={self.aggregation.kind} does nothing: {sole} has one head; {mend} aggregation.kind=mean"
+                f"aggregation.kind={self.aggregation.kind} does nothing: {sole} has one head; ask for more, or "
+                "set aggregation.kind=mean"
             )
         return self
 
@@ -187,7 +185,7 @@ class Config(Component):
         Raises:
             UserError: what is wrong with it, and which it is.
         """
-        for scorer in (self.gold, self.reward, *(own.scorer for own in self.golds.values())):
+        for scorer in (*self.all_golds.values(), self.reward):
             if isinstance(scorer, Python | Judge):
                 scorer.check()
 

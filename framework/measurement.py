@@ -72,9 +72,9 @@ class Measurement:
             "feature_distance": None if distance is None else float(distance.mean()),
             "gold": None if gold is None else float(gold.mean()),
             "gold_se": None if gold is None else _standard_error(gold, group),
-            **{f"gold_{name}": None if own is None else float(own.mean()) for name, own in self.golds.items()},
+            **{f"gold_{name}": own if own is None else float(own.mean()) for name, own in self.golds.items()},
             **{
-                f"gold_{name}_se": None if own is None else _standard_error(own, group)
+                f"gold_{name}_se": own if own is None else _standard_error(own, group)
                 for name, own in self.golds.items()
             },
             "kl_nats": float(kl_nats.mean()),

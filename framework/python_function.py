@@ -15,10 +15,8 @@ from framework.errors import UserError, one_line
 def source_of(function: str) -> Path | None:
     """The file of its module, whose contents are part of fingerprints; None where there is none.
 
-    A module in the working folder is never mistaken for an installed one of the same name.
-
     Raises:
-        UserError: the name means another module, or a package around it cannot be imported.
+        UserError: the name means another module than the working folder's, or a package around it cannot be imported.
     """
     name, folder = function.partition(":")[0], Path.cwd()
     if str(folder) not in sys.path:
@@ -29,7 +27,7 @@ def source_of(function: str) -> Path | None:
     except ModuleNotFoundError:
         return None
     except (Exception, SystemExit) as error:
-        raise _broken(function, f"{name} cannot be imported", error) from error
+        raise _broken(function, name, error) from error
     path = Path(spec.origin) if spec and spec.has_location and spec.origin else None
     own, inside = folder / name.partition(".")[0], path and folder.resolve() in path.resolve().parents
     if not inside and (own.with_suffix(".py").is_file() or (own / "__init__.py").is_file()):
@@ -41,10 +39,7 @@ def source_of(function: str) -> Path | None:
 
 
 def load_function(function: str, *arguments: str) -> Callable[..., Any]:
-    """The function, imported as its file is now.
-
-    Args:
-        arguments: names of what it will be called with.
+    """The function, imported as its file is now; `arguments` are the names of what it will be called with.
 
     Raises:
         UserError: no such module or name, an import that fails, or nothing that can be called with so much.
@@ -59,25 +54,23 @@ def load_function(function: str, *arguments: str) -> Callable[..., Any]:
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     try:
         found: Any = importlib.import_module(name)
-        if found.__dict__.setdefault("__goldilocks__", digest) != digest:
-            found = importlib.reload(found)  # edited since this process imported it
+        if found.__dict__.setdefault("__goldilocks__", digest) != digest:  # edited since this process imported it
+            found = importlib.reload(found)
             found.__dict__["__goldilocks__"] = digest
     except (Exception, SystemExit) as error:
-        raise _broken(function, f"{source} cannot be imported", error) from error
-    for part in path.split("."):
-        if not hasattr(found, part):
-            raise UserError(f"function={function}: {source} has no {path}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise UserError(f"function={function}: {path} is a {type(found).__name__}, which cannot be called")
+        raise _broken(function, source, error) from error
     try:
+        for part in path.split("."):
+            found = getattr(found, part)
         inspect.signature(found).bind(*arguments)
+    except AttributeError:
+        raise UserError(f"function={function}: {source} has no {path}") from None
     except TypeError as error:
-        raise UserError(f"function={function}: it is called as ({', '.join(arguments)}), and {error}") from error
+        raise UserError(f"function={function} cannot be called as ({', '.join(arguments)}): {error}") from error
     except ValueError:  # a function of an extension module does not tell what it takes
         pass
     return found
 
 
-def _broken(function: str, what: str, error: BaseException) -> UserError:
-    return UserError(f"function={function}: {what}: {type(error).__name__}: {one_line(error)[:300]}")
+def _broken(function: str, what: str | Path, error: BaseException) -> UserError:
+    return UserError(f"function={function}: {what} cannot be imported: {type(error).__name__}: {one_line(error)[:300]}")

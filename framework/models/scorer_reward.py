@@ -18,7 +18,7 @@ from framework.types import ReferenceScores, Scores
 
 
 class ScorerReward(RewardModel):
-    """One head, which says what the scorer says, in the scorer's own unit: centre 0 and scale 1."""
+    """One head, which says what the scorer says of texts, ended or not, in its own unit: centre 0 and scale 1."""
 
     num_heads = 1
 
@@ -27,7 +27,7 @@ class ScorerReward(RewardModel):
         self.settings, self.scorer = settings, settings.build(device)
 
     def read(self, prompts: Sequence[str], responses: Sequence[str], ended: Sequence[bool] | None = None) -> Scores:
-        """The scores of all texts, asked for at once; a scorer is shown texts, whether they ended or not."""
+        """The scores of all texts, asked for at once."""
         scored = self.scorer.score(prompts, responses)
         return Scores(scored.values[None], scored.num_cut)
 
@@ -40,26 +40,22 @@ class ScorerReward(RewardModel):
         by_length: bool = False,
     ) -> int:
         """Keep the scores of reference responses, which transforms compare with; they change no score."""
-        scored = self.read(prompts, responses, ended)
-        self._reference = ReferenceScores(self.calibrated(scored.values, responses), text_lengths(responses))
+        scored = self.score(prompts, responses, ended)
+        self._reference = ReferenceScores(scored.values, text_lengths(responses))
         return scored.num_cut
 
     def save(self, folder: Path) -> None:
         """Write down which scorer it is, its function's source included, and the reference scores."""
-        member = {"folder": ".", "heads": 1, "kind": "scorer", "scorer": spelled(self.settings)}
-        member["fingerprint"] = fingerprint(spelled(self.settings), {})
+        own = spelled(self.settings)
+        member = {"folder": ".", "heads": 1, "kind": "scorer", "scorer": own, "fingerprint": fingerprint(own, {})}
         record = {"heads": 1, "max_tokens": 0, "members": [member]}
         (folder / SETTINGS_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        scores, lengths = self.reference.scores, self.reference.lengths
-        tensors = {"reference_scores": scores, "reference_lengths": lengths}
-        save_file({"centre": self.centre, "scale": self.scale} | tensors, folder / CALIBRATION_FILE)
+        found = {"reference_scores": self.reference.scores, "reference_lengths": self.reference.lengths}
+        save_file({"centre": self.centre, "scale": self.scale} | found, folder / CALIBRATION_FILE)
 
     @classmethod
     def open(cls, folder: Path, settings: Reward | None, device: str) -> "ScorerReward":
-        """What `save` wrote.
-
-        Args:
-            settings: as they are now, where they may differ in what changes no score; None: those in the folder.
+        """What `save` wrote; `settings` are those of now, which may differ in what changes no score. None: as it was.
 
         Raises:
             UserError: the function is not the one that it was.

@@ -72,7 +72,7 @@ def _start(cfg: Config) -> Iterator[str]:
 
 
 def _gold(cfg: Config) -> Iterator[str]:
-    for name, gold in {"gold": cfg.gold, **{f"golds.{name}": own.scorer for name, own in cfg.golds.items()}}.items():
+    for name, gold in cfg.all_golds.items():
         if isinstance(gold, Classifier):
             yield f"{name}.path: {_model(f'{name}.path', gold.path, CLASSIFIER)}"
         else:

@@ -213,7 +213,5 @@ def test_the_function_is_checked_with_the_configuration(rule):
 
 
 def test_an_aggregation_over_its_one_head_is_refused(rule):
-    with pytest.raises(
-        UserError, match=r"aggregation.kind=worst_case does nothing: reward.kind=python has one head; set"
-    ):
+    with pytest.raises(UserError, match=r"aggregation.kind=worst_case does nothing: the reward has one head"):
         config(rule, aggregation={"kind": "worst_case"})

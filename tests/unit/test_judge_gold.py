@@ -10,7 +10,8 @@ import pytest
 
 from framework.config import parse_config
 from framework.errors import RunError, UserError
-from framework.gold import Judge, asking
+from framework.gold import Judge
+from framework.gold import judge as asking
 from jobs import __main__ as cli
 from jobs.chain import Chain
 from jobs.run_folder import RunContext, make_run
@@ -70,7 +71,7 @@ def test_a_restart_asks_about_nothing_again_and_every_setting_that_matters_asks_
         assert values(judge(server, pattern="[0-9]"), ["a"]) == [1.0]
         assert len(server.bodies) == 2
         changes = [
-            {"template": "Response:\n{response}"}, {"temperature": 0.5}, {"max_tokens": 17}, {"extra": {"seed": 1}},
+            {"template": "Response:\n{response}"}, {"temperature": 0.5}, {"max_tokens": 17},
         ]  # fmt: skip
         for count, change in enumerate(changes, start=3):
             assert values(judge(server, **change), ["a"]) == [1.0]
@@ -88,13 +89,6 @@ def test_braces_stay_and_a_text_that_looks_like_a_slot_is_not_filled():
         assert server.contents == ['{"p": "say {response} \\1", "r": "no {prompt}", "{x}": {}}']
         scorer.score(["ü \ud800"], ["\u2028"])  # a lone surrogate, and a separator of lines
         assert server.contents[1] == '{"p": "ü \ud800", "r": "\u2028", "{x}": {}}'
-
-
-def test_extra_settings_are_sent_and_null_takes_one_away():
-    with serving(words) as server:
-        values(judge(server, extra={"seed": 7, "max_tokens": None, "max_completion_tokens": 99}), ["a"])
-        assert {"seed": 7, "max_completion_tokens": 99}.items() <= server.bodies[0].items()
-        assert "max_tokens" not in server.bodies[0]
 
 
 @pytest.mark.parametrize(
@@ -137,19 +131,17 @@ def test_a_reply_is_one_number_in_range_or_it_is_not_read(reply, pattern, score)
 def test_a_reply_that_was_cut_is_not_read():
     with (
         serving(lambda *_: said("1", finish="length")) as server,
-        pytest.raises(RunError, match=r"for example \{'content': '1', 'finish_reason': 'length'\}"),
+        pytest.raises(RunError, match=r"such as \{'content': '1', 'finish_reason': 'length'\}"),
     ):
         values(judge(server), ["a"])
 
 
-def test_unreadable_replies_have_a_score_only_where_one_is_set_and_they_are_few():
+def test_one_reply_that_cannot_be_read_stops_the_run_and_the_others_are_kept():
     with serving(lambda _, body: said("no" if "bad" in body["messages"][0]["content"] else "5")) as server:
-        responses = ["bad", *(f"good {i}" for i in range(9))]
-        with pytest.raises(RunError, match="1 of 10 replies"):
-            values(judge(server), responses)
-        with pytest.raises(RunError, match="1 of 10 replies"):
-            values(judge(server, unreadable=-1.0), responses)
-        assert values(judge(server, unreadable=-1.0, max_unreadable_share=0.1), responses) == [-1.0] + [5.0] * 9
+        scorer, good = judge(server), [f"good {i}" for i in range(9)]
+        with pytest.raises(RunError, match=r"1 of 10 replies hold no one number .*'content': 'no'"):
+            values(scorer, ["bad", *good])
+        assert values(scorer, good) == [5.0] * 9
         assert len(server.bodies) == 10
 
 
@@ -322,8 +314,8 @@ def test_how_it_is_asked_changes_no_fingerprint_and_what_is_asked_does():
         "concurrency": 1, "retries": 1, "timeout_seconds": 1, "cache": "x", "most_calls": 5, "api_key_variable": "K",
     }  # fmt: skip
     assert parse_config({"gold": tree | beside}).run_fingerprint() == before
-    changes = [{"pattern": r"\d"}, {"template": "{response}"}, {"model": "n"}, {"highest": 5}, {"extra": {"seed": 1}}]
-    assert len({parse_config({"gold": tree | change}).run_fingerprint() for change in changes} | {before}) == 6
+    changes = [{"pattern": r"\d"}, {"template": "{response}"}, {"model": "n"}, {"highest": 5}]
+    assert len({parse_config({"gold": tree | change}).run_fingerprint() for change in changes} | {before}) == 5
 
 
 def test_a_run_that_spent_its_calls_goes_on_with_more_and_ends_as_if_never_stopped(tmp_path):

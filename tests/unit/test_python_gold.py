@@ -103,9 +103,9 @@ def test_bools_of_a_verifier_are_ones_and_zeros(module):
     ("text", "function", "says"),
     [
         ("def score(prompts, responses): pass", "scores", "has no scores"),
-        ("score = 3", "score", "score is a int, which cannot be called"),
-        ("def score(texts): pass", "score", r"called as \(prompts, responses\), and too many positional"),
-        ("def score(p, r, *, scale): pass", "score", "and missing a required argument: 'scale'"),
+        ("score = 3", "score", r"cannot be called as \(prompts, responses\): 3 is not a callable object"),
+        ("def score(texts): pass", "score", r"called as \(prompts, responses\): too many positional"),
+        ("def score(p, r, *, scale): pass", "score", "missing a required argument: 'scale'"),
         ("def score(:", "score", "cannot be imported: SyntaxError"),
         ("import no_such_thing_at_all", "score", "cannot be imported: ModuleNotFoundError: No module named 'no_such"),
         ("raise SystemExit(0)", "score", "cannot be imported: SystemExit: 0"),
@@ -114,12 +114,12 @@ def test_bools_of_a_verifier_are_ones_and_zeros(module):
 )
 def test_a_function_that_cannot_be_called_is_refused_before_anything_is_fitted(module, capsys, text, function, says):
     name = module(text)
-    with pytest.raises(UserError, match=f"^function={name}:{function}: .*{says}"):
+    with pytest.raises(UserError, match=f"^function={name}:{function}.*{says}"):
         gold(name, function).check()
     for verb in ("check", "train", "study", "fit-policy"):
         assert cli.main([verb, "gold.kind=python", f"gold.function={name}:{function}"]) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
-        assert line.startswith(f"goldilocks {verb}: function={name}:{function}: ")
+        assert line.startswith(f"goldilocks {verb}: function={name}:{function}")
     assert not os.path.exists("runs")
 
 
