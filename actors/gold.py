@@ -1,5 +1,7 @@
 """The gold role: the withheld signal. Its scores are logged and reach nothing else."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,16 +16,17 @@ from framework.types import Rollout
 class GoldWorker:
     """Gold scores of whole texts."""
 
-    def __init__(self, gold: Gold) -> None:
-        self.scorer = gold.build("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, gold: Gold, others: Mapping[str, Gold] | None = None) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.scorers = {name: own.build(device) for name, own in {"gold": gold, **(others or {})}.items()}
 
-    def score(self, rollout: Rollout) -> Float[Tensor, "B"]:
+    def score(self, rollout: Rollout, name: str = "gold") -> Float[Tensor, "B"]:
         """One gold score per response, in the scorer's own unit."""
-        values = self.scorer.score(rollout.prompts, rollout.responses).values.cpu()
+        values = self.scorers[name].score(rollout.prompts, rollout.responses).values.cpu()
         bad = (~torch.isfinite(values)).nonzero()
         if len(bad):
             row = int(bad[0])
-            raise RunError(f"gold: the score of row {row} is {float(values[row])} at step {rollout.step}")
+            raise RunError(f"{name}: the score of row {row} is {float(values[row])} at step {rollout.step}")
         return values
 
 
@@ -32,6 +35,13 @@ class GoldRole(Role):
 
     def score(self, rollout: Rollout, when: bool = True) -> Pending[Float[Tensor, "B"] | None]:
         """Gold scores, or None at once where no measurement is due: gold may be costly."""
+        return self._score(rollout, when, "gold")
+
+    def others(self, rollout: Rollout, due: Mapping[str, bool]) -> dict[str, Pending[Float[Tensor, "B"] | None]]:
+        """Scores of each of `golds`, or None at once where it is not due."""
+        return {name: self._score(rollout, when, f"golds.{name}") for name, when in due.items()}
+
+    def _score(self, rollout: Rollout, when: bool, name: str) -> Pending[Float[Tensor, "B"] | None]:
         if not when:
             return Done(None)
-        return self.track("gold", self.group.scatter("score", rollout, unit=self.rows, join=torch.cat))
+        return self.track("gold", self.group.scatter("score", rollout, name, unit=self.rows, join=torch.cat))

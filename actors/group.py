@@ -1,5 +1,6 @@
 """A role's workers behind one interface: in this process, or as Ray actors. The numbers are the same."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -312,7 +313,7 @@ def _start_actor(slot: Slot, worker: Callable[..., Any], args: tuple[Any, ...], 
         # The class is what Ray's dashboard groups actors by.
         host = type(f"{slot.role.title()}Host", (Host,), {})
         actor = _ray().remote(host).options(**options)
-        return actor.remote(slot.name, worker, args, slot.threads, slot.gpus == 0)
+        return actor.remote(slot.name, worker, args, slot.threads, slot.gpus == 0, os.getcwd())
     except _ray().exceptions.ActorAlreadyExistsError as error:
         raise RunError(
             f"{slot.name} already lives in namespace {namespace}: is the same run going on elsewhere?"

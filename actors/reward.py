@@ -8,6 +8,7 @@ import torch
 from actors.group import Pending
 from actors.role import WeightsRole
 from framework.errors import RunError
+from framework.gold import Reward
 from framework.models.reward_folder import read_reference
 from framework.models.reward_model import RewardModel
 from framework.precision import Precision
@@ -27,9 +28,10 @@ class RewardWorker:
         max_cut_share: float,
         precision: Precision,
         divide: Literal["rows", "members"] = "rows",
+        scorer: Reward | None = None,
     ) -> None:
-        """`divide`: whether workers share out rows, and each loads all members now, or members."""
-        self.rows, self.max_cut_share = rows, max_cut_share
+        """`divide`: whether workers share out rows, and each loads all members now, or members; `scorer` as of `load`."""
+        self.rows, self.max_cut_share, self.scorer = rows, max_cut_share, scorer
         self.precision, self.divide = precision, divide
         self.load(folder)
 
@@ -70,7 +72,9 @@ class RewardWorker:
         """The members of a share, loaded when first asked for: a worker that Ray restarted loads them again."""
         if self._held is None or self._held[0] != share:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            model = RewardModel.load(self.folder, device, share=share, rows=self.rows, precision=self.precision)
+            model = RewardModel.load(
+                self.folder, device, share=share, rows=self.rows, precision=self.precision, scorer=self.scorer
+            )
             self._held = (share, model)
         return self._held[1]
 

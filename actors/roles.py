@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framework.data.paths import absolute
+from framework.gold import Classifier, Ngram
 
 if TYPE_CHECKING:
     from framework.config import Config
@@ -55,13 +56,17 @@ def _reward(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
         "folder": str(parents["reward"]),
         "rows": cfg.scorer_rows,
         "max_cut_share": cfg.fit_reward.max_cut_share,
+        "scorer": cfg.reward,
         "precision": cfg.native,
     }
 
 
 def _gold(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
-    path = getattr(cfg.gold, "path", None)
-    return {"gold": cfg.gold.model_copy(update={"path": absolute(path)}) if path else cfg.gold}
+    placed = {
+        name: gold.model_copy(update={"path": absolute(gold.path)}) if isinstance(gold, Ngram | Classifier) else gold
+        for name, gold in cfg.all_golds.items()
+    }
+    return {"gold": placed.pop("gold"), "others": placed}
 
 
 def _sampling(cfg: "Config", folder: Path) -> dict[str, Any]:

@@ -41,8 +41,17 @@ class Host:
     """
 
     def __init__(
-        self, name: str, worker: Callable[..., Any], args: tuple[Any, ...], threads: int, hide_devices: bool = False
+        self,
+        name: str,
+        worker: Callable[..., Any],
+        args: tuple[Any, ...],
+        threads: int,
+        hide_devices: bool = False,
+        folder: str | None = None,
     ) -> None:
+        if folder is not None and os.path.isdir(folder):
+            # Relative paths, and modules of the user's own, mean what they mean where the command was given.
+            os.chdir(folder)
         if hide_devices:
             # Ray hides devices only from workers that claim some; one without a share must see none.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""

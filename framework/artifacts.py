@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from framework.data.paths import expand
 from framework.errors import RunError, UserError
+from framework.python_function import source_of
 
 MANIFEST = "manifest.json"
 REVISION = 2
@@ -29,6 +30,8 @@ REVISION = 2
 what is not at its default, and what was made under the old default must not pass for what the new one makes."""
 PATH_KEYS = ("path", "encoder", "model", "published")
 """Settings that name a file or a folder: its contents are an input as much as its name."""
+FUNCTION_KEY = "function"
+"""The setting that names a function by its module: the module's file is an input too, what it imports is not."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,10 @@ def _named_files(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from _named_files(value)
-        elif key in PATH_KEYS:
+        elif key in (*PATH_KEYS, FUNCTION_KEY):
             for place in [value] if isinstance(value, str) else value or ():
-                path = Path(expand(place))
-                if path.exists():
+                path = source_of(place) if key == FUNCTION_KEY else Path(expand(place))
+                if path and path.exists():
                     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
                     yield place, hashlib.sha256(b"".join(map(_hash_file, sorted(files)))).hexdigest()
 

@@ -7,7 +7,7 @@ is no registry to keep in step across processes.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
@@ -23,6 +23,8 @@ class Component(BaseModel):
     """Base of every configurable part: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    beside: ClassVar[frozenset[str]] = frozenset()
+    """Settings that change no number: fingerprints leave them out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -63,12 +65,12 @@ def spelled(value: Any) -> Any:
     This is what fingerprints are taken of: a new key with a default changes none that was taken before it. The default of
     an existing key must not be changed without raising `REVISION` in framework/artifacts.py.
     """
-    if isinstance(value, BaseModel):
+    if isinstance(value, Component):
         fields = type(value).model_fields
         return {
             name: spelled(own)
             for name, field in fields.items()
-            if (own := getattr(value, name)) != field.default or name == "kind"
+            if (name not in value.beside and (own := getattr(value, name)) != field.default) or name == "kind"
         }
     if isinstance(value, Mapping):
         return {name: spelled(own) for name, own in value.items()}

@@ -19,9 +19,10 @@ from framework.component import Component, spelled
 from framework.config_errors import explain
 from framework.data.preferences import Label
 from framework.errors import UserError
-from framework.gold import Gold, Rule
+from framework.gold import Gold, Judge, OtherGold, Python, Reward, Rule
 from framework.gold.ngram import FitNgram
 from framework.methods import Online, Train
+from framework.methods.online import is_due
 from framework.models.settings import PolicyModel, TinyLlama
 from framework.overrides import apply_overrides, read_mapping
 from framework.precision import Precision, native_precision
@@ -52,10 +53,17 @@ class Config(Component):
     sft: FitPolicy = FitPolicy()
     gold: Gold = Rule()
     """The signal that is withheld: it labels pairs and measures, and never trains a policy."""
+    golds: dict[str, OtherGold] = Field(default={})
+    """More signals that are only measured, by name, each as often as it says: `gold_NAME` beside `gold` in all tables."""
     fit_gold: FitNgram | None = None
     """What `fit-gold` fits an n-gram gold scorer to: text that nothing else sees."""
     label: Label = Label()
     fit_reward: FitReward = FitReward()
+    reward: Reward | None = None
+    """A proxy that nothing is fitted for, in its own unit: no pairs are made. None: the model of `fit_reward`."""
+    reference_texts: int = Field(default=256, ge=2)
+    """Responses of the start policy that a reward for which nothing is fitted is asked about first: a published model
+    is calibrated on them, and transforms compare with them."""
 
     best_of_n: BestOfN | None = None
     """Of `best-of-n`, and of an experiment that is to have its curves beside those of its runs."""
@@ -103,32 +111,54 @@ class Config(Component):
         assert self.precision != "auto"
         return self.precision
 
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether the proxy comes from pairs: not where it is a scorer, or only published models and no pairs are given."""
+        return self.reward is None and bool(self.fit_reward.pairs or self.fit_reward.ensemble.parts())
+
+    @property
+    def all_golds(self) -> dict[str, Gold]:
+        """`gold` and each of `golds`, by the names of their settings."""
+        return {"gold": self.gold, **{f"golds.{name}": own.scorer for name, own in self.golds.items()}}
+
+    @property
+    def num_heads(self) -> int:
+        """Scores that the proxy gives each text."""
+        return self.fit_reward.ensemble.num_heads if self.reward is None else 1
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
         pairs, batch = self.label.pairs, self.fit_reward.batch
         held_out = max(1, round(pairs * self.label.held_out))
-        if self.fit_reward.pairs is None and pairs - held_out < batch:
+        if self.needs_pairs and self.fit_reward.pairs is None and pairs - held_out < batch:
             raise ValueError(
                 f"label.pairs={pairs} less {held_out} held out are fewer than fit_reward.batch={batch}: "
                 "raise label.pairs or lower the batch"
             )
         if misfit := self.policy.misfit(self.world, max(self.max_new_tokens, self.label.max_new_tokens or 0)):
             raise ValueError(misfit)
-        if self.gold.worlds is not None and self.world.kind not in self.gold.worlds:
-            judged = " or ".join(self.gold.worlds)
-            raise ValueError(
-                f"gold.kind={self.gold.kind} judges world.kind={judged} only: set gold.kind to ngram or classifier"
-            )
+        for where, gold in self.all_golds.items():
+            if gold.worlds is not None and self.world.kind not in gold.worlds:
+                raise ValueError(
+                    f"{where}.kind={gold.kind} judges world.kind={' or '.join(gold.worlds)} only: set {where}.kind to "
+                    "ngram, classifier, python or judge"
+                )
+        for name in self.golds:
+            if not name.isidentifier() or f"_{name}".endswith("_se"):
+                raise ValueError(
+                    f"golds: {name!r} must be letters, digits and '_', and not end in _se: it names a column"
+                )
         if self.instruction is not None and "{prompt}" not in self.instruction:
             raise ValueError("instruction must contain {prompt}")
         around = (
             self.variants or self.conditions or self.sweep.keys
         )  # which may bring the heads: its runs are looked at
         measured = self.score_pairs and self.score_pairs.model  # has heads of its own
-        if self.fit_reward.ensemble.num_heads == 1 and self.aggregation.kind != "mean" and not around and not measured:
+        if self.num_heads == 1 and self.aggregation.kind != "mean" and not around and not measured:
+            sole = "the reward" if self.reward else f"fit_reward.ensemble.kind={self.fit_reward.ensemble.kind}"
             raise ValueError(
-                f"aggregation.kind={self.aggregation.kind} does nothing: fit_reward.ensemble.kind="
-                f"{self.fit_reward.ensemble.kind} has one head; ask for more, or set aggregation.kind=mean"
+                f"aggregation.kind={self.aggregation.kind} does nothing: {sole} has one head; ask for more, or "
+                "set aggregation.kind=mean"
             )
         return self
 
@@ -151,6 +181,20 @@ class Config(Component):
             known = ", ".join(self.variants) or "none"
             raise ValueError(f"baseline={self.baseline!r} is not a variant; variants: {known}")
         return self
+
+    def check_scorers(self) -> None:
+        """Find out now what a function or a judge would show only once it is asked, after the fits.
+
+        Raises:
+            UserError: what is wrong with it, and which it is.
+        """
+        for scorer in (*self.all_golds.values(), self.reward):
+            if isinstance(scorer, Python | Judge):
+                scorer.check()
+
+    def golds_due(self, step: int) -> dict[str, bool]:
+        """Of each of `golds`, whether it is measured at this step."""
+        return {name: is_due(step, own.every, self.train.length) for name, own in self.golds.items()}
 
     def chosen(self, *sections: str) -> dict[str, Any]:
         """What these sections set, as fingerprints are taken of it: what is at its default is left out."""

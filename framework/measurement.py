@@ -1,7 +1,8 @@
 """What is known of a batch of responses, whoever sampled them and whether or not anything is then learned from them."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +40,13 @@ class Measurement:
     exact_kl: Float[Tensor, "n"] | None = None
     """KL over the whole vocabulary in nats, of the rows that `rows_across_prompts` picks; None where not taken."""
 
+    golds: Mapping[str, Float[Tensor, "B"] | None] = field(default_factory=dict)
+    """Of the signals beside gold, by name."""
+
+    def beside(self, golds: Mapping[str, Any]) -> "Measurement":
+        """The same with what the other gold signals say, each waited for."""
+        return replace(self, golds={name: pending.get() for name, pending in golds.items()})
+
     @property
     def kl_nats(self) -> Float[Tensor, "B"]:
         """k1 estimate of KL(policy || reference) per sequence, in nats."""
@@ -64,6 +72,11 @@ class Measurement:
             "feature_distance": None if distance is None else float(distance.mean()),
             "gold": None if gold is None else float(gold.mean()),
             "gold_se": None if gold is None else _standard_error(gold, group),
+            **{f"gold_{name}": own if own is None else float(own.mean()) for name, own in self.golds.items()},
+            **{
+                f"gold_{name}_se": own if own is None else _standard_error(own, group)
+                for name, own in self.golds.items()
+            },
             "kl_nats": float(kl_nats.mean()),
             "kl_nats_se": _standard_error(kl_nats, group),
             "kl_per_token": float(kl_nats.sum() / tokens),
@@ -94,7 +107,11 @@ class Measurement:
             "kl_nats": self.kl_nats.tolist(),
             "scores": self.scores.values.T.tolist(),
         }
-        return pa.table(columns, schema=ROLLOUT_SCHEMA)
+        table = pa.table(columns, schema=ROLLOUT_SCHEMA)
+        for name, own in self.golds.items():
+            values = pa.array(nothing if own is None else own.tolist(), pa.float32())
+            table = table.append_column(f"gold_{name}", values)
+        return table
 
 
 def _standard_error(values: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> float | None:

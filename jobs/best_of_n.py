@@ -147,7 +147,7 @@ def scores_stage(
         prompts, responses, ended = (table[name].to_pylist() for name in ("prompt", "response", "ended"))
         prompts = [from_cell(prompt) for prompt in prompts]
         num_prompts = table["prompt_index"][-1].as_py() + 1
-        model = RewardModel.load(reward.path, device(), rows=cfg.scorer_rows, precision=cfg.native)
+        model = RewardModel.load(reward.path, device(), rows=cfg.scorer_rows, precision=cfg.native, scorer=cfg.reward)
         size = len(prompts) // num_prompts
         parts, num_cut = [], 0
         for start in range(0, len(prompts), size):

@@ -14,7 +14,7 @@ from jobs.best_of_n import SCORES_FILE, pool_stage, scores_stage
 from jobs.fit_job import Runner, fit_here
 from jobs.labelling import pairs_stage
 from jobs.run_folder import RunInputs
-from jobs.stages import policy_stage, reward_stage
+from jobs.stages import given_reward_stage, policy_stage, reward_stage
 from jobs.workspace import Workspace
 
 ShowStage = Callable[[str], Progress | None]
@@ -48,7 +48,12 @@ class Chain:
 
     @cached_property
     def reward(self) -> Artifact:
-        """The reward model. With pairs and an encoder of the user's own no policy is needed, and none is fitted."""
+        """The reward model. With pairs and an encoder of the user's own no policy is needed, and none is fitted.
+
+        Where nothing is fitted, no pairs are made either.
+        """
+        if not self.cfg.needs_pairs:
+            return given_reward_stage(self.cfg, self.workspace, self.policy, self.show("reward"))
         own = self.cfg.fit_reward.pairs is not None and self.cfg.fit_reward.encoder is not None
         policy, pairs = None if own else self.policy, self.pairs
         return reward_stage(self.cfg, self.workspace, policy, pairs, self.show("fit-reward"), self.fit)

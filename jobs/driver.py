@@ -27,6 +27,7 @@ def train_policy(
         reference = roles.reference.logprobs(rollout)  # three roles in flight at once
         scores = roles.reward.score(rollout)
         gold = roles.gold.score(rollout, when=train.gold_due(state.step))
+        golds = roles.gold.others(rollout, cfg.golds_due(state.step))
         exact_kl = roles.exact_kl(rollout, when=state.due(train.exact_kl_every, train.steps))
         answers = roles.answers(rollout, count=train.needs_answers)
         proxy = cfg.aggregation(scores.get().values)
@@ -34,7 +35,7 @@ def train_policy(
         shaped = train.shaping(rollout, reference.get(), reward, state.kl.coef)
         report = roles.policy.update(train.advantage(shaped)).get()
         measured = Measurement(rollout, reference.get(), scores.get(), proxy, gold.get(), exact_kl.get())
-        log.step(state, measured, shaped, report)
+        log.step(state, measured.beside(golds), shaped, report)
         state = state.after(train, shaped, report, gold.get())
         if stop_asked() or state.ended(train) or state.due(train.save_every, train.steps + 1):
             checkpoints.save(state, roles.policy)

@@ -16,8 +16,8 @@ from jobs.workspace import LOCK_FILE, working_in
 
 CONFIG, FINGERPRINT, SUMMARY = "config.yaml", "fingerprint.txt", "summary.json"
 STEPS = "train.steps"
-PLACED = ("backend", "cluster", "trackers")
-"""Settings that a run may go on with others of."""
+PLACED = {"backend", "cluster", "trackers", "gold", "golds", "reward"}
+"""Sections that may change no number: of scorers a limit of calls, for example. The fingerprint is compared first."""
 _DEFAULT = "its default"
 
 
@@ -83,7 +83,7 @@ def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
                     f"{run} holds a run of another configuration{f' ({told})' if told else ''}: choose another --out, or "
                     "delete it"
                 )
-            return _go_on(run, context, inputs.cfg.model_dump(mode="json", include=set(PLACED)))
+            return _go_on(run, context, inputs.cfg.model_dump(mode="json", include=PLACED))
         _begin(inputs, run)
         return _carry_on(inputs, run, context)
 

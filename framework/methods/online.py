@@ -26,7 +26,7 @@ class Online(Method):
 
     kind: Literal["online"] = "online"
     covers: ClassVar[tuple[str, ...]] = (
-        "world", "gold", "max_new_tokens", "temperature", "instruction", "aggregation", "precision", "scorer_rows"
+        "world", "gold", "golds", "max_new_tokens", "temperature", "instruction", "aggregation", "precision", "scorer_rows"
     )  # fmt: skip
     measures: ClassVar[tuple[str, ...]] = (
         "proxy", "gold", "kl_nats", "kl_exact_nats", "disagreement", "ended"

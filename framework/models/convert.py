@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 
 from framework.data.paths import expand
 from framework.errors import UserError
+from framework.models.adapters import base_of, merged, tokenizer_place
 from framework.models.huggingface import HfModel
 from framework.models.load import load_causal, make_savable
 from framework.models.proof import prove
@@ -33,10 +34,12 @@ def to_plain(
         UserError: no such model, weights missing, a family whose samples would not be the model's own, GGUF without
             its packages, or a tokenizer that does not fit.
     """
-    folder = _folder(source, gguf_file)
+    base = None if gguf_file else base_of(source, source)
+    folder = _folder(base or source, gguf_file)
     # The tokenizer is checked first: it takes no time, and reading a GGUF file does.
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(tokenizer_place(source, str(folder)) if base else folder)
     model = _read_gguf(folder, gguf_file, source) if gguf_file else load_causal(folder, source)
+    model = merged(model, source, source) if base else model
     check_sizes(tokenizer, model.get_input_embeddings().num_embeddings, source)
     prove(model, source)
     model.to(getattr(torch, dtype)).save_pretrained(out)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from framework.data.paths import expand
 from framework.errors import UserError
+from framework.models.adapters import base_of
 from framework.models.huggingface import HfModel
 from framework.models.proof import prove_padding
 
@@ -40,6 +41,10 @@ def reads_and_takes(path: str | Path) -> tuple[bool, int | None]:
     """Whether the encoder of a hub id or folder is read at its last token, and how many tokens it can take."""
     from transformers import AutoConfig  # slow to import: see causal.py
 
+    if base_of(path, f"fit_reward.encoder={path}"):
+        raise UserError(
+            f"fit_reward.encoder={path} is a LoRA adapter: merge it first (merge_and_unload of peft), and name that"
+        )
     try:
         config = AutoConfig.from_pretrained(expand(str(path)), trust_remote_code=False)
     except (OSError, ValueError) as error:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from framework.data.paths import expand
 from framework.errors import RunError, UserError
+from framework.gold import Reward
 from framework.length_curve import LengthCurve, text_lengths
 from framework.models.encoding import pad_right, tokenize_texts
 from framework.models.feature_cloud import FeatureCloud
@@ -162,7 +163,7 @@ class RewardModel:
         if flat:
             raise UserError(
                 f"reward heads {flat} give every reference response the same score: nothing was learnt; "
-                "fit longer (fit_reward.epochs) or on more pairs (label.pairs)"
+                "fit longer (fit_reward.epochs) or on more pairs (label.pairs), or name another published model"
             )
         self.centre, self.scale = centre, scale
         self._reference = ReferenceScores((raw - centre[:, None]) / scale[:, None], lengths)
@@ -215,12 +216,14 @@ class RewardModel:
         share: tuple[int, int] = (0, 1),
         rows: int = 32,
         precision: Precision = "float32",
+        scorer: Reward | None = None,
     ) -> "RewardModel":
         """Read what `save` wrote.
 
         Args:
             share: (rank, size): the rank-th of `size` contiguous shares of the members, so that an ensemble
                 too large for one process can live in several; their scores, joined by rank, are the whole's.
+            scorer: where one stands in the model's place: its settings now.
 
         Raises:
             UserError: not a reward model of ours, heads or files missing, or another tokenizer than it was
@@ -230,6 +233,10 @@ class RewardModel:
         settings, tensors = read_settings(folder)
         records = settings["members"]
         first, last = (len(records) * (share[0] + i) // share[1] for i in (0, 1))
+        if records[0]["kind"] == "scorer" and last > first:
+            from framework.models.scorer_reward import ScorerReward  # which is a reward model
+
+            return ScorerReward.open(folder, scorer, device)
         starts = [sum(r["heads"] for r in records[:i]) for i in (first, last)]
         members = [load_member(folder / r["folder"], r) for r in records[first:last]]
         tokenizers = load_tokenizers(folder, records[first:last], members)

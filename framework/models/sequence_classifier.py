@@ -13,6 +13,7 @@ from torch import Tensor
 
 from framework.data.paths import expand
 from framework.errors import UserError
+from framework.models.adapters import base_of, head_size, merged, tokenizer_place
 from framework.models.encoding import cut_starts, whole_texts
 from framework.models.huggingface import HfModel, HfTokenizer
 from framework.models.proof import prove_padding
@@ -32,19 +33,25 @@ def load_classifier(
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     where = f"{field}={path}"
+    base = base_of(path, where)
+    place, labels = base or path, head_size(path, where) if base else None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(expand(path), truncation_side="left", trust_remote_code=False)
+        words = tokenizer_place(path, base) if base else path
+        tokenizer = AutoTokenizer.from_pretrained(expand(words), truncation_side="left", trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            expand(path),
+            expand(place),
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             output_loading_info=True,
             use_safetensors=True,
             trust_remote_code=False,
+            **({} if labels is None else {"num_labels": labels}),
         )
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{where}: no sequence classifier can be loaded ({reason})") from error
-    if info["missing_keys"]:
+    if base:
+        model = merged(model, path, where, info["missing_keys"])
+    elif info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])
         raise UserError(f"{where}: weights are missing ({names}): not a trained classifier; name one")
     check_sizes(tokenizer, model.get_input_embeddings().num_embeddings, where)

@@ -41,6 +41,11 @@ def runs_of(experiment: Experiment) -> list[Curve]:
     return [curve for curve in experiment.table.curves if curve.method != BEST_OF_N]
 
 
+def other_golds(curve: Curve) -> list[str]:
+    """The columns of gold signals beside `gold`."""
+    return [name for name in curve.data.column_names if name.startswith("gold_") and not name.endswith("_se")]
+
+
 @lru_cache(maxsize=1)
 def dot_rows(experiment: Experiment) -> Rows:
     """The dots of all runs, and every n of best-of-n."""
@@ -52,7 +57,7 @@ def dot_rows(experiment: Experiment) -> Rows:
         places = _thinned(curve, rollout_steps(folder) if folder else [], share)
         own = {name: getattr(curve, name) for name in ("run", "curve", "condition", "seed", "axis", "budget")}
         own["method"] = method_title(curve.method)
-        columns = {name: curve.series(name).tolist() for name in METRICS}
+        columns = {name: curve.series(name).tolist() for name in (*METRICS, *other_golds(curve))}
         for place in places:
             figures = plain({name: values[place] for name, values in columns.items()})
             rows.append(own | figures | {"at": float(curve.position[place])})

@@ -78,6 +78,8 @@ def run_experiment(
         PlacementError: a run asks for more than the cluster has.
     """
     plan = plan_of(cfg)
+    for run in plan:
+        run.cfg.check_scorers()
     for tree in {run.cfg.world.model_dump_json(): run.cfg for run in plan}.values():
         check_prompts(tree)
     for tracker in {tracker for run in plan for tracker in run.cfg.trackers}:

@@ -12,7 +12,11 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 def configured(verb: str, words: Sequence[str], seed: int | None) -> tuple[Config, Path | None]:
-    """The configuration that a command line asks for, and the file it came from."""
+    """The configuration that a command line asks for, and the file it came from.
+
+    Raises:
+        UserError: it is not valid, or names a function of the user's own that cannot be called.
+    """
     files = [word for word in words if "=" not in word or "/" in word.partition("=")[0]]
     if len(files) > 1:
         raise UserError(f"one configuration at a time: got {', '.join(files)}")
@@ -24,4 +28,6 @@ def configured(verb: str, words: Sequence[str], seed: int | None) -> tuple[Confi
         source = CONFIGS / "demo.yaml"
     if seed is not None:
         overrides |= {"seeds": [seed]} if verb in ("demo", "study", "sweep") else {"seed": seed}
-    return load_config(source, overrides), source
+    cfg = load_config(source, overrides)
+    cfg.check_scorers()
+    return cfg, source

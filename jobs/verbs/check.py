@@ -33,8 +33,8 @@ def check(cfg: Config, source: Path | None, show: bool, data: bool = False, addr
         print(line)
     if cfg.variants or len(plan) > len(cfg.seeds):
         print(_experiment_arithmetic(cfg, plan))
-    ensemble = cfg.fit_reward.ensemble
-    print(f"reward: {ensemble.num_heads} heads ({ensemble.kind}), {cfg.aggregation.convention}")
+    kind = cfg.fit_reward.ensemble.kind if cfg.reward is None else cfg.reward.kind
+    print(f"reward: {cfg.num_heads} heads ({kind}), {cfg.aggregation.convention}")
     print(f"reward fit: {_fit_arithmetic(cfg)}")
     if data:
         from jobs.verbs.check_data import opened  # torch, which takes seconds to import
@@ -77,7 +77,10 @@ def _plan(cfg: Config) -> list[PlannedRun]:
             f"the experiment has {count} runs and sweep.limit={cfg.sweep.limit}: sweep fewer points, or set "
             f"sweep.limit={count} to have them all checked"
         )
-    return plan_of(cfg)
+    plan = plan_of(cfg)
+    for run in plan:
+        run.cfg.check_scorers()
+    return plan
 
 
 def _experiment_arithmetic(cfg: Config, plan: Sequence[PlannedRun]) -> str:
@@ -99,6 +102,8 @@ def _counted(number: int, noun: str) -> str:
 
 def _fit_arithmetic(cfg: Config) -> str:
     """The fits of the ensemble's recipe, and their optimiser steps where the number of pairs is known."""
+    if not cfg.needs_pairs:
+        return f"none; it is asked about {cfg.reference_texts} responses of the start policy first"
     fit = cfg.fit_reward
     parts = fit.ensemble.parts().values()
     what = f"{len(parts)} {'fit' if len(parts) == 1 else 'fits'} in batches of {fit.batch} pairs"

@@ -15,7 +15,8 @@ from framework.data.paths import expand
 from framework.data.tables import read_labelled
 from framework.errors import UserError, one_line, short
 from framework.generation.sampler import left_padded
-from framework.gold import Classifier
+from framework.gold import Classifier, Judge, Python
+from framework.models.adapters import base_of, shapes, tokenizer_place
 from framework.models.causal import context_of
 from framework.models.encoders import reads_and_takes
 from framework.models.huggingface import HfModel
@@ -31,6 +32,7 @@ STARTS: dict[str, Any] = {
 }  # fmt: skip
 FITS: dict[str, Any] = {
     "label": {"held_out", "held_out_by"},
+    "reward": True,
     "fit_reward": {
         "pairs": True,
         "batch": True,
@@ -53,7 +55,7 @@ def opened(runs: Iterable[Config]) -> Iterator[str]:
         UserError: what is missing, damaged, or does not fit the rest.
     """
     looks: dict[Any, Any] = {
-        _start: STARTS, _gold: {"gold"}, _reward_fit: FITS, _beside: {"fit_gold", "score_pairs"}
+        _start: STARTS, _gold: {"gold", "golds"}, _reward_fit: FITS, _beside: {"fit_gold", "score_pairs"}
     }  # fmt: skip
     for look, sections in looks.items():
         for cfg in {cfg.model_dump_json(include=sections): cfg for cfg in runs}.values():
@@ -70,15 +72,20 @@ def _start(cfg: Config) -> Iterator[str]:
 
 
 def _gold(cfg: Config) -> Iterator[str]:
-    if isinstance(cfg.gold, Classifier):
-        yield f"gold.path: {_model('gold.path', cfg.gold.path, CLASSIFIER)}"
-    else:
-        cfg.gold.build("cpu")
-        yield f"gold: {cfg.gold.kind}, ready"
+    for name, gold in cfg.all_golds.items():
+        if isinstance(gold, Classifier):
+            yield f"{name}.path: {_model(f'{name}.path', gold.path, CLASSIFIER)}"
+        else:
+            gold.check() if isinstance(gold, Python | Judge) else gold.build("cpu")  # a judge is not asked
+            yield f"{name}: {gold.kind}, ready"
 
 
 def _reward_fit(cfg: Config) -> Iterator[str]:
     fit = cfg.fit_reward
+    if cfg.reward:  # in whose place nothing is fitted
+        cfg.reward.check()
+        yield f"reward: {cfg.reward.kind}, ready"
+        return
     if fit.pairs:
         found = read_pair_table(fit.pairs, cfg.label.held_out, cfg.label.held_out_by)[1]
         yield f"fit_reward.pairs: {', '.join(f'{name} {count:g}' for name, count in found.items())}"
@@ -109,9 +116,11 @@ def _policy(cfg: Config, policy: Pretrained, prompts: list[str]) -> str:
     """What the policy is; its longest prompts go through tokenizer and template as they will when it samples."""
     if policy.gguf_file and not Path(expand(policy.path), policy.gguf_file).is_file():
         raise UserError(f"policy.path={policy.path} has no file {policy.gguf_file}: mend policy.gguf_file")
-    refuse_type(policy.path, f"policy.path={policy.path}")
+    base = None if policy.gguf_file else base_of(policy.path, f"policy.path={policy.path}")
+    refuse_type(base or policy.path, f"policy.path={policy.path}")
     found = _model("policy.path", policy.path, has_weights=not policy.gguf_file)
-    tokenizer, context = load_tokenizer(policy.path), context_of(_config("policy.path", policy.path))
+    tokenizer = load_tokenizer(tokenizer_place(policy.path, base) if base else policy.path)
+    context = context_of(_config("policy.path", base or policy.path))
     most = max(cfg.max_new_tokens, cfg.label.max_new_tokens or 0)
     ids, _ = left_padded(tokenizer, sorted(prompts, key=len)[-LONGEST:], cfg.instruction, most, context)
     template = "has" if tokenizer.chat_template else "no"
@@ -120,6 +129,9 @@ def _policy(cfg: Config, policy: Pretrained, prompts: list[str]) -> str:
 
 def _model(field: str, place: str, family: dict[str, str] | None = None, has_weights: bool = True) -> str:
     """What the Hugging Face model of a folder or hub id is; the weights of a folder are looked at whole."""
+    if has_weights and (base := base_of(place, f"{field}={place}")):
+        shapes(place, f"{field}={place}")  # refuses weights that are not there
+        return f"a LoRA adapter of {base}: {_model(field, base, family)}"
     config = _config(field, place)
     if family is not None and config.model_type not in family:
         what = f"transformers has no sequence classification model of type {config.model_type!r}"

@@ -141,7 +141,8 @@ def _model(cfg: Config, out: Path, shown: Bars, address: str | None) -> RewardMo
     if place is None:
         place = str(Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address)).reward.path)
     if is_reward_model(place):
-        return RewardModel.load(place, device(), rows=cfg.scorer_rows)
+        scorer = None if cfg.score_pairs.model else cfg.reward
+        return RewardModel.load(place, device(), rows=cfg.scorer_rows, scorer=scorer)
     return RewardModel.published(place, device(), field="score_pairs.model", rows=cfg.scorer_rows)
 
 

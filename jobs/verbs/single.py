@@ -44,7 +44,7 @@ def stage(verb: str, cfg: Config, out: Path, words: Sequence[str], stop: StopSig
 
 def _compare(cfg: Config, reward: Path, texts: tuple[list[str], list[str], list[bool]], out: Path) -> None:
     """Print, and write to `compare_on.json`, how the heads agree on a trained policy's responses."""
-    figures = compare_on(RewardModel.load(reward, device(), rows=cfg.scorer_rows), *texts)
+    figures = compare_on(RewardModel.load(reward, device(), rows=cfg.scorer_rows, scorer=cfg.reward), *texts)
     for name, value in figures.items():
         console.print(f"{name}: {'not defined' if value is None else format(value, '.4g')}")
     write_text(out / "compare_on.json", json.dumps(figures, indent=2) + "\n")

@@ -332,6 +332,7 @@ def test_a_default_spelled_out_is_the_default():
 def test_a_run_is_another_where_what_its_method_covers_is_another(covered):
     changes = {
         "world": {"max_words": 20}, "gold": {"kind": "ngram", "path": "gold"}, "max_new_tokens": 5, "temperature": 0.5,
+        "golds": {"again": {"kind": "rule"}},
         "instruction": "Go on: {prompt}", "aggregation": {"kind": "worst_case"}, "precision": "bfloat16",
         "scorer_rows": 5,
     }  # fmt: skip

@@ -10,7 +10,7 @@ from framework.analysis.experiment import Experiment
 from framework.analysis.run_folder import load_run
 from framework.analysis.table import Curve
 from framework.report.charts import Figure, Palette, Panel, Rows, axis, banded, dots, layer, line
-from framework.report.drawn import kl_axis, limits, means, method_title, runs_of
+from framework.report.drawn import kl_axis, limits, means, method_title, other_golds, runs_of
 from framework.report.sections import Section
 
 FIGURES = {
@@ -50,7 +50,8 @@ def curves(experiment: Experiment) -> Section | None:
     for condition in dict.fromkeys(curve.condition for curve in runs):
         own = [curve for curve in runs if curve.condition == condition]
         palette = Palette(tuple(dict.fromkeys(curve.curve for curve in own)))
-        for name, (title, metrics) in FIGURES.items():
+        others = tuple(dict.fromkeys(name for curve in own for name in other_golds(curve)))
+        for name, (title, metrics) in {**FIGURES, "golds": ("The other gold signals", others)}.items():
             drawn = [_panel(own, metric, palette, name == "by_kl") for metric in metrics if name != left_out]
             if panels := [panel for panel in drawn if panel]:
                 stem = "_".join(filter(None, (name, condition)))
@@ -76,7 +77,8 @@ def _panel(runs: Sequence[Curve], metric: str, palette: Palette, is_kl: bool) ->
     lines = banded("means", x, y, palette.by("color", "strokeDash"))
     if len({row["group"] for row in rows}) > MOST_BANDS:
         lines = [line("means", x, y, palette.by("color", "strokeDash"), width=1.2)]
-    return Panel(TITLES[metric], [found, *lines], {"means": rows})
+    title = TITLES.get(metric, f"{metric} (its own units)")
+    return Panel(title, [found, *lines], {"means": rows})
 
 
 def _time(experiment: Experiment) -> Figure | None:
