@@ -56,12 +56,16 @@ def prove_padding(model: HfModel, read: Read, where: str) -> None:
     """Shows that what `read` makes of a text does not depend on the longer texts beside it.
 
     Raises:
-        UserError: it does, or the model cannot be asked at all.
+        UserError: it does, or it is not finite, or the model cannot be asked at all.
     """
     with _asking(model, where, "read from"):
         ids, mask = _right_padded(model)
         alone = torch.cat([read(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(LENGTHS)]).float()
         moved = float((read(ids, mask).float() - alone).abs().max() / alone.std().clamp(min=1e-6))
+    if not alone.isfinite().all():
+        raise UserError(
+            f"{where}: the model makes numbers of a text that are not finite: its weights are damaged; name another"
+        )
     if not moved <= LARGEST_PART * (1 if model.dtype == torch.float32 else 5):
         raise UserError(
             f"{where}: what a model of type {model.config.model_type!r} makes of a text depends on the longer texts "

@@ -1,5 +1,7 @@
 """Which end of a text an encoder is read at, and that no weight of it is made up."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -81,3 +83,11 @@ def test_a_published_member_reads_its_own_rows_after_loading_too(tmp_path):
     texts = [p.prompt for p in pairs], [p.chosen for p in pairs]
     loaded = RewardModel.load(tmp_path / "saved", rows=model.rows)  # same passes, same bits
     assert torch.equal(loaded.score(*texts).values, model.score(*texts).values)
+
+
+def test_weights_that_are_no_numbers_are_called_damaged(tmp_path):
+    weights = load_file(Path(encoder_folder(tmp_path)) / "model.safetensors")
+    weights["norm.weight"][:] = float("nan")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="not finite: its weights are damaged"):
+        load_encoder(tmp_path)
