@@ -78,10 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             traceback.print_exc()
         place = error.filename or getattr(options, "resume", None) or getattr(options, "out", None) or "."
-        print(
-            f"goldilocks {options.verb}: {place}: {error.strerror or one_line(error)}; {_MEND.get(error.errno or 0, '--debug shows where')}",
-            file=sys.stderr,
-        )
+        mend = _MEND.get(error.errno or 0, "--debug shows where")
+        print(f"goldilocks {options.verb}: {place}: {error.strerror or one_line(error)}; {mend}", file=sys.stderr)
         return 1
     except Exception as error:  # noqa: BLE001 - a defect of ours: still one line, and the way to the traceback
         if options.debug:
