@@ -58,10 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.words += more
     # transformers imports deepspeed, which warns on every machine without a GPU.
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+    held = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return _run(options)
+            try:
+                return _run(options)
+            finally:  # who called this in a process of their own has signals of their own
+                for number, handler in held.items():
+                    signal.signal(number, handler)
     except GoldilocksError as error:
         if options.debug:
             traceback.print_exc()

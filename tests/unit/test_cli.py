@@ -1,6 +1,7 @@
 """The command line: exit codes, one line per mistake, and what it does not import."""
 
 import errno
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -171,3 +172,9 @@ def test_checking_a_configuration_imports_nothing_slow():
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_signals_are_left_as_they_were(capsys):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert cli.main(["fit-gold"]) == 2
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
