@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.words += more
     # transformers imports deepspeed, which warns on every machine without a GPU.
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+    held = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -77,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line, code = _told(error, options)
         print(f"goldilocks {options.verb}: {line}", file=sys.stderr)
         return code
+    finally:  # who called this in a process of their own has signals of their own
+        for number, handler in held.items():
+            signal.signal(number, handler)
 
 
 def _told(error: Exception, options: argparse.Namespace) -> tuple[str, int]:

@@ -66,7 +66,9 @@ def test_kills_change_no_number_and_lose_nothing(config, finished, tmp_path, ver
 
 def _process(words: list[str]) -> subprocess.Popen:
     command = [sys.executable, "-m", "jobs", *words]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
 
 
 def _rows(out: Path) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import signal
 import socket
 import subprocess
 import sys
@@ -201,3 +202,9 @@ def test_checking_a_configuration_imports_nothing_slow():
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_signals_are_left_as_they_were(capsys):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert cli.main(["fit-gold"]) == 2
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
