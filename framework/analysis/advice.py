@@ -171,7 +171,7 @@ def _sentence(advice: Advice) -> str:
     else:
         why = f"the largest {what} sure to lose at most {advice.epsilon:.3g} gold against the best, {advice.best}"
     seeds = f"Over samples of the {advice.num_seeds} seeds the advice is"
-    return f"{ask}: {why}. {seeds} between {low} and {high}{unit}."
+    return f"{ask}: {why}. {seeds} {f'between {low} and {high}' if low != high else low}{unit}."
 
 
 def _reservations(

@@ -112,7 +112,7 @@ class JudgeScorer:
     def __init__(self, settings: Judge) -> None:
         self.settings, self.where = settings, f"judge {settings.model} at {settings.url}"
         self._key, self._replies = settings.check(), _Replies(settings)
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._send = urllib.request.build_opener(_NoRedirect).open
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """The number in the reply about each text.
@@ -173,7 +173,7 @@ class JudgeScorer:
             wait = FIRST_WAIT_SECONDS * 2**tried
             try:
                 request = urllib.request.Request(url, body.encode(), headers)
-                with self._opener.open(request, timeout=self.settings.timeout_seconds) as answer:
+                with self._send(request, timeout=self.settings.timeout_seconds) as answer:
                     choice = json.load(answer)["choices"][0]
                 reply = {"content": choice["message"]["content"], "finish_reason": choice.get("finish_reason")}
             except urllib.error.HTTPError as error:

@@ -236,7 +236,7 @@ class RewardModel:
         if records[0]["kind"] == "scorer" and last > first:
             from framework.models.scorer_reward import ScorerReward  # which is a reward model
 
-            return ScorerReward.open(folder, scorer, device)
+            return ScorerReward.reopened(folder, scorer, device)
         starts = [sum(r["heads"] for r in records[:i]) for i in (first, last)]
         members = [load_member(folder / r["folder"], r) for r in records[first:last]]
         tokenizers = load_tokenizers(folder, records[first:last], members)

@@ -54,7 +54,7 @@ class ScorerReward(RewardModel):
         save_file({"centre": self.centre, "scale": self.scale} | found, folder / CALIBRATION_FILE)
 
     @classmethod
-    def open(cls, folder: Path, settings: Reward | None, device: str) -> "ScorerReward":
+    def reopened(cls, folder: Path, settings: Reward | None, device: str) -> "ScorerReward":
         """What `save` wrote; `settings` are those of now, which may differ in what changes no score. None: as it was.
 
         Raises:

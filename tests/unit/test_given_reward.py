@@ -209,7 +209,7 @@ def test_the_function_is_checked_with_the_configuration(rule):
     cfg = config(rule.replace("score", "absent"))
     with pytest.raises(UserError, match="has no absent"):
         cfg.check_scorers()
-    assert Python(function=rule).check() is None
+    assert callable(Python(function=rule).check())
 
 
 def test_an_aggregation_over_its_one_head_is_refused(rule):
