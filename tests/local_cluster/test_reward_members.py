@@ -56,7 +56,7 @@ def test_three_actors_give_the_bits_of_one_worker(divided, folder):
     three = RewardRole(divided, rows=8, divide="members")
     scores = three.score(ANSWERS).get()
     assert scores.values.shape == (3, len(PAIRS))
-    whole = RewardModel.load(folder, rows=8).score(ANSWERS.prompts, ANSWERS.responses)
+    whole = RewardModel.load(folder, rows=8).score(ANSWERS.prompts, ANSWERS.responses, ANSWERS.ended.tolist())
     for other in (one.score(ANSWERS).get(), whole):
         assert torch.equal(scores.values, other.values)
         assert torch.equal(scores.distances, other.distances)
