@@ -20,7 +20,7 @@ CASES = {
     # verb: settings, what of the stages is there already, kills
     "fit-policy": (["sft.steps=400"], (), 12),
     "label": (["label.pairs=1500"], ("policy",), 12),
-    "fit-reward": (["fit_reward.epochs=60", "fit_reward.save_every=5"], ("policy", "pairs"), 12),
+    "fit-reward": (["fit_reward.epochs=20", "fit_reward.save_every=5"], ("policy", "pairs"), 12),
     "train": (["train.steps=60", "train.save_every=5"], ("policy", "pairs", "reward"), 24),
 }
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ def test_kills_change_no_number_and_lose_nothing(config, finished, tmp_path, ver
     assert _process([*words, "--out", str(calm)]).wait() == 0
     took, done, most = time.monotonic() - started, 0, 0
     while done < kills:
-        process, began = _process([*words, "--out", str(out)]), time.monotonic()
+        process = _process([*words, "--out", str(out)])
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=draw.uniform(0.3, 1.0) * took)
         if process.poll() is None:
@@ -54,7 +54,7 @@ def test_kills_change_no_number_and_lose_nothing(config, finished, tmp_path, ver
             most = max(most, steps)
         else:
             assert process.returncode == 0
-            took = min(took, time.monotonic() - began)  # the calm one may have been slow, on a machine that was busy
+            took *= 0.9  # the calm one may have been slow, on a machine that was busy
             _forget(out, verb)
             most = 0
     assert cli.main([*words, "--out", str(out)]) == 0
