@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from framework.errors import GoldilocksError, RunError
+from framework.errors import GoldilocksError, RunError, first_line
 
 Packed = tuple[bytes, list[np.ndarray]]
 
@@ -112,7 +112,7 @@ def failure_of(error: BaseException, task: str) -> GoldilocksError:
     if not isinstance(failure, GoldilocksError):
         while error.__cause__ is not None:
             error = error.__cause__
-        reason = (str(error).strip().splitlines() or ["no message"])[0]
+        reason = first_line(error, "no message")
         cause = f"{type(error).__name__}: {reason}"
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
             where = "host" if isinstance(error, MemoryError) else "GPU"

@@ -150,9 +150,8 @@ class Config(Component):
                 )
         if self.instruction is not None and "{prompt}" not in self.instruction:
             raise ValueError("instruction must contain {prompt}")
-        around = (
-            self.variants or self.conditions or self.sweep.keys
-        )  # which may bring the heads: its runs are looked at
+        # An experiment around it may bring the heads: its runs are looked at.
+        around = self.variants or self.conditions or self.sweep.keys
         measured = self.score_pairs and self.score_pairs.model  # has heads of its own
         if self.num_heads == 1 and self.aggregation.kind != "mean" and not around and not measured:
             sole = "the reward" if self.reward else f"fit_reward.ensemble.kind={self.fit_reward.ensemble.kind}"

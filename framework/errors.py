@@ -10,6 +10,12 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def first_line(error: BaseException, otherwise: str | None = None) -> str:
+    """The first line of the message; where there is none what is given `otherwise`, else the name of its type."""
+    lines = str(error).strip().splitlines() or [type(error).__name__ if otherwise is None else otherwise]
+    return lines[0]
+
+
 def short(value: object) -> str:
     """A value as Python writes it, its middle left out where it is long."""
     text = repr(value)

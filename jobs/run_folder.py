@@ -8,13 +8,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from framework.analysis.run_folder import SUMMARY
 from framework.artifacts import MANIFEST, Artifact, code_version, hash_folder, read_manifest, update_text, write_text
 from framework.config import Config, load_config, parse_config
 from framework.errors import DivergedError, GoldilocksError, RunError, UserError
 from framework.overrides import apply_overrides
 from jobs.workspace import LOCK_FILE, working_in
 
-CONFIG, FINGERPRINT, SUMMARY = "config.yaml", "fingerprint.txt", "summary.json"
+CONFIG, FINGERPRINT = "config.yaml", "fingerprint.txt"
 STEPS = "train.steps"
 PLACED = {"backend", "cluster", "trackers", "gold", "golds", "reward"}
 """Sections that may change no number: of scorers a limit of calls, for example. The fingerprint is compared first."""

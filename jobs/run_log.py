@@ -99,9 +99,8 @@ def check_log(run: Path, start_step: int) -> list[str]:
     Raises:
         UserError: a line is damaged, or of a step that was there already.
     """
-    for name in LOGS:
-        _lines_before(run / name, start_step)
-    steps = [json.loads(line)["step"] for line in _lines_before(run / METRICS, start_step)]
+    kept = {name: _lines_before(run / name, start_step) for name in LOGS}
+    steps = [json.loads(line)["step"] for line in kept[METRICS]]
     missing = gaps(steps, start_step)
     return [f"{run / METRICS} has no record of {told(missing)}: summary and report tell of the gap"] if missing else []
 

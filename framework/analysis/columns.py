@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from framework.analysis.records import RunRecord, Status, is_number
 from framework.artifacts import written_whole
-from framework.errors import UserError
+from framework.errors import UserError, first_line
 
 BEST_OF_N = "best_of_n"
 """The method of rows that are not of a run, but of its reward on a pool of the start policy's responses."""
@@ -75,7 +75,7 @@ def read_columns(path: Path) -> tuple[pa.Table, tuple[str, ...]]:
     try:
         data = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"cannot read {path}: {first_line(error)}") from error
     if missing := [name for name in REQUIRED if name not in data.column_names]:
         raise UserError(f"{path}: no column {', '.join(missing)}; a table of runs needs {', '.join(REQUIRED)}")
     if not data.num_rows:
@@ -113,4 +113,4 @@ def _cast(column: pa.ChunkedArray, kind: Any, place: str) -> pa.ChunkedArray:
     try:
         return column.cast(kind)
     except pa.ArrowException as error:
-        raise UserError(f"{place}: expected {kind}, found {column.type} ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{place}: expected {kind}, found {column.type} ({first_line(error)})") from error

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from framework.analysis.records import Status
 from framework.artifacts import MANIFEST, read_manifest
-from framework.errors import UserError
+from framework.errors import UserError, first_line
 
 SUMMARY = "summary.json"
 STOPPED_FILE = "stopped_early.txt"
@@ -95,7 +95,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(_read_text(path)) or {}
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path}: not YAML ({first_line(error)})") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: expected keys and values, found {type(loaded).__name__}")
     return loaded
@@ -104,11 +104,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def status_of(folder: Path) -> Status:
     """How the run in a folder ended, as the folder tells: `unfinished` where it has yet to come to its end."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a cut summary is written again
-        return (
-            "finished"
-            if json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["ended"] == "all steps"
-            else "stopped"
-        )
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        return "finished" if summary["ended"] == "all steps" else "stopped"
     return "stopped" if (folder / STOPPED_FILE).is_file() else "unfinished"
 
 
@@ -129,7 +126,7 @@ def read_rollouts(folder: Path, step: int, columns: Sequence[str]) -> pa.Table:
     try:
         return pq.read_table(path, columns=list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"cannot read {path}: {first_line(error)}") from error
 
 
 def read_origin(folder: Path) -> Origin | None:
@@ -166,7 +163,7 @@ def read_record(line: str | bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
-        record, why = None, f"not JSON ({str(error).splitlines()[0]})"
+        record, why = None, f"not JSON ({first_line(error)})"
     else:
         why = "expected an object with a `step`"
     if isinstance(record, dict) and isinstance(record.get("step"), int):

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from framework.component import Component
 from framework.data.paths import expand
-from framework.errors import UserError
+from framework.errors import UserError, first_line
 
 PACKAGE_PREFIX: Final = "package:"
 
@@ -144,7 +144,7 @@ def _load(source: TableSource, wanted: set[str]) -> _Table:
     try:
         return _READERS[path.suffix](path, wanted)
     except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{source.path}: not a readable {path.suffix} file ({reason})") from error
     except OSError as error:
         raise UserError(f"{source.path}: cannot be read ({error.strerror or error})") from error
@@ -258,7 +258,7 @@ def _read_dataset(source: TableSource, wanted: set[str]) -> _Table:
     except KeyError as error:
         raise UserError(f"{source.path}: has no split {source.split!r}; it has {', '.join(loaded)}") from error
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"{source.path}: no file, and `datasets` cannot load split {source.split!r} ({reason})"
         ) from error

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from framework.data.paths import expand
-from framework.errors import UserError
+from framework.errors import UserError, first_line
 from framework.models.adapters import base_of
 from framework.models.huggingface import HfModel
 from framework.models.proof import prove_padding
@@ -48,7 +48,7 @@ def reads_and_takes(path: str | Path) -> tuple[bool, int | None]:
     try:
         config = AutoConfig.from_pretrained(expand(str(path)), trust_remote_code=False)
     except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"fit_reward.encoder={path}: no model can be read there ({reason})") from error
     positions = getattr(config, "max_position_embeddings", None)
     if positions and config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):

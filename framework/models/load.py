@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.data.paths import expand
-from framework.errors import UserError
+from framework.errors import UserError, first_line
 from framework.models.huggingface import HfModel
 
 
@@ -28,7 +28,7 @@ def load_causal(folder: str | Path, where: str, **options: Any) -> HfModel:
             output_loading_info=True, use_safetensors=True, trust_remote_code=False,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"{where}: no causal language model can be loaded ({reason})") from error
     missing = sorted(info["missing_keys"])
     if missing:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from framework.errors import UserError
+from framework.errors import UserError, first_line
 from framework.generation.decoder import decoder_for
 from framework.models.causal import CausalPolicy
 from framework.models.huggingface import HfModel
@@ -83,7 +83,7 @@ def _asking(model: HfModel, where: str, verb: str) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # any kind: this is code of two hundred families
-        reason = (str(error).strip().splitlines() or [""])[0]
+        reason = first_line(error, "")
         raise UserError(
             f"{where}: a model of type {model.config.model_type!r} cannot be {verb} ({type(error).__name__}: {reason}); "
             "name another"

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from framework.data.paths import expand
-from framework.errors import UserError
+from framework.errors import UserError, first_line
 from framework.models.huggingface import HfTokenizer
 from framework.models.lora_heads import LoraHeads
 from framework.models.published import PublishedReward
@@ -59,7 +59,7 @@ def load_member(folder: Path, record: dict[str, Any]) -> Member:
     except UserError:
         raise
     except (OSError, ValueError, SafetensorError) as error:  # transformers and peft raise any of them
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{folder}: a member is missing or damaged ({reason}); fit the model again") from error
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from framework.data.paths import expand
-from framework.errors import UserError
+from framework.errors import UserError, first_line
 from framework.models.adapters import base_of, head_size, merged, tokenizer_place
 from framework.models.encoding import cut_starts, whole_texts
 from framework.models.huggingface import HfModel, HfTokenizer
@@ -47,7 +47,7 @@ def load_classifier(
             **({} if labels is None else {"num_labels": labels}),
         )
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"{where}: no sequence classifier can be loaded ({reason})") from error
     if base:
         model = merged(model, path, where, info["missing_keys"])

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from framework.data.paths import expand
-from framework.errors import UserError
+from framework.errors import UserError, first_line
 from framework.models.huggingface import HfTokenizer
 
 
@@ -28,7 +28,7 @@ def load_tokenizer(path: str | Path, needs_end: bool = True) -> HfTokenizer:
         # A folder without tokenizer files can be answered with an empty tokenizer: see below.
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"{path}: no tokenizer can be loaded ({reason})") from error
     if not len(tokenizer):
         raise UserError(f"{path}: the tokenizer is empty; put the model's tokenizer files beside it")
