@@ -6,7 +6,10 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: setup demo test test-all check benchmark clean
+# Two tests at a time; those of one file stay together, for they share what they fit.
+PYTEST := RAY_AUTH_MODE=disabled $(BIN)/pytest -n 2 --dist loadfile
+
+.PHONY: setup demo test test-all test-processors check benchmark clean
 
 setup: .venv/ready
 
@@ -19,10 +22,15 @@ demo: setup
 	$(BIN)/goldilocks demo --out runs/demo
 
 test: setup
-	RAY_AUTH_MODE=disabled $(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: test
-	RAY_AUTH_MODE=disabled $(BIN)/pytest -m slow
+	$(PYTEST) -m slow
+
+# As it would be on a processor with AVX2 and no more, and on one without.
+test-processors: setup
+	ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(PYTEST) -m "not slow"
+	ATEN_CPU_CAPABILITY=default $(PYTEST) -m "not slow"
 
 check: setup
 	$(BIN)/ruff check .
