@@ -84,11 +84,7 @@ class Judge(Component):
         return self
 
     def check(self) -> str:
-        """The key, read now; empty where none is wanted.
-
-        Raises:
-            UserError: the variable holds none here.
-        """
+        """The key, read now; empty where none is wanted. Raises UserError where the variable holds none here."""
         key = os.environ.get(self.api_key_variable or "", "").strip()
         if self.api_key_variable and not re.fullmatch("[!-~]+", key):
             raise UserError(
@@ -98,11 +94,7 @@ class Judge(Component):
         return key
 
     def build(self, device: str) -> GoldScorer:
-        """A scorer that asks from this process.
-
-        Raises:
-            UserError: no key, or a file of replies that cannot be opened.
-        """
+        """A scorer that asks from this process. Raises UserError: no key, or a file of replies that cannot be opened."""
         return JudgeScorer(self)
 
 
@@ -215,9 +207,8 @@ class _Replies:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"cannot make {self.path.parent} for a judge's replies: {error.strerror}; set cache"
-            ) from error
+            what = f"cannot make {self.path.parent} for a judge's replies"
+            raise UserError(f"{what}: {error.strerror}; set cache") from error
         with self._open() as db:
             db.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, judge TEXT NOT NULL, reply TEXT)")
 
@@ -238,8 +229,8 @@ class _Replies:
         return found
 
     def put(self, body: str, reply: Reply) -> None:
+        row = (self._key(body), self.judge, json.dumps(reply))
         with self._open() as db:
-            row = (self._key(body), self.judge, json.dumps(reply))
             db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", row)
 
     def release(self, bodies: Sequence[str]) -> None:

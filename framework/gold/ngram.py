@@ -38,11 +38,7 @@ class Ngram(Component):
     """What it reads: the response alone, or the prompt with it."""
 
     def build(self, device: str) -> GoldScorer:
-        """A scorer ready to judge; it works on the CPU whatever the device.
-
-        Raises:
-            UserError: the folder is missing or holds something else.
-        """
+        """A scorer, on the CPU whatever the device. Raises UserError where the folder is missing or holds something else."""
         return _read(Path(expand(self.path)), self.path, self.reads)
 
 
@@ -120,8 +116,7 @@ def fit_ngram(
     Raises:
         UserError: too few texts, or only one label among those to fit or to measure on.
     """
-    # scikit-learn takes a second to import, and only a fit needs it.
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import TfidfVectorizer  # takes a second, and only a fit needs it
     from sklearn.linear_model import LogisticRegression
 
     settings = settings or FitNgram()
@@ -142,8 +137,7 @@ def fit_ngram(
         features = vectorizer.fit_transform(fitted + cut_texts(fitted, settings.cut_words, seed))
     except ValueError as error:
         raise UserError(f"fit-gold: the texts have no n-grams to learn from ({error}); lower min_texts") from error
-    model = LogisticRegression(C=settings.inverse_penalty, max_iter=1000)
-    model.fit(features, targets + targets)
+    model = LogisticRegression(C=settings.inverse_penalty, max_iter=1000).fit(features, targets + targets)
     index = {ngram: i for i, ngram in enumerate(vectorizer.get_feature_names_out())}
     scorer = NgramScorer(index, vectorizer.idf_, model.coef_[0], float(model.intercept_[0]))
     metrics = _measure(scorer, held, [label_of[text] for text in held])
@@ -155,8 +149,7 @@ def cut_texts(texts: Sequence[str], words: tuple[int, int], seed: int) -> list[s
     """One run of consecutive words out of each text, of a random length in `words`, from a random place."""
     generator = numpy_generator(seed, "fit-gold", "cut")
     cuts = []
-    for text in texts:
-        all_words = text.split()
+    for all_words in map(str.split, texts):
         length = min(int(generator.integers(words[0], words[1] + 1)), len(all_words))
         start = int(generator.integers(0, len(all_words) - length + 1))
         cuts.append(" ".join(all_words[start : start + length]))
