@@ -44,11 +44,7 @@ class Controller(Component):
         raise NotImplementedError
 
     def refuse_idle(self, steps: int, rollouts: int) -> None:
-        """Refuse a controller that would steer nothing in a run of `steps` steps of `rollouts` sequences each.
-
-        Raises:
-            ValueError: which setting, why, and what to change.
-        """
+        """Refuse a controller that would steer nothing in a run of `steps` steps of `rollouts` sequences each."""
 
 
 class Steering(Controller):
