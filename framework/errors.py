@@ -1,7 +1,6 @@
-"""What can go wrong, as one small tree.
+"""What can go wrong. Errors cross process boundaries: every one is built from a single string and pickles.
 
-Errors cross process boundaries, so every one is built from a single string and pickles. A message is
-one line: what happened, where, and how to mend it.
+A message is one line: what happened, where, and how to mend it.
 """
 
 
