@@ -48,8 +48,7 @@ class Artifact:
 
 def read_artifact(path: Path, kind: str) -> Artifact | None:
     """The artifact at `path`, or None where there is none; refuses a folder of another kind."""
-    manifest = path / MANIFEST
-    if not manifest.is_file():
+    if not (path / MANIFEST).is_file():
         return None
     record = read_manifest(path)
     if record["kind"] != kind:
@@ -182,13 +181,9 @@ def write_manifest(
     """Describe a folder that is about to be complete; `stage` is its fingerprint."""
     hashes = {name: {"path": str(own.path), "sha256": own.sha256} for name, own in parents.items()}
     record = {
-        "kind": kind,
-        "fingerprint": stage,
-        "sha256": hash_folder(folder),
-        "parents": hashes,
-        "figures": dict(figures),
+        "kind": kind, "fingerprint": stage, "sha256": hash_folder(folder), "parents": hashes, "figures": dict(figures),
         "code_version": code_version(),
-    }
+    }  # fmt: skip
     write_text(folder / MANIFEST, json.dumps(record, indent=2) + "\n")
 
 

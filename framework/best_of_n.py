@@ -32,9 +32,8 @@ class BestOfN(Component):
     def _counts_fit_the_pool(self) -> "BestOfN":
         ns = self.counts
         if max(ns) > self.samples:
-            raise ValueError(
-                f"ns holds {max(ns)}, and a pool of samples={self.samples} has no best of more: raise samples"
-            )
+            what = f"ns holds {max(ns)}, and a pool of samples={self.samples} has no best of more"
+            raise ValueError(f"{what}: raise samples")
         if any(b <= a for a, b in pairwise(ns)):
             raise ValueError(f"ns={list(ns)} must ascend")
         return self

@@ -11,8 +11,7 @@ def one_line(error: BaseException) -> str:
 
 def first_line(error: BaseException, otherwise: str | None = None) -> str:
     """The first line of the message; where there is none what is given `otherwise`, else the name of its type."""
-    lines = str(error).strip().splitlines() or [type(error).__name__ if otherwise is None else otherwise]
-    return lines[0]
+    return (str(error).strip().splitlines() or [type(error).__name__ if otherwise is None else otherwise])[0]
 
 
 def short(value: object) -> str:

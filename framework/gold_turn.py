@@ -82,7 +82,9 @@ class GoldTurn(Component):
         from scipy.special import stdtrit
 
         earlier = len(state.means) - 1
-        pooled, degrees = _pooled(state)
+        known = [pair for pair in zip(state.variances, state.degrees, strict=True) if math.isfinite(pair[0])]
+        degrees = sum(freedom for _, freedom in known)
+        pooled = math.fsum(variance * freedom for variance, freedom in known) / max(degrees, 1)
         if earlier == 0 or degrees == 0 or pooled == 0:
             return False
         level = (1 - self.confidence) * 6 / (math.pi * earlier) ** 2 / earlier
@@ -92,11 +94,3 @@ class GoldTurn(Component):
             mean - state.means[-1] > threshold * math.sqrt(variance + variances[-1])
             for mean, variance in zip(state.means[:-1], variances[:-1], strict=True)
         )
-
-
-def _pooled(state: GoldState) -> tuple[float, int]:
-    """Variance of a look's mean and its degrees of freedom, from all looks whose own is known."""
-    known = [pair for pair in zip(state.variances, state.degrees, strict=True) if math.isfinite(pair[0])]
-    degrees = sum(freedom for _, freedom in known)
-    total = math.fsum(variance * freedom for variance, freedom in known)
-    return total / max(degrees, 1), degrees

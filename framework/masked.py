@@ -1,4 +1,4 @@
-"""Statistics over real tokens only. Padding never counts, whatever it holds."""
+"""Numbers on real tokens only. Padding never counts, whatever it holds."""
 
 from jaxtyping import Bool, Float
 
@@ -32,6 +32,12 @@ def masked_whiten(
     """
     scale = (masked_var(x, mask, ddof) + eps).rsqrt()
     return keep((keep(x, mask) - masked_mean(x, mask)) * scale, mask)
+
+
+def at_last_token(reward: Float[Tensor, "B"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """Each row's reward on its last real token, 0 elsewhere; a row without one loses its reward."""
+    real_from_here = mask.flip(1).cumsum(1).flip(1)
+    return keep(reward[:, None].expand_as(mask), mask & (real_from_here == 1))
 
 
 def sequence_sum(x: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B"]:

@@ -43,10 +43,9 @@ def load_function(function: str, *arguments: str) -> Callable[..., Any]:
     name, _, path = function.partition(":")
     source = source_of(function)
     if source is None:
-        raise UserError(
-            f"function={function}: there is no module {name} in {Path.cwd()} or among the installed ones; write "
-            "module:name, as rules:score for score in rules.py of the folder that you run from"
-        )
+        what = f"there is no module {name} in {Path.cwd()} or among the installed ones"
+        mend = "write module:name, as rules:score for score in rules.py of the folder that you run from"
+        raise UserError(f"function={function}: {what}; {mend}")
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     try:
         found: Any = importlib.import_module(name)

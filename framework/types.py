@@ -163,7 +163,6 @@ class GoldScorer(Protocol):
         As plain text the two are `joined` (framework/data/conversations.py). A scorer whose tokenizer has a chat template
         reads the prompt's turns and the response as one of the assistant instead.
         """
-        ...
 
 
 @dataclass(frozen=True)

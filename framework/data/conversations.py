@@ -35,10 +35,7 @@ class NotTextError(ValueError):
 
 
 class Conversation(str):
-    """A prompt of turns that awaits a reply. As text it is its plain rendering, for all that reads text.
-
-    What string methods make of it is plain text, without the turns.
-    """
+    """A prompt of turns that awaits a reply. As text it is its plain rendering; string methods make text without turns."""
 
     turns: tuple[Turn, ...]
 

@@ -90,11 +90,7 @@ def read_pair_table(
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """The pairs of a file that `write_pairs` wrote, or of any table with its columns.
-
-    Raises:
-        UserError: as `read_pair_table`.
-    """
+    """The pairs of a file that `write_pairs` wrote, or of any table with its columns; raises as `read_pair_table`."""
     pairs = read_pair_table(TableSource(path=str(path)))[0]
     return [replace(pair, prompt=str(pair.prompt)) for pair in pairs] if holds_plain_text(path) else pairs
 
@@ -109,10 +105,8 @@ def read_pair_rows(source: TableSource, others: Sequence[str] = ()) -> list[Pair
     known = {name for name in (*_LAYOUTS, *others) if source.theirs(name) in names}
     unknown = sorted(set(source.columns) - {*_LAYOUTS, *others})
     if unknown:
-        raise UserError(
-            f"{source.path}: columns maps {unknown[0]!r}, which a table of pairs has no use for; "
-            f"it may hold {', '.join((*_LAYOUTS, *others))}"
-        )
+        what = f"columns maps {unknown[0]!r}, which a table of pairs has no use for"
+        raise UserError(f"{source.path}: {what}; it may hold {', '.join((*_LAYOUTS, *others))}")
     labelled = not {"chosen", "rejected"} & known and bool({"first", "second"} & known)
     texts = ("first", "second") if labelled else ("chosen", "rejected")
     # A column that was mapped is expected, even an optional one.
@@ -196,12 +190,10 @@ def _refuse_unusable(source: TableSource, rows: Sequence[PairRow], faults: Count
 
 def _refuse_overlap(source: TableSource, pairs: Sequence[Pair], by: Divider) -> None:
     sides = [{divided_key(pair, by) for pair in pairs if pair.split == split} for split in SPLITS]
-    shared = sides[0] & sides[1]
-    if shared:
-        raise UserError(
-            f"{source.path}: {len(shared)} of {len(sides[0] | sides[1])} {by}s are on both sides of column "
-            f"{source.theirs('split')!r}, for example {min(shared).split(KEY_MARK)[0][:40]!r}; mend it, or leave the column out"
-        )
+    if shared := sides[0] & sides[1]:
+        where = f"column {source.theirs('split')!r}, for example {min(shared).split(KEY_MARK)[0][:40]!r}"
+        what = f"{len(shared)} of {len(sides[0] | sides[1])} {by}s are on both sides of {where}"
+        raise UserError(f"{source.path}: {what}; mend it, or leave the column out")
 
 
 def _pair(source: TableSource, row: PairRow) -> Pair:

@@ -7,9 +7,8 @@ from typing import Final
 
 from framework.errors import UserError
 
-SHARED_VARIABLE: Final = "GOLDILOCKS_SHARED"
-SHARED_DEFAULT: Final = "../shared"
-"""Where the variable is not set: the folder of models and data sets that several checkouts share."""
+DEFAULTS: Final = {"GOLDILOCKS_SHARED": "../shared"}
+"""Of variables: the folder of models and data sets that several checkouts share."""
 _VARIABLE: Final = re.compile(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))")
 
 
@@ -21,7 +20,7 @@ def expand(path: str) -> str:
     """
     if not path.strip() or "\0" in path:
         raise UserError(f"{path!r} is no path: name a file or a folder")
-    variables = {SHARED_VARIABLE: SHARED_DEFAULT} | os.environ
+    variables = DEFAULTS | os.environ
     expanded = os.path.expanduser(_VARIABLE.sub(lambda found: variables.get(found[1] or found[2], found[0]), path))
     unset = _VARIABLE.search(expanded)
     if unset and not os.path.exists(expanded):  # a name may hold the sign

@@ -77,10 +77,8 @@ class Label(Component):
     @model_validator(mode="after")
     def _held_out_responses_are_not_trained_on(self) -> "Label":
         if self.samples_per_prompt > 2 and self.held_out_by == "pair":
-            raise ValueError(
-                f"samples_per_prompt={self.samples_per_prompt} puts a response into several pairs, and held-out ones "
-                "would be trained on: set held_out_by=prompt"
-            )
+            what = f"samples_per_prompt={self.samples_per_prompt} puts a response into several pairs"
+            raise ValueError(f"{what}, and held-out ones would be trained on: set held_out_by=prompt")
         return self
 
 

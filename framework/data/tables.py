@@ -57,11 +57,7 @@ def read_columns(source: TableSource, wanted: Sequence[str]) -> list[dict[str, s
 
 
 def read_labelled(source: TableSource) -> tuple[list[str], list[int]]:
-    """Texts and their 0/1 labels, from the columns `text` and `label`.
-
-    Raises:
-        UserError: as `read_columns`, and for a label that is neither 0 nor 1.
-    """
+    """Texts and their 0/1 labels, from the columns `text` and `label`; raises as `read_columns`."""
     texts, labels = [], []
     for number, row in read_rows(source, ["text", "label"]):
         texts.append(_text(source, number, "text", row["text"]))
@@ -77,9 +73,7 @@ def column_names(source: TableSource) -> list[str]:
 
 
 def read_rows(source: TableSource, wanted: Sequence[str]) -> list[tuple[int, dict[str, object]]]:
-    """The rows that `where` and `limit` keep, each with its number in the table, from 1.
-
-    The wanted columns stand under our names, with values as the table holds them: text, numbers, lists, None.
+    """The rows that `where` and `limit` keep, each with its number in the table, from 1; values as the table holds them.
 
     Raises:
         UserError: no such file, unreadable, no such column (the nearest is offered), or no rows.

@@ -51,10 +51,8 @@ class Text(Component):
         found = [prompt for prompt, _ in self._read(self.source, replies=False)]
         kept = [prompt for prompt in dict.fromkeys(found) if self._split_of(prompt) == split]
         if not kept:
-            raise UserError(
-                f"{self.source.path}: no prompt is left for {split!r} of {len(found)} usable texts; "
-                "give more rows, or change world.label_share or world.opening_words"
-            )
+            what = f"{self.source.path}: no prompt is left for {split!r} of {len(found)} usable texts"
+            raise UserError(f"{what}; give more rows, or change world.label_share or world.opening_words")
         order = numpy_generator(self.draw, "text", "prompts", split).permutation(len(kept))
         return [kept[i] for i in order[: self.max_prompts]]
 

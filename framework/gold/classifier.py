@@ -15,7 +15,6 @@ class Classifier(Component):
 
     kind: Literal["classifier"] = "classifier"
     worlds: ClassVar[tuple[str, ...] | None] = None
-    """Kinds of the worlds that it can judge; None: any."""
     path: str
     """Hub id or folder. ${VARIABLE} is expanded."""
     label: int | str = 0
@@ -54,11 +53,7 @@ class ClassifierScorer:
         self.max_length = min(settings.max_length or readable, readable)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-        """One logit (or difference of two) per text; the start of an over-long text is cut.
-
-        Raises:
-            RunError: too many texts were cut, or a score is not finite.
-        """
+        """One logit (or difference of two) per text. Raises RunError: too many texts were cut, or a score is not finite."""
         import torch
 
         from framework.models.encoding import pad_right
@@ -66,10 +61,9 @@ class ClassifierScorer:
 
         rows, num_cut = tokenize(self.tokenizer, prompts, responses, self.max_length)
         if num_cut > self.settings.max_cut_share * len(rows):
-            raise RunError(
-                f"gold: {num_cut} of {len(rows)} texts have more than {self.max_length} tokens, over "
-                f"gold.max_cut_share={self.settings.max_cut_share}; raise gold.max_length or cut the texts"
-            )
+            what = f"{num_cut} of {len(rows)} texts have more than {self.max_length} tokens"
+            limit = f"over gold.max_cut_share={self.settings.max_cut_share}"
+            raise RunError(f"gold: {what}, {limit}; raise gold.max_length or cut the texts")
         # Texts of like length share a batch, so that little is spent on padding.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         values = torch.empty(len(rows), dtype=torch.float32)
@@ -82,9 +76,8 @@ class ClassifierScorer:
                 score = score if self.against is None else score - scores[:, self.against]
             values[torch.tensor(index)] = score.cpu()
         if broken := int((~values.isfinite()).sum()):
-            raise RunError(
-                f"gold: {broken} of {len(rows)} scores of {self.settings.path} are not finite; try gold.dtype=float32"
-            )
+            what = f"{broken} of {len(rows)} scores of {self.settings.path} are not finite"
+            raise RunError(f"gold: {what}; try gold.dtype=float32")
         return Scores(values, num_cut)
 
     def _number(self, field: str) -> int | None:

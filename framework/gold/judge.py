@@ -87,10 +87,8 @@ class Judge(Component):
         """The key, read now; empty where none is wanted. Raises UserError where the variable holds none here."""
         key = os.environ.get(self.api_key_variable or "", "").strip()
         if self.api_key_variable and not re.fullmatch("[!-~]+", key):
-            raise UserError(
-                f"judge {self.model}: the environment variable {self.api_key_variable} holds no key on "
-                f"{socket.gethostname()}: export it there before the command, or before `ray start`"
-            )
+            what = f"the environment variable {self.api_key_variable} holds no key on {socket.gethostname()}"
+            raise UserError(f"judge {self.model}: {what}: export it there before the command, or before `ray start`")
         return key
 
     def build(self, device: str) -> GoldScorer:
@@ -222,10 +220,9 @@ class _Replies:
             db.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, NULL)", missing)
             (count,) = db.execute("SELECT COUNT(*) FROM replies WHERE judge = ?", (self.judge,)).fetchone()
             if missing and self.most is not None and count > self.most:
-                raise RunError(
-                    f"judge {self.judge}: {len(missing)} more calls would make {count}, over most_calls={self.most}; all "
-                    f"replies are kept in {self.path}: raise most_calls in the command or in the run's config.yaml"
-                )
+                what = f"{len(missing)} more calls would make {count}, over most_calls={self.most}"
+                mend = "raise most_calls in the command or in the run's config.yaml"
+                raise RunError(f"judge {self.judge}: {what}; all replies are kept in {self.path}: {mend}")
         return found
 
     def put(self, body: str, reply: Reply) -> None:

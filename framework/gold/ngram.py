@@ -31,7 +31,6 @@ class Ngram(Component):
 
     kind: Literal["ngram"] = "ngram"
     worlds: ClassVar[tuple[str, ...] | None] = None
-    """Kinds of the worlds that it can judge; None: any."""
     path: str
     """Folder that `fit-gold` wrote: config.json and ngrams.parquet. ${VARIABLE} is expanded."""
     reads: Literal["response", "joined"] = "joined"
@@ -191,17 +190,11 @@ def _read(folder: Path, shown: str, reads: Literal["response", "joined"]) -> Ngr
     try:
         settings: dict[str, Any] = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
         table = pq.read_table(folder / NGRAMS_FILE, columns=["ngram", "idf", "weight"])
-        shortest, longest = settings["ngram_range"]
-        scorer = NgramScorer(
-            index={ngram: i for i, ngram in enumerate(table.column("ngram").to_pylist())},
-            idf=table.column("idf").to_numpy().astype(np.float64),
-            weight=table.column("weight").to_numpy().astype(np.float64),
-            intercept=float(settings["intercept"]),
-            token_pattern=settings["token_pattern"],
-            lowercase=bool(settings["lowercase"]),
-            ngram_range=(int(shortest), int(longest)),
-            reads=reads,
-        )
+        index = {ngram: i for i, ngram in enumerate(table.column("ngram").to_pylist())}
+        idf, weight = (table.column(name).to_numpy().astype(np.float64) for name in ("idf", "weight"))
+        shortest, longest = map(int, settings["ngram_range"])
+        known = settings["token_pattern"], bool(settings["lowercase"]), (shortest, longest)
+        scorer = NgramScorer(index, idf, weight, float(settings["intercept"]), *known, reads)
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{shown}: not a readable n-gram scorer ({error}); make it again with fit-gold") from error
     if settings.get("norm") != "l2" or settings.get("sublinear_tf") is not True:

@@ -13,7 +13,7 @@ class Rule(Component):
 
     kind: Literal["rule"] = "rule"
     worlds: ClassVar[tuple[str, ...] | None] = ("reviews",)
-    """Kinds of the worlds that it can judge: the one that it is the rule of."""
+    """Kinds of the worlds that it can judge, here the one that it is the rule of; None: any."""
 
     def build(self, device: str) -> GoldScorer:
         """Itself; the rule is computed on the CPU whatever the device."""

@@ -55,11 +55,9 @@ class Budget(Steering):
 
     @model_validator(mode="after")
     def _can_move(self) -> Self:
-        low, high = self.bounds
-        if not low <= self.start().coef <= high:
-            raise ValueError(
-                f"initial_coef={self.start().coef:g} must lie between min_coef={low:g} and max_coef={high:g}"
-            )
+        start, (low, high) = self.start().coef, self.bounds
+        if not low <= start <= high:
+            raise ValueError(f"initial_coef={start:g} must lie between min_coef={low:g} and max_coef={high:g}")
         if high < low * (1 + NARROWEST):
             what = f"min_coef={low:g} and max_coef={high:g} lie too close for the coefficient to move"
             raise ValueError(f"{what}: use kind=fixed, or widen them")

@@ -136,10 +136,9 @@ class Online(Method):
     def _batch_arithmetic(self) -> Self:
         parts, rows = self.update.minibatches, self.rollouts
         if rows % parts:
-            raise ValueError(
-                f"train.prompts_per_step x train.samples_per_prompt = {self.prompts_per_step} x {self.samples_per_prompt}"
-                f" = {rows} rollouts do not divide into train.update.minibatches={parts}"
-            )
+            product = f"{self.prompts_per_step} x {self.samples_per_prompt} = {rows} rollouts"
+            what = f"train.prompts_per_step x train.samples_per_prompt = {product}"
+            raise ValueError(f"{what} do not divide into train.update.minibatches={parts}")
         micro = self.update.micro_batch
         if micro and (rows // parts) % micro:
             raise ValueError(f"train.update.micro_batch={micro} does not divide a mini-batch of {rows // parts} rows")

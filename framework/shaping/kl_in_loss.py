@@ -6,8 +6,7 @@ from jaxtyping import Bool, Float
 
 from framework.component import Component
 from framework.divergence import k2, k3, sequence_log_ratio
-from framework.masked import keep, sequence_sum
-from framework.shaping.placement import at_last_token
+from framework.masked import at_last_token, keep, sequence_sum
 from framework.tensor import Tensor
 from framework.types import Rollout, Shaped
 

@@ -6,8 +6,7 @@ from jaxtyping import Float
 
 from framework.component import Component
 from framework.divergence import k1, sequence_log_ratio
-from framework.masked import keep
-from framework.shaping.placement import at_last_token
+from framework.masked import at_last_token, keep
 from framework.tensor import Tensor
 from framework.types import Rollout, Shaped
 

@@ -22,7 +22,6 @@ class LogSigmoid(Component):
 
     @property
     def needs_answers(self) -> int:
-        """Answers per prompt."""
         return self.answers
 
     def __call__(

@@ -63,17 +63,11 @@ class Reviews(Component):
     """Exponent, no unit: an adjective of rank r in its category has frequency proportional to r**-tail."""
 
     def prompts(self, split: Split) -> list[str]:
-        """Every topic prompt, such as `the pasta :`, categories and topics in lexicon order.
-
-        Both splits have all topics: there are few, and the policy cannot be asked about others.
-        """
+        """Every topic prompt, such as `the pasta :`, in lexicon order; both splits have all, for there are few."""
         return [f"{lexicon.DETERMINER} {topic} {lexicon.COLON}" for topic in TOPIC_CATEGORY]
 
     def corpus(self, seed: int) -> list[tuple[str, str]]:
-        """`corpus_size` pairs of prompt and review, topics in turn; the same seed writes the same reviews.
-
-        A review begins with a blank: prompt + review is the text.
-        """
+        """`corpus_size` pairs of prompt and review, which begins with a blank, topics in turn; one seed writes one corpus."""
         writer = _Writer(numpy_generator(seed, "reviews", "corpus"), self.tail)
         return [
             (f"{lexicon.DETERMINER} {topic} {lexicon.COLON}", f" {writer.review(topic, self.max_words)}")
@@ -81,10 +75,7 @@ class Reviews(Component):
         ]
 
     def tokenizer(self) -> HfTokenizer:
-        """One token per word or punctuation mark, no token added.
-
-        Decoding puts one space between tokens, so `decode(encode(x)) == x` for text spaced that way.
-        """
+        """One token per word or punctuation mark, none added; `decode(encode(x)) == x` where one space stands between."""
         from tokenizers import Tokenizer, models, pre_tokenizers
         from transformers import PreTrainedTokenizerFast
 
@@ -92,14 +83,9 @@ class Reviews(Component):
         core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=lexicon.UNKNOWN))
         core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         return PreTrainedTokenizerFast(
-            tokenizer_object=core,
-            pad_token=lexicon.PAD,
-            eos_token=lexicon.END_OF_TEXT,
-            unk_token=lexicon.UNKNOWN,
-            padding_side="left",
-            clean_up_tokenization_spaces=False,
-            model_max_length=64,
-        )
+            tokenizer_object=core, pad_token=lexicon.PAD, eos_token=lexicon.END_OF_TEXT, unk_token=lexicon.UNKNOWN,
+            padding_side="left", clean_up_tokenization_spaces=False, model_max_length=64,
+        )  # fmt: skip
 
 
 def vocabulary() -> list[str]:

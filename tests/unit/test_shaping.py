@@ -2,11 +2,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from framework.masked import at_last_token
 from framework.objectives import Reinforce
 from framework.reduction import FixedLength, SequenceMean, TokenMean
 from framework.seeding import derive
 from framework.shaping import KlInLoss, KlInReward
-from framework.shaping.placement import at_last_token
 from framework.types import PolicyBatch
 
 LOGPROBS = torch.tensor([[-1.0, -2.0, 0.0], [-3.0, 0.0, 0.0]], dtype=torch.float64)
