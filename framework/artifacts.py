@@ -197,7 +197,7 @@ def hash_folder(folder: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never half. Raises RunError where it cannot be written."""
+    """Write a file so that a reader sees the old text or the new, never half. Raises RunError where that cannot be."""
     with written_whole(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 

@@ -1,7 +1,7 @@
 """A component is its own configuration.
 
-An idea (an objective, an aggregation, a KL controller, a gold scorer ...) is one frozen pydantic model: its fields are its
-settings, its `kind` is its name in YAML, and its methods are the idea. Members of one family stand in an explicit
+An idea (an objective, an aggregation, a KL controller, a gold scorer ...) is one frozen pydantic model: its fields are
+its settings, its `kind` is its name in YAML, and its methods are the idea. Members of one family stand in an explicit
 discriminated union in the family's `__init__.py`.
 """
 
@@ -61,7 +61,7 @@ def _kinds(annotation: Any) -> list[Any]:
 def spelled(value: Any) -> Any:
     """A component as plain values: its kind, and the settings that are not at their defaults.
 
-    Fingerprints are taken of it: a new key with a default changes none; another default must raise `artifacts.REVISION`.
+    Fingerprints are taken of it: a new key with a default changes none; another default must raise artifacts.REVISION.
     """
     if isinstance(value, Component):
         return {

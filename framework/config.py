@@ -174,7 +174,7 @@ class Config(Component):
         return self
 
     def check_scorers(self) -> None:
-        """Find out now what a function or a judge would show only once it is asked, after the fits; a UserError says it."""
+        """Raise the UserError now that a function or a judge would show only once it is asked, after the fits."""
         for scorer in (*self.all_golds.values(), self.reward):
             if isinstance(scorer, Python | Judge):
                 scorer.check()

@@ -1,8 +1,8 @@
 """How far the policy has moved from a reference, in nats.
 
-The estimators (J. Schulman, "Approximating KL divergence", 2020) take log-probabilities of text that the *policy* sampled:
-one token each, or one whole sequence each (summed log-probabilities). Masking is the caller's. With `d = log policy - log
-reference`, the value of every one of them estimates KL(policy || reference), in nats, but their gradients differ:
+The estimators (J. Schulman, "Approximating KL divergence", 2020) take log-probabilities of text that the *policy*
+sampled: of one token each, or of one whole sequence each (summed). Masking is the caller's. With
+`d = log policy - log reference`, the value of each estimates KL(policy || reference), in nats, but gradients differ:
 
     estimator   value             differentiated as a loss, per sequence
     k1  d       unbiased          has mean zero: as a loss it does nothing, as a reward it is right

@@ -36,12 +36,12 @@ class GoldTurn(Component):
     """Ends a run once gold is lower than it was, by a test that is repeated at every look.
 
     A look is the mean of `measurements` gold measurements. Look n is compared with each of the n - 1 before it by a
-    one-sided t test at level `(1 - confidence) * 6 / (pi (n - 1))^2 / (n - 1)`. The levels sum to `1 - confidence` over any
-    number of looks, so (Bonferroni) a run whose gold never falls is stopped with at most that probability, where prompts'
-    gold is near enough to normal.
+    one-sided t test at level `(1 - confidence) * 6 / (pi (n - 1))^2 / (n - 1)`. The levels sum to `1 - confidence` over
+    any number of looks, so (Bonferroni) a run whose gold never falls is stopped with at most that probability, where
+    prompts' gold is near enough to normal.
 
-    Few prompts estimate a variance badly, and so far in the tails that decides: it is pooled over all looks. A look whose
-    own is larger keeps its own, as gold may spread while a policy learns. A pooled variance of nothing, as of
+    Few prompts estimate a variance badly, and so far in the tails that decides: it is pooled over all looks. A look
+    whose own is larger keeps its own, as gold may spread while a policy learns. A pooled variance of nothing, as of
     whole-numbered gold that has not differed yet, is no knowledge: nothing stops then.
     """
 

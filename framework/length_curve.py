@@ -75,8 +75,8 @@ def _smooth(
 ) -> Float[np.ndarray, "M"]:
     """LOWESS of `y` on `x`, read at `knots`.
 
-    Where the nearest responses share a length, or are a handful, no line can be fitted: the curve is then their mean, the
-    paper's simpler estimate.
+    Where the nearest responses share a length, or are a handful, no line can be fitted: the curve is then their mean,
+    the paper's simpler estimate.
     """
     from statsmodels.nonparametric.smoothers_lowess import lowess  # slow to import
 

@@ -27,8 +27,8 @@ def masked_whiten(
 ) -> Float[Tensor, "B T"]:
     """`x` shifted and scaled to mean 0 and variance 1 over the real tokens of the batch; 0 at padding.
 
-    `(x - mean) / sqrt(var + eps)` with the sample variance, as in verl and TRL's PPO. Statistics are weighted by token, so
-    long responses count more. One token in all, or none, becomes 0.
+    `(x - mean) / sqrt(var + eps)` with the sample variance, as in verl and TRL's PPO. Statistics are weighted by token,
+    so long responses count more. One token in all, or none, becomes 0.
     """
     scale = (masked_var(x, mask, ddof) + eps).rsqrt()
     return keep((keep(x, mask) - masked_mean(x, mask)) * scale, mask)

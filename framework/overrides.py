@@ -77,8 +77,8 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
 def apply_overrides(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a raw configuration with dotted keys set.
 
-    A key that ends in `.kind` replaces its whole node: settings of another kind do not linger. Kinds are therefore applied
-    before the other keys, and a section before what is in it, whatever the order they were written in.
+    A key that ends in `.kind` replaces its whole node: settings of another kind do not linger. Kinds are therefore
+    applied before the other keys, and a section before what is in it, whatever the order they were written in.
 
     Raises:
         UserError: a key that leads nowhere, or a kind beside a whole section that has it not.

@@ -1,4 +1,4 @@
-"""Random numbers that depend on what is drawn (run seed, role, step, prompt, ...), never on who draws it or in what order."""
+"""Random numbers that depend on what is drawn (run seed, role, step, prompt, ...), not on who draws it, or when."""
 
 import hashlib
 

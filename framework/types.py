@@ -160,8 +160,8 @@ class GoldScorer(Protocol):
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Scores of each prompt with its response, one finite value per text in the order given.
 
-        As plain text the two are `joined` (framework/data/conversations.py). A scorer whose tokenizer has a chat template
-        reads the prompt's turns and the response as one of the assistant instead.
+        As plain text the two are `joined` (framework/data/conversations.py). A scorer whose tokenizer has a chat
+        template reads the prompt's turns and the response as one of the assistant instead.
         """
 
 

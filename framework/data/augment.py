@@ -32,9 +32,9 @@ def augment(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair],
         rejected of x  beats  the other's chosen or rejected, by a coin
         the other's chosen and rejected, read as answers to x, tie: target 0.5
 
-    Held-out pairs stay as they are and lend nothing. An added pair has the weight of the pair it was made for, no margin,
-    and no gold score. One whose two responses are the same text is left out and counted.
-    Raises UserError where all training pairs are on one prompt.
+    Held-out pairs stay as they are and lend nothing. An added pair has the weight of the pair it was made for, no
+    margin, and no gold score. One whose two responses are the same text is left out and counted. Raises UserError where
+    all training pairs are on one prompt.
     """
     train = [pair for pair in pairs if pair.split == "train"]
     others = _Others([pair.prompt for pair in train])

@@ -1,7 +1,7 @@
 """Conversations: how a cell is read, how a prompt of turns is kept, and how it is written as plain text.
 
-Turns are {role, content}, as in TRL's conversational format. A model with a chat template reads them through it, all else
-a plain rendering: a sole user turn as it is, several joined as in the HH data (Bai et al. 2022, arXiv 2204.05862).
+Turns are {role, content}, as in TRL's conversational format. A model with a chat template reads them through it, all
+else a plain rendering: a sole user turn as it is, several joined as in the HH data (Bai et al. 2022, arXiv 2204.05862).
 """
 
 import ast
@@ -35,7 +35,7 @@ class NotTextError(ValueError):
 
 
 class Conversation(str):
-    """A prompt of turns that awaits a reply. As text it is its plain rendering; string methods make text without turns."""
+    """A prompt of turns that awaits a reply. As text it is its plain rendering; string methods lose the turns."""
 
     turns: tuple[Turn, ...]
 

@@ -1,4 +1,4 @@
-"""Preference pairs from a table of someone else's, in either layout of docs/data.md: what it may hold, what is left out."""
+"""Preference pairs from a table of someone else's, in a layout of docs/data.md: what it may hold, what is left out."""
 
 import math
 from collections import Counter
@@ -59,12 +59,12 @@ def read_pair_table(
     """The pairs of a table in its order, and what became of its rows, as a stage's manifest holds it.
 
     A column `split` divides where it has a value, else the hash of `split_of`; pairs that share a row, and with it a
-    response, are divided by prompt. Where both gold scores are known and `flipped` is not given, they decide it. Dropped
-    rows are counted by `Fault`; `chosen_longer` is the share of pairs whose chosen response has more characters.
+    response, are divided by prompt. Where both gold scores are known and `flipped` is not given, they decide it.
+    Dropped rows are counted by `Fault`; `chosen_longer`: the share of pairs whose chosen response has more characters.
 
     Raises:
-        UserError: a column, a text or a number that is not what it should be (file, row from 1, and column are
-            named); more than 5% of rows unusable; the same pair, or by prompt the same prompt, on both sides.
+        UserError: a column, a text or a number that is not what it should be (file, row from 1, and column are named);
+            more than 5% of rows unusable; the same pair, or by prompt the same prompt, on both sides.
     """
     rows = read_pair_rows(source, _OTHERS)
     faults = Counter(row.fault for row in rows if row.fault)
@@ -99,7 +99,7 @@ def read_pair_rows(source: TableSource, others: Sequence[str] = ()) -> list[Pair
     """Every row's prompt, better and worse response, as text, with those of the `others` that exist.
 
     Raises:
-        UserError: no known layout, a text that is missing or no text, an empty prompt, a label unknown or always the same.
+        UserError: no known layout, a text that is missing or no text, an empty prompt, a label unknown or one-sided.
     """
     names = column_names(source)
     known = {name for name in (*_LAYOUTS, *others) if source.theirs(name) in names}

@@ -119,7 +119,7 @@ def _drawn(pair: Pair, by: Divider) -> int:
 
 
 def split_record(pairs: Sequence[Pair], by: Divider) -> dict[str, Any]:
-    """Number and hash of the pairs on each side, for `splits.json`; neither a file's order nor its format changes it."""
+    """Number and hash of the pairs on each side, for `splits.json`; a file's order or format does not change it."""
     sides = {split: [p for p in pairs if p.split == split] for split in SPLITS}
     keys = [{divided_key(pair, by) for pair in side} for side in sides.values()]
     assert keys[0].isdisjoint(keys[1]), f"a {by} is on both sides"
@@ -162,7 +162,7 @@ def pair_up(
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair], conversational: bool = False) -> None:
-    """One Parquet file in the field's preference format, texts as lists of turns or as strings (a conversation as JSON)."""
+    """One Parquet file in the field's preference format, texts as turns or as strings (a conversation as JSON)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

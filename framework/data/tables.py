@@ -73,7 +73,7 @@ def column_names(source: TableSource) -> list[str]:
 
 
 def read_rows(source: TableSource, wanted: Sequence[str]) -> list[tuple[int, dict[str, object]]]:
-    """The rows that `where` and `limit` keep, each with its number in the table, from 1; values as the table holds them.
+    """The rows that `where` and `limit` keep, each with its number in the table, from 1; values as they stand there.
 
     Raises:
         UserError: no such file, unreadable, no such column (the nearest is offered), or no rows.

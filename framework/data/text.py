@@ -43,7 +43,7 @@ class Text(Component):
     """Seed of the openings' lengths and the order of prompts: part of the data, the same in every run."""
 
     def prompts(self, split: Split) -> list[str]:
-        """Distinct prompts of one split, shuffled. A hash of first words decides, so openings that begin alike stay together.
+        """Distinct prompts of one split, shuffled; a hash of first words decides, so what begins alike stays together.
 
         Raises:
             UserError: the table is unreadable, or no prompt is left for this split.
@@ -57,7 +57,7 @@ class Text(Component):
         return [kept[i] for i in order[: self.max_prompts]]
 
     def corpus(self, seed: int) -> list[tuple[str, str]]:
-        """Prompt and continuation (with the blank it begins with), shuffled; the seed picks which where `max_corpus` is fewer.
+        """Prompt and continuation, with its first blank, shuffled; the seed picks which where `max_corpus` is fewer.
 
         Raises:
             UserError: no corpus was named, it is unreadable, or no text is long enough.

@@ -34,7 +34,7 @@ class Classifier(Component):
         """A scorer with its model on `device`.
 
         Raises:
-            UserError: nothing to load there, a head that was never trained, another model's tokenizer, or no such label.
+            UserError: nothing to load there, a head that was never trained, another model's tokenizer, no such label.
         """
         return ClassifierScorer(self, device)
 
@@ -53,7 +53,7 @@ class ClassifierScorer:
         self.max_length = min(settings.max_length or readable, readable)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-        """One logit (or difference of two) per text. Raises RunError: too many texts were cut, or a score is not finite."""
+        """One logit (or difference of two) per text. Raises RunError: too many were cut, or a score is not finite."""
         import torch
 
         from framework.models.encoding import pad_right

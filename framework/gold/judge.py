@@ -92,7 +92,7 @@ class Judge(Component):
         return key
 
     def build(self, device: str) -> GoldScorer:
-        """A scorer that asks from this process. Raises UserError: no key, or a file of replies that cannot be opened."""
+        """A scorer that asks from this process. Raises UserError: no key, or replies that cannot be opened."""
         return JudgeScorer(self)
 
 

@@ -37,7 +37,7 @@ class Ngram(Component):
     """What it reads: the response alone, or the prompt with it."""
 
     def build(self, device: str) -> GoldScorer:
-        """A scorer, on the CPU whatever the device. Raises UserError where the folder is missing or holds something else."""
+        """A scorer, on the CPU whatever the device. Raises UserError where the folder is missing or something else."""
         return _read(Path(expand(self.path)), self.path, self.reads)
 
 

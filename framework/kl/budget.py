@@ -22,10 +22,10 @@ class Budget(Steering):
 
         gain * (e + lead_steps * (e - previous e))
 
-    to log coef, at most `max_step` either way. The bracket is the error expected `lead_steps` from now if KL goes on as it
-    does; the integral gain is `gain`, the proportional gain `gain * lead_steps`. Steering by increments, it does not wind
-    up while the coefficient stands at a bound. Both limits of a step are the same: a batch's noise must push up and down
-    alike, or it would drive the coefficient by itself. Why sqrt(KL), and why its bounds are costs: decision 18.
+    to log coef, at most `max_step` either way. The bracket is the error expected `lead_steps` from now if KL goes on as
+    it does; the integral gain is `gain`, the proportional gain `gain * lead_steps`. Steering by increments, it does not
+    wind up while the coefficient stands at a bound. Both limits of a step are the same: a batch's noise must push up
+    and down alike, or it would drive the coefficient by itself. Why sqrt(KL), and costs as bounds: decision 18.
     """
 
     kind: Literal["budget"] = "budget"

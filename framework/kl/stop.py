@@ -11,7 +11,7 @@ from framework.kl.controller import Controller, KlState
 class Stop(Controller):
     """Leaves the price alone and ends training at the first step whose smoothed KL has reached the budget.
 
-    On the curve of gold against KL it stops where a penalty would hold (Gao et al., arXiv 2210.10760, found the two alike).
+    On the curve of gold against KL it stops where a penalty would hold (both are alike: Gao et al., arXiv 2210.10760).
     """
 
     kind: Literal["stop"] = "stop"

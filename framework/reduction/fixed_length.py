@@ -10,7 +10,7 @@ from framework.tensor import Tensor
 
 
 class FixedLength(Component):
-    """Sum over real tokens / (rows * a fixed length): length gets no gradient of its own (Dr. GRPO, arXiv 2503.20783)."""
+    """Sum over real tokens / (rows * a fixed length): length itself gets no gradient (Dr. GRPO, arXiv 2503.20783)."""
 
     kind: Literal["fixed_length"] = "fixed_length"
     max_tokens: int | None = Field(default=None, gt=0)

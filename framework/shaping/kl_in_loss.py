@@ -14,8 +14,8 @@ from framework.types import Rollout, Shaped
 class KlInLoss(Component):
     """Leaves the reward alone; the update adds `coef * KL estimate` to its loss and differentiates it.
 
-    k1 cannot be chosen: as a loss it would add noise and hold nothing (decision 7). What the others pull towards, on samples
-    from the policy being updated (only the first is the penalty that `kl_in_reward` applies):
+    k1 cannot be chosen: as a loss it would add noise and hold nothing (decision 7). What the others pull towards, on
+    samples from the policy being updated (only the first is the penalty that `kl_in_reward` applies):
 
         k2, sequence   KL(policy || reference)
         k2, token      the same, but no token pays for the divergence that follows it

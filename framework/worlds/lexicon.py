@@ -58,8 +58,8 @@ ADJECTIVES: Final[dict[str, dict[str, float]]] = {
         "forgettable -0.5, sublime 1, dismal -0.8, flawless 0.9, lackluster -0.5, stellar 0.8, abysmal -1"
     ),
 }
-"""Worth of each adjective by category, in gold units from -1 to 1. The most usual first: how often one is drawn falls as
-a power of its rank, so the end of each list is rare."""
+"""Worth of each adjective by category, in gold units from -1 to 1. The most usual first: how often one is drawn falls
+as a power of its rank, so the end of each list is rare."""
 
 VERBS: Final = _words("was felt seemed looked stayed remained proved appeared")
 ADVERBS: Final = _words(

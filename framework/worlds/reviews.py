@@ -1,17 +1,17 @@
 """A small world in which a proxy reward stops meaning anything, with nothing to download.
 
 **The texts.** A prompt names a topic, `the pasta :`, and a response is a short review of it,
-`the pasta was warm and tasty . it felt very fresh , but the sauce seemed salty .` A review is a few sentences, a sentence
-one or two clauses, a clause a subject, a verb and one or two adjectives, each perhaps after an adverb. The writer is
-pleased, displeased or neither from start to end. A policy fitted to `Reviews.corpus` is the start.
+`the pasta was warm and tasty . it felt very fresh , but the sauce seemed salty .` A review is a few sentences, a
+sentence one or two clauses, a clause a subject, a verb and one or two adjectives, each perhaps after an adverb. The
+writer is pleased, displeased or neither from start to end. A policy fitted to `Reviews.corpus` is the start.
 
 **The gold rule.** Each adjective has a latent worth (`lexicon.py`) and a category. `judge` pays for each *distinct*
 adjective that fits the topic and stands in a whole clause (a harmful one costs), and takes a fixed fine for each
 adjective said again and for each broken clause. General adjectives fit every topic. Nothing else counts.
 
-**Why a proxy goes wrong here**: docs/method.md, section 10. Optimisation first uses what the proxy knows: fuller reviews,
-more praise, and gold rises. Then it finds what the proxy does not know, and gold falls while the proxy climbs on, until
-every topic gets some review like `the window was good . the window looked good but good .`
+**Why a proxy goes wrong here**: docs/method.md, section 10. Optimisation first uses what the proxy knows: fuller
+reviews, more praise, and gold rises. Then it finds what the proxy does not know, and gold falls while the proxy climbs
+on, until every topic gets some review like `the window was good . the window looked good but good .`
 """
 
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ class Reviews(Component):
         return [f"{lexicon.DETERMINER} {topic} {lexicon.COLON}" for topic in TOPIC_CATEGORY]
 
     def corpus(self, seed: int) -> list[tuple[str, str]]:
-        """`corpus_size` pairs of prompt and review, which begins with a blank, topics in turn; one seed writes one corpus."""
+        """`corpus_size` pairs of prompt and review (it begins with a blank), topics in turn; a seed has one corpus."""
         writer = _Writer(numpy_generator(seed, "reviews", "corpus"), self.tail)
         return [
             (f"{lexicon.DETERMINER} {topic} {lexicon.COLON}", f" {writer.review(topic, self.max_words)}")
@@ -75,7 +75,7 @@ class Reviews(Component):
         ]
 
     def tokenizer(self) -> HfTokenizer:
-        """One token per word or punctuation mark, none added; `decode(encode(x)) == x` where one space stands between."""
+        """One token per word or punctuation mark, none added; text of words one blank apart comes back as it was."""
         from tokenizers import Tokenizer, models, pre_tokenizers
         from transformers import PreTrainedTokenizerFast
 
