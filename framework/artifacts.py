@@ -1,7 +1,6 @@
 """Folders that say what they are: a manifest with a fingerprint and the hashes of what they came from.
 
-A stage whose inputs and configuration match an existing artifact is not run again. Files appear
-whole or not at all: a folder is written beside its place and renamed.
+Files appear whole or not at all: a folder is written beside its place and renamed.
 """
 
 import contextlib
@@ -49,8 +48,7 @@ class Artifact:
 
 def read_artifact(path: Path, kind: str) -> Artifact | None:
     """The artifact at `path`, or None where there is none; refuses a folder of another kind."""
-    manifest = path / MANIFEST
-    if not manifest.is_file():
+    if not (path / MANIFEST).is_file():
         return None
     record = read_manifest(path)
     if record["kind"] != kind:
@@ -59,18 +57,13 @@ def read_artifact(path: Path, kind: str) -> Artifact | None:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the folder `path`.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """The manifest of the folder `path`. Raises UserError where it is missing or damaged."""
     try:
         record = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         why = f"not JSON: {error}" if isinstance(error, ValueError) else error
-        raise UserError(
-            f"{path / MANIFEST} cannot be read ({why}): put it back, or delete {path} and make it again"
-        ) from error
+        mend = f"put it back, or delete {path} and make it again"
+        raise UserError(f"{path / MANIFEST} cannot be read ({why}): {mend}") from error
     if not isinstance(record, dict) or not {"kind", "fingerprint"} <= record.keys():
         raise UserError(f"{path / MANIFEST} is not a manifest of ours: choose another --out")
     return record
@@ -78,13 +71,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def fingerprint(settings: Mapping[str, Any], parents: Mapping[str, Artifact]) -> str:
     """Hash of a stage's settings, of the files that they name, and of the contents of what it starts from."""
-    tree = {
-        "revision": REVISION,
-        "settings": settings,
-        "parents": {name: parent.sha256 for name, parent in parents.items()},
-    }
-    files = dict(_named_files(settings))
-    if files:
+    hashes = {name: parent.sha256 for name, parent in parents.items()}
+    tree = {"revision": REVISION, "settings": settings, "parents": hashes}
+    if files := dict(_named_files(settings)):
         tree["files"] = files
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -189,19 +178,12 @@ def _held_folder(scratch: Path, path: Path) -> int:
 def write_manifest(
     folder: Path, kind: str, stage: str, parents: Mapping[str, Artifact], figures: Mapping[str, float]
 ) -> None:
-    """Describe a folder that is about to be complete: kind, hashes of contents and parents, code version.
-
-    `stage` is its fingerprint.
-    """
+    """Describe a folder that is about to be complete; `stage` is its fingerprint."""
     hashes = {name: {"path": str(own.path), "sha256": own.sha256} for name, own in parents.items()}
     record = {
-        "kind": kind,
-        "fingerprint": stage,
-        "sha256": hash_folder(folder),
-        "parents": hashes,
-        "figures": dict(figures),
+        "kind": kind, "fingerprint": stage, "sha256": hash_folder(folder), "parents": hashes, "figures": dict(figures),
         "code_version": code_version(),
-    }
+    }  # fmt: skip
     write_text(folder / MANIFEST, json.dumps(record, indent=2) + "\n")
 
 
@@ -215,11 +197,7 @@ def hash_folder(folder: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never half.
-
-    Raises:
-        RunError: the file could not be written.
-    """
+    """Write a file so that a reader sees the old text or the new, never half. Raises RunError where that cannot be."""
     with written_whole(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
@@ -232,11 +210,7 @@ def update_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, which then takes its place at once.
-
-    Raises:
-        RunError: the file could not be written.
-    """
+    """Gives a path beside `path` to write to, which then takes its place at once. Raises RunError as `write_text`."""
     scratch = path.with_name(f".{path.name}.writing")
     try:
         yield scratch

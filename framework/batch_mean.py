@@ -27,12 +27,9 @@ class BatchMean:
 def batch_mean(values: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> BatchMean:
     """Mean over rows; its variance counts prompts, not rows, as independent (the cluster-robust one).
 
-    With P prompts, `e_p` the sum of prompt p's deviations from the mean and B rows it is
-    `P / (P - 1) * sum_p e_p^2 / B^2`. Where each prompt has as many rows as the others that is the sample
-    variance of the prompts' means over P; where not, it is the usual first-order variance of a ratio.
-
-    Args:
-        group: rows of one prompt share a number.
+    With P prompts, `e_p` the sum of prompt p's deviations from the mean and B rows (one `group` has those of a prompt)
+    it is `P / (P - 1) * sum_p e_p^2 / B^2`: with as many rows of each prompt, the sample variance of the prompts' means
+    over P, else the usual first-order variance of a ratio.
     """
     _, prompt = group.unique(return_inverse=True)
     rows = values.double()
@@ -46,11 +43,7 @@ def batch_mean(values: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> BatchMean
 
 
 def rows_across_prompts(group: Int[Tensor, "B"], count: int) -> list[int]:
-    """`count` rows (all where there are fewer) of as many prompts as can be: each one's first row, then each one's second.
-
-    Args:
-        group: rows of one prompt share a number.
-    """
+    """`count` rows (or all there are) of as many prompts as can be: each one's first row, then each one's second."""
     seen: Counter[int] = Counter()
     turns = []
     for row, prompt in enumerate(group.tolist()):

@@ -1,5 +1,6 @@
 """Settings of best-of-n: how large the one pool is that every curve is worked out from."""
 
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -24,19 +25,15 @@ class BestOfN(Component):
     @property
     def counts(self) -> tuple[int, ...]:
         """The values of n, ascending."""
-        if self.ns is not None:
-            return self.ns
-        powers = [2**i for i in range(self.samples.bit_length()) if 2**i < self.samples]
-        return (*powers, self.samples)
+        powers = (2**i for i in range(self.samples.bit_length()) if 2**i < self.samples)
+        return self.ns or (*powers, self.samples)
 
     @model_validator(mode="after")
     def _counts_fit_the_pool(self) -> "BestOfN":
-        if self.ns is None:
-            return self
-        if max(self.ns) > self.samples:
-            raise ValueError(
-                f"ns holds {max(self.ns)}, and a pool of samples={self.samples} has no best of more: raise samples"
-            )
-        if any(b <= a for a, b in zip(self.ns, self.ns[1:], strict=False)):
-            raise ValueError(f"ns={list(self.ns)} must ascend")
+        ns = self.counts
+        if max(ns) > self.samples:
+            what = f"ns holds {max(ns)}, and a pool of samples={self.samples} has no best of more"
+            raise ValueError(f"{what}: raise samples")
+        if any(b <= a for a, b in pairwise(ns)):
+            raise ValueError(f"ns={list(ns)} must ascend")
         return self

@@ -1,9 +1,8 @@
 """A component is its own configuration.
 
-An idea (an objective, an aggregation, a KL controller, a gold scorer ...) is one frozen pydantic
-model: its fields are its settings, its `kind` is its name in YAML, and its methods are the idea.
-Members of one family stand in an explicit discriminated union in the family's `__init__.py`; there
-is no registry to keep in step across processes.
+An idea (an objective, an aggregation, a KL controller, a gold scorer ...) is one frozen pydantic model: its fields are
+its settings, its `kind` is its name in YAML, and its methods are the idea. Members of one family stand in an explicit
+discriminated union in the family's `__init__.py`.
 """
 
 from collections.abc import Mapping
@@ -62,14 +61,12 @@ def _kinds(annotation: Any) -> list[Any]:
 def spelled(value: Any) -> Any:
     """A component as plain values: its kind, and the settings that are not at their defaults.
 
-    This is what fingerprints are taken of: a new key with a default changes none that was taken before it. The default of
-    an existing key must not be changed without raising `REVISION` in framework/artifacts.py.
+    Fingerprints are taken of it: a new key with a default changes none; another default must raise artifacts.REVISION.
     """
     if isinstance(value, Component):
-        fields = type(value).model_fields
         return {
             name: spelled(own)
-            for name, field in fields.items()
+            for name, field in type(value).model_fields.items()
             if (name not in value.beside and (own := getattr(value, name)) != field.default) or name == "kind"
         }
     if isinstance(value, Mapping):

@@ -131,23 +131,18 @@ class Config(Component):
         pairs, batch = self.label.pairs, self.fit_reward.batch
         held_out = max(1, round(pairs * self.label.held_out))
         if self.needs_pairs and self.fit_reward.pairs is None and pairs - held_out < batch:
-            raise ValueError(
-                f"label.pairs={pairs} less {held_out} held out are fewer than fit_reward.batch={batch}: "
-                "raise label.pairs or lower the batch"
-            )
+            what = f"label.pairs={pairs} less {held_out} held out are fewer than fit_reward.batch={batch}"
+            raise ValueError(f"{what}: raise label.pairs or lower the batch")
         if misfit := self.policy.misfit(self.world, max(self.max_new_tokens, self.label.max_new_tokens or 0)):
             raise ValueError(misfit)
         for where, gold in self.all_golds.items():
             if gold.worlds is not None and self.world.kind not in gold.worlds:
-                raise ValueError(
-                    f"{where}.kind={gold.kind} judges world.kind={' or '.join(gold.worlds)} only: set {where}.kind to "
-                    "ngram, classifier, python or judge"
-                )
+                what = f"{where}.kind={gold.kind} judges world.kind={' or '.join(gold.worlds)} only"
+                raise ValueError(f"{what}: set {where}.kind to ngram, classifier, python or judge")
         for name in self.golds:
             if not name.isidentifier() or f"_{name}".endswith("_se"):
-                raise ValueError(
-                    f"golds: {name!r} must be letters, digits and '_', and not end in _se: it names a column"
-                )
+                rule = "must be letters, digits and '_', and not end in _se"
+                raise ValueError(f"golds: {name!r} {rule}: it names a column")
         if self.instruction is not None and "{prompt}" not in self.instruction:
             raise ValueError("instruction must contain {prompt}")
         # An experiment around it may bring the heads: its runs are looked at.
@@ -155,10 +150,8 @@ class Config(Component):
         measured = self.score_pairs and self.score_pairs.model  # has heads of its own
         if self.num_heads == 1 and self.aggregation.kind != "mean" and not around and not measured:
             sole = "the reward" if self.reward else f"fit_reward.ensemble.kind={self.fit_reward.ensemble.kind}"
-            raise ValueError(
-                f"aggregation.kind={self.aggregation.kind} does nothing: {sole} has one head; ask for more, or "
-                "set aggregation.kind=mean"
-            )
+            what = f"aggregation.kind={self.aggregation.kind} does nothing: {sole} has one head"
+            raise ValueError(f"{what}; ask for more, or set aggregation.kind=mean")
         return self
 
     @model_validator(mode="after")
@@ -171,9 +164,8 @@ class Config(Component):
         for section, names in (("variants", self.variants), ("conditions", self.conditions)):
             for name, overrides in names.items():
                 if around := next((key for key in overrides if key.partition(".")[0] in AROUND_RUNS), None):
-                    raise ValueError(
-                        f"{section}.{name}: {around} cannot differ between runs; give the seeds as seeds=[...]"
-                    )
+                    what = f"{section}.{name}: {around} cannot differ between runs"
+                    raise ValueError(f"{what}; give the seeds as seeds=[...]")
                 if not name.replace("_", "").replace("-", "").isalnum():
                     raise ValueError(f"{section}: {name!r} must be letters, digits, '-' and '_': it names a folder")
         if self.baseline is not None and self.baseline not in self.variants:
@@ -182,11 +174,7 @@ class Config(Component):
         return self
 
     def check_scorers(self) -> None:
-        """Find out now what a function or a judge would show only once it is asked, after the fits.
-
-        Raises:
-            UserError: what is wrong with it, and which it is.
-        """
+        """Raise the UserError now that a function or a judge would show only once it is asked, after the fits."""
         for scorer in (*self.all_golds.values(), self.reward):
             if isinstance(scorer, Python | Judge):
                 scorer.check()
@@ -198,9 +186,8 @@ class Config(Component):
     def chosen(self, *sections: str) -> dict[str, Any]:
         """What these sections set, as fingerprints are taken of it: what is at its default is left out."""
         tree = {name: own for name, own in spelled(self).items() if name in sections}
-        if "fit_reward" in tree:
-            kept = {name: own for name, own in tree["fit_reward"].items() if name not in BESIDE_A_FIT}
-            tree["fit_reward"] = kept
+        if fit := tree.get("fit_reward"):
+            tree["fit_reward"] = {name: own for name, own in fit.items() if name not in BESIDE_A_FIT}
         return tree
 
     @property
@@ -227,9 +214,8 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
     Raises:
         UserError: no readable file, not YAML, an unknown key (the nearest is offered) or a bad value.
     """
-    tree = read_mapping(path) if path else {}
-    where = str(path) if path else "configuration"
-    return parse_config(apply_overrides(tree, overrides or {}), where)
+    tree = apply_overrides(read_mapping(path) if path else {}, overrides or {})
+    return parse_config(tree, str(path or "configuration"))
 
 
 def parse_config(tree: Mapping[str, Any], where: str = "configuration") -> Config:

@@ -21,14 +21,11 @@ def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
         case "extra_forbidden":
             return _unknown(path, key, error["input"], root)
         case "union_tag_invalid":
-            context = error.get("ctx", {})
-            tags = str(context.get("expected_tags", "")).replace("'", "")
-            tag = str(context.get("tag", ""))
-            return f"{key}.kind={tag!r} is not known; {_nearest(tag, tags.split(', '), 'known')}"
+            tag, tags = error["ctx"]["tag"], error["ctx"]["expected_tags"].replace("'", "").split(", ")
+            return f"{key}.kind={tag!r} is not known; {_nearest(tag, tags, 'known')}"
         case "no_effect":
-            return (
-                f"{'.'.join(filter(None, (key, error['ctx']['key'])))}={short(error['ctx']['value'])}: {error['msg']}"
-            )
+            where = ".".join(filter(None, (key, error["ctx"]["key"])))
+            return f"{where}={short(error['ctx']['value'])}: {error['msg']}"
         case "missing":
             return f"{key} is required"
         case "value_error":

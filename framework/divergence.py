@@ -1,15 +1,13 @@
 """How far the policy has moved from a reference, in nats.
 
-The estimators take log-probabilities of text that the *policy* sampled: one token each, or one whole
-sequence each (summed log-probabilities). With `d = log policy - log reference`, the value of every one of
-them estimates KL(policy || reference), but their gradients differ (enumerated in tests/golden):
+The estimators (J. Schulman, "Approximating KL divergence", 2020) take log-probabilities of text that the *policy*
+sampled: of one token each, or of one whole sequence each (summed). Masking is the caller's. With
+`d = log policy - log reference`, the value of each estimates KL(policy || reference), in nats, but gradients differ:
 
     estimator   value             differentiated as a loss, per sequence
     k1  d       unbiased          has mean zero: as a loss it does nothing, as a reward it is right
     k2  d^2/2   biased, never <0  the gradient of KL(policy || reference)
     k3          unbiased, >= 0    the gradient of KL(reference || policy)
-
-J. Schulman, "Approximating KL divergence" (2020).
 """
 
 import math
@@ -21,18 +19,14 @@ from framework.tensor import Tensor
 
 
 def k1(logprobs: Float[Tensor, "*shape"], reference: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Estimate `d` of KL(policy || reference), in nats; unbiased, of either sign.
-
-    Masking is the caller's.
-    """
+    """Estimate `d` of KL(policy || reference), in nats; unbiased, of either sign."""
     return logprobs - reference
 
 
 def k2(logprobs: Float[Tensor, "*shape"], reference: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Estimate `d^2 / 2` of KL(policy || reference), in nats; biased, never negative.
 
-    Masking is the caller's. Its gradient is right per sequence only: summed over tokens it gives an early
-    token no credit for the divergence that follows it.
+    Its gradient is right per sequence only: summed over tokens it gives an early token no credit for what follows it.
     """
     return (logprobs - reference).square() / 2
 
@@ -40,9 +34,8 @@ def k2(logprobs: Float[Tensor, "*shape"], reference: Float[Tensor, "*shape"]) ->
 def k3(logprobs: Float[Tensor, "*shape"], reference: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Estimate `exp(-d) - 1 + d` of KL(policy || reference), in nats; unbiased, never negative.
 
-    Masking is the caller's. Not clamped (as in TRL; verl clamps the result at 10): it is heavy-tailed
-    where the reference likes a token much better than the policy does, and overflows 32-bit floats
-    below d = -88.
+    Not clamped (as in TRL; verl clamps the result at 10): it is heavy-tailed where the reference likes a token much
+    better than the policy does, and overflows 32-bit floats below d = -88.
     """
     difference = logprobs - reference
     return (-difference).expm1() + difference
@@ -58,9 +51,8 @@ def sequence_log_ratio(
 def exact_kl(policy: Float[Tensor, "B T V"], reference: Float[Tensor, "B T V"]) -> Float[Tensor, "B T"]:
     """KL(policy || reference) of each next-token distribution, in nats, from full log-probabilities.
 
-    `sum_v p (log p - log q)`; a token that the policy cannot say adds nothing. Summed over the tokens of
-    responses that the policy sampled, it estimates the sequence KL with less noise than k1. Masking is
-    the caller's.
+    `sum_v p (log p - log q)`; a token that the policy cannot say adds nothing. Summed over the tokens of responses that
+    the policy sampled, it estimates the sequence KL with less noise than k1.
     """
     possible = policy > -math.inf
     # Filled before the product: 0 * -inf is NaN, and so would its gradient be.

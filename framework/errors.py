@@ -1,7 +1,6 @@
-"""What can go wrong, as one small tree.
+"""What can go wrong. Errors cross process boundaries: every one is built from a single string and pickles.
 
-Errors cross process boundaries, so every one is built from a single string and pickles. A message is
-one line: what happened, where, and how to mend it.
+A message is one line: what happened, where, and how to mend it.
 """
 
 
@@ -12,8 +11,7 @@ def one_line(error: BaseException) -> str:
 
 def first_line(error: BaseException, otherwise: str | None = None) -> str:
     """The first line of the message; where there is none what is given `otherwise`, else the name of its type."""
-    lines = str(error).strip().splitlines() or [type(error).__name__ if otherwise is None else otherwise]
-    return lines[0]
+    return (str(error).strip().splitlines() or [type(error).__name__ if otherwise is None else otherwise])[0]
 
 
 def short(value: object) -> str:

@@ -1,8 +1,6 @@
 """When to stop for gold's sake: a sequential test of whether gold has turned.
 
-Gold is costly and noisy, and the best so far is partly luck: to stop at the first drop would stop nearly
-every run. Here a run stops once some earlier gold is higher than the present one with a stated confidence,
-which holds for the whole run, however often one looks.
+The best so far is partly luck: to stop at the first drop would stop nearly every run.
 """
 
 import math
@@ -37,15 +35,14 @@ class GoldState:
 class GoldTurn(Component):
     """Ends a run once gold is lower than it was, by a test that is repeated at every look.
 
-    A look is the mean of `measurements` gold measurements. Look n is compared with each of the n - 1 before
-    it by a one-sided t test at level `(1 - confidence) * 6 / (pi (n - 1))^2 / (n - 1)`. The levels sum to
-    `1 - confidence` over any number of looks, so (Bonferroni) a run whose gold never falls is stopped with
-    at most that probability, where prompts' gold is near enough to normal.
+    A look is the mean of `measurements` gold measurements. Look n is compared with each of the n - 1 before it by a
+    one-sided t test at level `(1 - confidence) * 6 / (pi (n - 1))^2 / (n - 1)`. The levels sum to `1 - confidence` over
+    any number of looks, so (Bonferroni) a run whose gold never falls is stopped with at most that probability, where
+    prompts' gold is near enough to normal.
 
-    Variances are estimated, from few prompts badly, and so far in the tails that decides. All looks of a run
-    estimate much the same variance: it is pooled over them, with the degrees of freedom of all. A look whose
-    own variance is larger keeps its own, as gold may spread while a policy learns. A pooled variance of
-    nothing, as of whole-numbered gold that has not differed yet, is no knowledge: nothing stops then.
+    Few prompts estimate a variance badly, and so far in the tails that decides: it is pooled over all looks. A look
+    whose own is larger keeps its own, as gold may spread while a policy learns. A pooled variance of nothing, as of
+    whole-numbered gold that has not differed yet, is no knowledge: nothing stops then.
     """
 
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
@@ -54,16 +51,10 @@ class GoldTurn(Component):
     """Gold measurements that make one look; more see smaller falls, and see them later."""
 
     def refuse_idle(self, measured: int, prompts: int) -> None:
-        """Refuse a test that can never end a run of `measured` gold measurements and `prompts` prompts a step.
-
-        Raises:
-            ValueError: why, and what to change.
-        """
+        """Refuse a test that can never end a run of `measured` gold measurements and `prompts` prompts a step."""
         if prompts < 2:
-            raise ValueError(
-                "train.stop_at_gold_turn: one prompt a step does not tell how much gold varies: set "
-                "train.prompts_per_step >= 2"
-            )
+            what = "one prompt a step does not tell how much gold varies"
+            raise ValueError(f"train.stop_at_gold_turn: {what}: set train.prompts_per_step >= 2")
         if measured < 2 * self.measurements:
             raise ValueError(
                 f"train.stop_at_gold_turn compares looks of {self.measurements} gold measurements, and this run makes "
@@ -72,11 +63,7 @@ class GoldTurn(Component):
             )
 
     def next(self, state: GoldState, gold: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> GoldState:
-        """The state after gold was measured on one step's rows.
-
-        Args:
-            group: rows of one prompt share a number. They are not independent: see `batch_mean`.
-        """
+        """The state after gold was measured on one step's rows; those of one prompt share a number in `group`."""
         measured = batch_mean(gold, group)
         means = (*state.open_means, measured.mean)
         variances = (*state.open_variances, measured.variance)
@@ -95,7 +82,9 @@ class GoldTurn(Component):
         from scipy.special import stdtrit
 
         earlier = len(state.means) - 1
-        pooled, degrees = _pooled(state)
+        known = [pair for pair in zip(state.variances, state.degrees, strict=True) if math.isfinite(pair[0])]
+        degrees = sum(freedom for _, freedom in known)
+        pooled = math.fsum(variance * freedom for variance, freedom in known) / max(degrees, 1)
         if earlier == 0 or degrees == 0 or pooled == 0:
             return False
         level = (1 - self.confidence) * 6 / (math.pi * earlier) ** 2 / earlier
@@ -105,11 +94,3 @@ class GoldTurn(Component):
             mean - state.means[-1] > threshold * math.sqrt(variance + variances[-1])
             for mean, variance in zip(state.means[:-1], variances[:-1], strict=True)
         )
-
-
-def _pooled(state: GoldState) -> tuple[float, int]:
-    """Variance of a look's mean and its degrees of freedom, from all looks whose own is known."""
-    known = [pair for pair in zip(state.variances, state.degrees, strict=True) if math.isfinite(pair[0])]
-    degrees = sum(freedom for _, freedom in known)
-    total = math.fsum(variance * freedom for variance, freedom in known)
-    return total / max(degrees, 1), degrees

@@ -1,7 +1,6 @@
-"""What length alone does to a score, as a curve: locally weighted regression of scores on lengths.
+"""What length alone does to a score: post-hoc calibration of a reward for length (Huang et al. 2024, arXiv 2409.17407).
 
-Source: Huang et al. 2024 (arXiv 2409.17407), post-hoc calibration of a reward for length. The regression
-is LOWESS (Cleveland, 1979): at each length a weighted straight line through the nearest responses.
+The regression is LOWESS (Cleveland, 1979): at each length a weighted straight line through the nearest responses.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from jaxtyping import Float
 from framework.tensor import Tensor
 
 FRACTION = 0.5
-"""Of the responses that a local line is fitted to: the default of the paper's released code."""
+"""Of the responses that a local line is fitted to, more is smoother: the default of the paper's released code."""
 ROBUST_ITERATIONS = 3
 """Reweightings by which outlying scores lose their say; as there."""
 
@@ -34,11 +33,7 @@ class LengthCurve:
     def fit(
         cls, lengths: Float[Tensor, "N"], scores: Float[Tensor, "K N"], fraction: float = FRACTION
     ) -> "LengthCurve":
-        """The curve of each head through `scores` at `lengths` (characters).
-
-        Args:
-            fraction: of the responses that each local line is fitted to; more is smoother.
-        """
+        """The curve of each head through `scores` at `lengths` (characters)."""
         import torch
 
         assert len(lengths), "a length curve needs at least one response"
@@ -80,8 +75,8 @@ def _smooth(
 ) -> Float[np.ndarray, "M"]:
     """LOWESS of `y` on `x`, read at `knots`.
 
-    Where so many responses share a length that the nearest ones do not spread, no line can be fitted: the
-    curve is then their mean, the paper's simpler estimate. So it is for a handful of responses.
+    Where the nearest responses share a length, or are a handful, no line can be fitted: the curve is then their mean,
+    the paper's simpler estimate.
     """
     from statsmodels.nonparametric.smoothers_lowess import lowess  # slow to import
 

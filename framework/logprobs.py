@@ -1,6 +1,7 @@
 """Log-probabilities of given tokens, without keeping full-vocabulary logits alive."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -33,14 +34,9 @@ def token_logprobs(
     rows = max(1, chunk_elements // vocabulary)
     if len(flat) <= rows:
         return _chunk_logprobs(flat, head, wanted, temperature).view(targets.shape)
-    parts = []
-    for start in range(0, len(flat), rows):
-        piece, target = flat[start : start + rows], wanted[start : start + rows]
-        if torch.is_grad_enabled():
-            part = checkpoint(_chunk_logprobs, piece, head, target, temperature, use_reentrant=False)
-        else:
-            part = _chunk_logprobs(piece, head, target, temperature)
-        parts.append(part)
+    again = partial(checkpoint, _chunk_logprobs, use_reentrant=False) if torch.is_grad_enabled() else _chunk_logprobs
+    starts = range(0, len(flat), rows)
+    parts = [again(flat[i : i + rows], head, wanted[i : i + rows], temperature) for i in starts]
     return torch.cat(parts).view(targets.shape)
 
 

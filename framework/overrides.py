@@ -24,19 +24,14 @@ class _Loader(yaml.SafeLoader):
                 key.tag = "tag:yaml.org,2002:str"
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} is written twice: leave one out", key.start_mark
-                    )
+                    what = f"the key {key.value!r} is written twice: leave one out"
+                    raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML text holds.
-
-    Raises:
-        ValueError: why it cannot be read, in one line.
-    """
+    """What a YAML text holds. Raises ValueError: why it cannot be read, in one line."""
     try:
         return yaml.load(text, _Loader)
     except RecursionError as error:
@@ -51,11 +46,7 @@ def read_yaml(text: str) -> Any:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds, in UTF-8 whatever the locale; empty where the file is.
-
-    Raises:
-        UserError: it cannot be read, is not YAML, or no mapping.
-    """
+    """The mapping that a YAML file holds, in UTF-8 whatever the locale; empty where the file is. Raises UserError."""
     try:
         tree = read_yaml(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
@@ -86,31 +77,24 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
 def apply_overrides(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a raw configuration with dotted keys set.
 
-    A key that ends in `.kind` replaces its whole node: settings of another kind do not linger.
-    Kinds are therefore applied before the other keys, and a section before what is in it, whatever the
-    order they were written in.
+    A key that ends in `.kind` replaces its whole node: settings of another kind do not linger. Kinds are therefore
+    applied before the other keys, and a section before what is in it, whatever the order they were written in.
 
     Raises:
         UserError: a key that leads nowhere, or a kind beside a whole section that has it not.
     """
     for section, value in overrides.items():
         for key in overrides:
-            if (
-                key.endswith(".kind")
-                and key.startswith(f"{section}.")
-                and _at(value, key[len(section) + 1 :]) != overrides[key]
-            ):
-                raise UserError(
-                    f"overrides {section!r} and {key!r} contradict each other: write the kind in {section}, once"
-                )
+            below = key.removeprefix(f"{section}.")
+            if key.endswith(".kind") and below != key and _at(value, below) != overrides[key]:
+                what = f"overrides {section!r} and {key!r} contradict each other"
+                raise UserError(f"{what}: write the kind in {section}, once")
     out: dict[str, Any] = copy.deepcopy(dict(tree))
     for key in sorted(overrides, key=lambda k: (not k.endswith(".kind"), k.count("."))):
         *parents, leaf = key.split(".")
         node = out
         for depth, name in enumerate(parents):
-            child = node.get(name)
-            if child is None:
-                child = {}
+            child = {} if node.get(name) is None else node[name]
             if not name or not leaf:
                 raise UserError(f"override {key!r}: a part of the key is empty")
             if not isinstance(child, Mapping):

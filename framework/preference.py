@@ -22,22 +22,17 @@ def preference_loss(
 
         -t log sigmoid(z) - (1 - t) log sigmoid(-z)
 
-    so sigmoid(z) is the modelled probability that `chosen` is the better one, and the loss is least where the
-    lead is `margin + log(t / (1 - t))`. For t = 1 that is Bradley and Terry (1952) with the margin of Llama 2; for
-    soft labels the margin is a handicap in the direction that the pair states, for the whole pair, as in
-    arXiv 2401.06080. A constant added to all of a head's scores changes nothing, so heads need a common centre
-    before they are compared.
-
-    The mean divides by K x B and not by the sum of weights, so a batch of light pairs counts for less
-    (weighted Bradley-Terry as in arXiv 2507.15507).
+    so sigmoid(z) is the modelled probability that `chosen` is the better one, and the loss is least where the lead is
+    `margin + log(t / (1 - t))`. For t = 1 that is Bradley and Terry (1952) with the margin of Llama 2; for soft labels
+    the margin is a handicap in the direction that the pair states, as in arXiv 2401.06080. The mean divides by K x B
+    and not by the sum of weights, so a batch of light pairs counts for less (as in arXiv 2507.15507).
 
     Args:
         target: probability that `chosen` is the better one; 1 is a plain label, 0.5 a tie.
         margin: score units that `chosen` must lead by.
         weight: of the pair, for every head.
         counts: how often each head's resample holds the pair.
-        score_l2: coefficient of mean(chosen^2 + rejected^2) / 2, Open-Assistant's term (0.001 there). It
-            is no part of the likelihood, so weights and counts leave it alone.
+        score_l2: coefficient of mean(chosen^2 + rejected^2) / 2, Open-Assistant's term, without weights and counts.
         label_smoothing: eps in t = target (1 - eps) + (1 - target) eps.
     """
     import torch.nn.functional as F

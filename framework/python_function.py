@@ -15,8 +15,7 @@ from framework.errors import UserError, one_line
 def source_of(function: str) -> Path | None:
     """The file of its module, whose contents are part of fingerprints; None where there is none.
 
-    Raises:
-        UserError: the name means another module than the working folder's, or a package around it cannot be imported.
+    Raises UserError: it means another module than the working folder's, or a package around it cannot be imported.
     """
     name, folder = function.partition(":")[0], Path.cwd()
     if str(folder) not in sys.path:
@@ -31,26 +30,22 @@ def source_of(function: str) -> Path | None:
     path = Path(spec.origin) if spec and spec.has_location and spec.origin else None
     own, inside = folder / name.partition(".")[0], path and folder.resolve() in path.resolve().parents
     if not inside and (own.with_suffix(".py").is_file() or (own / "__init__.py").is_file()):
-        where = path or "a module of Python itself"
-        raise UserError(
-            f"function={function}: {name} means {where} here, not the one in {folder}: rename yours, or begin anew"
-        )
+        what = f"{name} means {path or 'a module of Python itself'} here, not the one in {folder}"
+        raise UserError(f"function={function}: {what}: rename yours, or begin anew")
     return path
 
 
 def load_function(function: str, *arguments: str) -> Callable[..., Any]:
     """The function, imported as its file is now; `arguments` are the names of what it will be called with.
 
-    Raises:
-        UserError: no such module or name, an import that fails, or nothing that can be called with so much.
+    Raises UserError: no such module or name, an import that fails, or nothing that can be called with so much.
     """
     name, _, path = function.partition(":")
     source = source_of(function)
     if source is None:
-        raise UserError(
-            f"function={function}: there is no module {name} in {Path.cwd()} or among the installed ones; write "
-            "module:name, as rules:score for score in rules.py of the folder that you run from"
-        )
+        what = f"there is no module {name} in {Path.cwd()} or among the installed ones"
+        mend = "write module:name, as rules:score for score in rules.py of the folder that you run from"
+        raise UserError(f"function={function}: {what}; {mend}")
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     try:
         found: Any = importlib.import_module(name)

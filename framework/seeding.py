@@ -1,8 +1,4 @@
-"""Random numbers that depend on what is drawn, never on who draws it or in what order.
-
-Every draw names its purpose: (run seed, role, step, prompt, ...). Two runs, two replicas or a
-resumed run therefore draw the same numbers.
-"""
+"""Random numbers that depend on what is drawn (run seed, role, step, prompt, ...), not on who draws it, or when."""
 
 import hashlib
 

@@ -26,8 +26,7 @@ class Fifo(Component):
 class Asha(Component):
     """Stops the runs that do worst among those of one KL budget, by successive halving (arXiv 1810.05934).
 
-    Budgets are never compared with each other: they are the axis of the curve, not candidates. Which runs
-    stop depends on which are ahead, so two such sweeps need not agree.
+    Which runs stop depends on which are ahead, so two such sweeps need not agree.
     """
 
     kind: Literal["asha"] = "asha"
@@ -92,11 +91,7 @@ class Sweep(Component):
 
 
 def _refuse_repeated(name: str, values: Sequence[Any]) -> None:
-    """Refuse a list with two equal values: their runs would be the same.
-
-    Raises:
-        ValueError: the first such value.
-    """
+    """Refuse a list with two equal values: their runs would be the same."""
     counts = Counter(canonical(value) for value in values)
     repeated = next((text for text, count in counts.items() if count > 1), None)
     if repeated is not None:

@@ -149,12 +149,9 @@ class Scores:
     def _joined(cls, parts: Sequence["Scores"], dim: int, num_cut: int) -> "Scores":
         import torch
 
+        values = torch.cat([part.values for part in parts], dim=dim)
         distances = [part.distances for part in parts if part.distances is not None]
-        return cls(
-            torch.cat([part.values for part in parts], dim=dim),
-            num_cut,
-            torch.cat(distances, dim=dim) if distances else None,
-        )
+        return cls(values, num_cut, torch.cat(distances, dim=dim) if distances else None)
 
 
 class GoldScorer(Protocol):
@@ -163,11 +160,9 @@ class GoldScorer(Protocol):
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """Scores of each prompt with its response, one finite value per text in the order given.
 
-        As plain text the two are `joined` (framework/data/conversations.py): `prompt + response`, where responses carry
-        their own leading space. A scorer whose tokenizer has a chat template reads the prompt's turns and the response as
-        one of the assistant instead.
+        As plain text the two are `joined` (framework/data/conversations.py). A scorer whose tokenizer has a chat
+        template reads the prompt's turns and the response as one of the assistant instead.
         """
-        ...
 
 
 @dataclass(frozen=True)

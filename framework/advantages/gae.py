@@ -31,10 +31,8 @@ class Gae(Component):
         """Advantages, and the returns (advantages before whitening + values) the critic regresses on."""
         rollout = shaped.rollout
         if rollout.values is None:
-            raise UserError(
-                "advantage gae needs a critic and the rollout carries no values: "
-                "give the policy a value head, or set train.advantage.kind=leave_one_out"
-            )
+            mend = "give the policy a value head, or set train.advantage.kind=leave_one_out"
+            raise UserError(f"advantage gae needs a critic and the rollout carries no values: {mend}")
         raw = self.estimate(shaped.token_rewards, rollout.values, rollout.mask)
         advantages = masked_whiten(raw, rollout.mask) if self.whiten else raw
         return Credited(shaped, advantages, keep(raw + rollout.values, rollout.mask))

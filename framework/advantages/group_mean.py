@@ -10,11 +10,7 @@ from framework.types import Credited, Shaped
 
 
 class GroupMean(Component):
-    """Score minus the mean score of the prompt's responses (GRPO, arXiv 2402.03300).
-
-    Without division by the standard deviation it is Dr. GRPO's (arXiv 2503.20783). Needs two or more
-    responses per prompt.
-    """
+    """Score minus the mean score of the prompt's responses (GRPO, arXiv 2402.03300; Dr. GRPO, arXiv 2503.20783)."""
 
     kind: Literal["group_mean"] = "group_mean"
     needs_critic: ClassVar[bool] = False

@@ -11,9 +11,8 @@ from framework.types import Credited, Shaped
 def sequence_scores(shaped: Shaped) -> Float[Tensor, "B"]:
     """What each row earned in all, in reward units and 64-bit floats: its token rewards summed.
 
-    In 32 bits the mean of equal scores is not always that score, and a difference of nothing, divided by a
-    standard deviation of nothing, would become an advantage. A row without a real token scores 0, and
-    counts in its group with that.
+    In 32 bits the mean of equal scores is not always that score, and a difference of nothing, divided by a standard
+    deviation of nothing, would become an advantage. A row without a real token counts in its group with 0.
     """
     return sequence_sum(shaped.token_rewards, shaped.rollout.mask).double()
 
@@ -21,17 +20,11 @@ def sequence_scores(shaped: Shaped) -> Float[Tensor, "B"]:
 def group_sums(
     values: Float[Tensor, "B"], group: Int[Tensor, "B"], kind: str
 ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
-    """Sum of `values` over each row's group, and the size of that group, both per row.
-
-    A group of one is refused: it has nothing to be compared with, and using its raw score instead (as some
-    do) hands the policy an advantage without a baseline.
-    """
+    """Sum of `values` over each row's group, and the size of that group, both per row; a group of one is refused."""
     _, index, counts = group.unique(return_inverse=True, return_counts=True)
     if counts.numel() and counts.min() < 2:
-        raise UserError(
-            f"advantage {kind} compares responses to one prompt, and a prompt has only one response: "
-            "sample at least two per prompt, or set train.advantage.kind=gae"
-        )
+        what = f"advantage {kind} compares responses to one prompt, and a prompt has only one response"
+        raise UserError(f"{what}: sample at least two per prompt, or set train.advantage.kind=gae")
     sums = values.new_zeros(counts.shape[0]).index_add(0, index, values)
     return sums[index], counts[index].to(values.dtype)
 

@@ -10,8 +10,7 @@ from framework.types import Credited, Shaped
 class LeaveOneOut(Component):
     """Score minus the mean score of the other responses to the prompt (RLOO, arXiv 2402.14740).
 
-    The baseline does not depend on the row itself, so the gradient stays unbiased. Needs two or more
-    responses per prompt.
+    The baseline does not depend on the row itself, so the gradient stays unbiased.
     """
 
     kind: Literal["leave_one_out"] = "leave_one_out"

@@ -10,11 +10,7 @@ from framework.tensor import Tensor
 
 
 class Uncertainty(Component):
-    """Mean minus weighted population variance over heads ("UWO"; Coste et al., arXiv 2310.02743).
-
-    The variance divides by K as in the paper; with K - 1 the same weight would punish K/(K - 1) times as
-    much.
-    """
+    """Mean minus weighted population variance over heads ("UWO"; Coste et al., arXiv 2310.02743): it divides by K."""
 
     kind: Literal["uncertainty"] = "uncertainty"
     weight: float = Field(default=0.5, ge=0)
@@ -28,6 +24,4 @@ class Uncertainty(Component):
     def __call__(self, scores: Float[Tensor, "K B"]) -> Float[Tensor, "B"]:
         """Reward of each response: `mean_k r_k - weight * mean_k (r_k - mean)^2`."""
         mean = scores.mean(dim=0)
-        if self.weight == 0:
-            return mean
-        return mean - self.weight * scores.var(dim=0, correction=0)
+        return mean - self.weight * scores.var(dim=0, correction=0) if self.weight else mean

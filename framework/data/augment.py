@@ -1,7 +1,6 @@
 """Comparisons with responses to other prompts, so that a reward cannot live on what no prompt asks for.
 
-Source: RRM, Liu et al. 2024 (arXiv 2409.13156). A trait that is good whatever the prompt (length, format,
-praise) explains why `chosen` beats `rejected`, but not why it beats another prompt's `chosen`.
+RRM, Liu et al. 2024 (arXiv 2409.13156); docs/method.md, section 4.
 """
 
 import math
@@ -33,11 +32,9 @@ def augment(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair],
         rejected of x  beats  the other's chosen or rejected, by a coin
         the other's chosen and rejected, read as answers to x, tie: target 0.5
 
-    Held-out pairs stay as they are and lend nothing. An added pair has the weight of the pair it was made
-    for, no margin, and no gold score. One whose two responses are the same text is left out and counted.
-
-    Raises:
-        UserError: all training pairs are on one prompt.
+    Held-out pairs stay as they are and lend nothing. An added pair has the weight of the pair it was made for, no
+    margin, and no gold score. One whose two responses are the same text is left out and counted. Raises UserError where
+    all training pairs are on one prompt.
     """
     train = [pair for pair in pairs if pair.split == "train"]
     others = _Others([pair.prompt for pair in train])
@@ -54,17 +51,12 @@ def augment(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair],
             ("rejected_over_off_prompt", rejected, lent, 1.0),
             ("off_prompt_ties", others_chosen, others_rejected, 0.5),
         ):
-            if first == second:
-                counts["same_text"] += 1
-                continue
-            counts[kind] += 1
-            added.append(
-                replace(
-                    pair, chosen=first, rejected=second, target=target, margin=0.0, flipped=False,
-                    gold_chosen=math.nan, gold_rejected=math.nan, chosen_ended=first_ended,
-                    rejected_ended=second_ended,
-                )
-            )  # fmt: skip
+            counts["same_text" if first == second else kind] += 1
+            if first != second:
+                added.append(replace(
+                    pair, chosen=first, rejected=second, target=target, margin=0.0, flipped=False, gold_chosen=math.nan,
+                    gold_rejected=math.nan, chosen_ended=first_ended, rejected_ended=second_ended,
+                ))  # fmt: skip
     return [*pairs, *added], counts
 
 
@@ -75,10 +67,8 @@ class _Others:
         # Rows in order of their prompt: those of one prompt are then a single stretch to step over.
         names, group = np.unique(np.array(prompts, dtype=object), return_inverse=True)
         if len(names) < 2:
-            raise UserError(
-                "fit_reward.augment needs training pairs on at least two prompts, and all are on one: "
-                "add prompts, or leave augment out"
-            )
+            what = "needs training pairs on at least two prompts, and all are on one"
+            raise UserError(f"fit_reward.augment {what}: add prompts, or leave augment out")
         self.order = np.argsort(group, kind="stable")
         self.sizes = np.bincount(group)[group]
         self.starts = np.searchsorted(group[self.order], group)

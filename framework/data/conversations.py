@@ -1,9 +1,7 @@
 """Conversations: how a cell is read, how a prompt of turns is kept, and how it is written as plain text.
 
-Turns are {role, content}, as in TRL's conversational format. A model with a chat template reads them through it.
-For all that reads plain text, a sole user turn is the prompt itself. Several turns are joined as in the HH data
-(Bai et al. 2022, arXiv 2204.05862): `\\n\\nHuman: ` and `\\n\\nAssistant: ` before each turn, a system turn
-first and bare, and `\\n\\nAssistant:` at the end. A blank stands between a conversation and its reply.
+Turns are {role, content}, as in TRL's conversational format. A model with a chat template reads them through it, all
+else a plain rendering: a sole user turn as it is, several joined as in the HH data (Bai et al. 2022, arXiv 2204.05862).
 """
 
 import ast
@@ -37,10 +35,7 @@ class NotTextError(ValueError):
 
 
 class Conversation(str):
-    """A prompt of turns that awaits a reply. As text it is its plain rendering, for all that reads text.
-
-    What string methods make of it is plain text, without the turns.
-    """
+    """A prompt of turns that awaits a reply. As text it is its plain rendering; string methods lose the turns."""
 
     turns: tuple[Turn, ...]
 
@@ -89,11 +84,7 @@ def from_cell(cell: str) -> str:
 
 
 def parse_cell(value: object) -> str | list[Turn]:
-    """Text as it is; a list of {role, content}, or text that spells one in JSON or in Python, as turns.
-
-    Raises:
-        NotTextError: anything else.
-    """
+    """Text as it is; a list of {role, content}, or text that spells one, as turns. Raises NotTextError for all else."""
     if isinstance(value, str):
         if not _LOOKS.match(value):
             return value
@@ -129,9 +120,7 @@ def parted(first: str | list[Turn], second: str | list[Turn]) -> Replies | None:
 
     Plain strings part after the last `\\n\\nAssistant:` that they share, else before the word in which they first
     differ. None where they part before the last reply, so that they are no two replies to one prompt.
-
-    Raises:
-        NotTextError: nothing is shared, or a conversation does not end with a reply.
+    Raises NotTextError where nothing is shared, or a conversation does not end with a reply.
     """
     if isinstance(first, str) and isinstance(second, str):
         return _parted_strings(first, second)
@@ -149,11 +138,7 @@ def parted(first: str | list[Turn], second: str | list[Turn]) -> Replies | None:
 
 
 def answered(prompt: str | list[Turn], first: str | list[Turn], second: str | list[Turn]) -> Replies | None:
-    """A prompt and two replies to it; replies may repeat the prompt's turns. None as in `parted`.
-
-    Raises:
-        NotTextError: a conversation that does not end with a reply, or a prompt that ends with one.
-    """
+    """A prompt and two replies to it, which may repeat the prompt's turns. None and NotTextError as in `parted`."""
     sides = [[Turn("assistant", side)] if isinstance(side, str) else side for side in (first, second)]
     if isinstance(prompt, str) and not (isinstance(first, str) and isinstance(second, str)):
         # Text whose replies are turns is a turn itself, unless they repeat it.
@@ -168,11 +153,7 @@ def answered(prompt: str | list[Turn], first: str | list[Turn], second: str | li
 
 
 def reply_of(turns: Sequence[Turn]) -> str:
-    """What the assistant said last.
-
-    Raises:
-        NotTextError: the last turn is not the assistant's.
-    """
+    """What the assistant said last. Raises NotTextError where the last turn is another's."""
     if turns[-1].role != "assistant":
         raise NotTextError(f"ends with a turn of {turns[-1].role!r}, not with a reply of 'assistant'")
     return turns[-1].content

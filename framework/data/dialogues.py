@@ -14,8 +14,7 @@ REPLIES: Final = ("response", "completion")
 def read_dialogues(source: TableSource, replies: bool) -> list[tuple[str, str]]:
     """Prompt and reply of every row; without `replies` the prompts alone, each with an empty reply.
 
-    Taken from `prompt`, with a column of `REPLIES`, or from `messages`, whose last turn is the reply where it is the
-    assistant's. What stands between a plain prompt and its reply is at the beginning of the reply.
+    What stands between a plain prompt and its reply is at the beginning of the reply.
 
     Raises:
         UserError: no such columns, or a row whose cell is missing, empty, or neither text nor a conversation that
@@ -47,8 +46,7 @@ def _parted(turns: str | list[Turn], replies: bool) -> tuple[str, str]:
         raise NotTextError("holds text, not a list of {role, content}")
     if not replies:
         return Conversation(turns[:-1] if turns[-1].role == "assistant" else turns), ""
-    reply = reply_of(turns)
-    return Conversation(turns[:-1]), _said(reply)
+    return Conversation(turns[:-1]), _said(reply_of(turns))
 
 
 def _dialogue(prompt: str | list[Turn], reply: str | list[Turn] | None = None) -> tuple[str, str]:

@@ -1,9 +1,4 @@
-"""Preference pairs from a table of someone else's: which columns, what they may hold, what is left out.
-
-Either layout is read: TRL's preference format (`prompt`, `chosen`, `rejected`, as strings or conversations, the
-prompt also implicit), or `first`, `second` and a `label` that says which of the two is better. Where a cell lists
-several responses, as RewardBench 2 does, each chosen one is paired with each rejected one.
-"""
+"""Preference pairs from a table of someone else's, in a layout of docs/data.md: what it may hold, what is left out."""
 
 import math
 from collections import Counter
@@ -32,12 +27,9 @@ MAX_UNUSABLE = 0.05
 """Share of rows that may be dropped; above it the table is not what it seems to be."""
 
 _NUMBERS: Final = {
-    "margin": (0.0, math.inf),
-    "weight": (0.0, math.inf),
-    "target": (0.0, 1.0),
-    "gold_chosen": (-math.inf, math.inf),
-    "gold_rejected": (-math.inf, math.inf),
-}
+    "margin": (0.0, math.inf), "weight": (0.0, math.inf), "target": (0.0, 1.0),
+    "gold_chosen": (-math.inf, math.inf), "gold_rejected": (-math.inf, math.inf),
+}  # fmt: skip
 """Smallest and largest value of each optional number."""
 _TRUTHS: Final = ("flipped", "chosen_ended", "rejected_ended")
 _OTHERS: Final = (*_NUMBERS, *_TRUTHS, "split")
@@ -64,17 +56,15 @@ class PairRow:
 def read_pair_table(
     source: TableSource, held_out: float = 0.1, held_out_by: Divider = "pair"
 ) -> tuple[list[Pair], dict[str, float]]:
-    """The pairs of a table in its order, and what became of its rows.
+    """The pairs of a table in its order, and what became of its rows, as a stage's manifest holds it.
 
     A column `split` divides where it has a value, else the hash of `split_of`; pairs that share a row, and with it a
-    response, are divided by prompt. Where both gold scores are known and
-    `flipped` is not given, they decide it. The figures, as a stage's manifest holds them, count `rows`, `pairs`, those
-    `held_out`, and the rows dropped: `identical` texts, an `empty` one that gold has not judged either, conversations
-    that `parted` before the last reply. `chosen_longer` is the share of pairs whose chosen response has more characters.
+    response, are divided by prompt. Where both gold scores are known and `flipped` is not given, they decide it.
+    Dropped rows are counted by `Fault`; `chosen_longer`: the share of pairs whose chosen response has more characters.
 
     Raises:
-        UserError: a column, a text or a number that is not what it should be (file, row from 1, and column are
-            named); more than 5% of rows unusable; the same pair, or by prompt the same prompt, on both sides.
+        UserError: a column, a text or a number that is not what it should be (file, row from 1, and column are named);
+            more than 5% of rows unusable; the same pair, or by prompt the same prompt, on both sides.
     """
     rows = read_pair_rows(source, _OTHERS)
     faults = Counter(row.fault for row in rows if row.fault)
@@ -100,11 +90,7 @@ def read_pair_table(
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """The pairs of a file that `write_pairs` wrote, or of any table with its columns.
-
-    Raises:
-        UserError: as `read_pair_table`.
-    """
+    """The pairs of a file that `write_pairs` wrote, or of any table with its columns; raises as `read_pair_table`."""
     pairs = read_pair_table(TableSource(path=str(path)))[0]
     return [replace(pair, prompt=str(pair.prompt)) for pair in pairs] if holds_plain_text(path) else pairs
 
@@ -113,23 +99,19 @@ def read_pair_rows(source: TableSource, others: Sequence[str] = ()) -> list[Pair
     """Every row's prompt, better and worse response, as text, with those of the `others` that exist.
 
     Raises:
-        UserError: no known layout, a text that is missing or no text, an empty prompt, or a label that is
-            neither 0 nor 1, `first` nor `second`, or always the same.
+        UserError: no known layout, a text that is missing or no text, an empty prompt, a label unknown or one-sided.
     """
     names = column_names(source)
     known = {name for name in (*_LAYOUTS, *others) if source.theirs(name) in names}
     unknown = sorted(set(source.columns) - {*_LAYOUTS, *others})
     if unknown:
-        raise UserError(
-            f"{source.path}: columns maps {unknown[0]!r}, which a table of pairs has no use for; "
-            f"it may hold {', '.join((*_LAYOUTS, *others))}"
-        )
+        what = f"columns maps {unknown[0]!r}, which a table of pairs has no use for"
+        raise UserError(f"{source.path}: {what}; it may hold {', '.join((*_LAYOUTS, *others))}")
     labelled = not {"chosen", "rejected"} & known and bool({"first", "second"} & known)
     texts = ("first", "second") if labelled else ("chosen", "rejected")
-    wanted = [*texts, *(["label"] if labelled else [])]
     # A column that was mapped is expected, even an optional one.
-    wanted += [name for name in ("prompt", *others) if name in known or name in source.columns]
-    rows = read_rows(source, wanted)
+    more = [name for name in ("prompt", *others) if name in known or name in source.columns]
+    rows = read_rows(source, [*texts, *(["label"] if labelled else []), *more])
     if labelled:
         _refuse_one_sided(source, rows)
     return [_pair_row(source, number, one, texts) for number, values in rows for one in _each(values, texts)]
@@ -208,24 +190,19 @@ def _refuse_unusable(source: TableSource, rows: Sequence[PairRow], faults: Count
 
 def _refuse_overlap(source: TableSource, pairs: Sequence[Pair], by: Divider) -> None:
     sides = [{divided_key(pair, by) for pair in pairs if pair.split == split} for split in SPLITS]
-    shared = sides[0] & sides[1]
-    if shared:
-        raise UserError(
-            f"{source.path}: {len(shared)} of {len(sides[0] | sides[1])} {by}s are on both sides of column "
-            f"{source.theirs('split')!r}, for example {min(shared).split(KEY_MARK)[0][:40]!r}; mend it, or leave the column out"
-        )
+    if shared := sides[0] & sides[1]:
+        where = f"column {source.theirs('split')!r}, for example {min(shared).split(KEY_MARK)[0][:40]!r}"
+        what = f"{len(shared)} of {len(sides[0] | sides[1])} {by}s are on both sides of {where}"
+        raise UserError(f"{source.path}: {what}; mend it, or leave the column out")
 
 
 def _pair(source: TableSource, row: PairRow) -> Pair:
     """The row's pair, not yet divided."""
     numbers: dict[str, Any] = _numbers(source, row)
     pair = Pair(row.prompt, row.chosen, row.rejected, **numbers)
-    truths: dict[str, Any] = {"flipped": pair.gold_chosen < pair.gold_rejected}
-    for name in _TRUTHS:
-        given = row.others.get(name)
-        if given is not None:
-            truths[name] = truth_of(source, row.number, name, given)
-    return replace(pair, **truths)
+    given = {name: row.others[name] for name in _TRUTHS if row.others.get(name) is not None}
+    truths: dict[str, Any] = {name: truth_of(source, row.number, name, value) for name, value in given.items()}
+    return replace(pair, **{"flipped": pair.gold_chosen < pair.gold_rejected} | truths)
 
 
 def truth_of(source: TableSource, row: int, name: str, value: object) -> bool:
@@ -256,8 +233,7 @@ def _numbers(source: TableSource, row: PairRow) -> dict[str, float]:
 
 
 def _split(source: TableSource, row: PairRow) -> Split | None:
-    value = row.others.get("split")
-    found = next((split for split in SPLITS if split == value), None)
-    if found is None and value is not None:
+    value: Any = row.others.get("split")
+    if value is not None and value not in SPLITS:
         raise source.wrong(row.number, "split", f"holds {value!r}; it is one of {', '.join(SPLITS)}")
-    return found
+    return value

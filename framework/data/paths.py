@@ -7,24 +7,20 @@ from typing import Final
 
 from framework.errors import UserError
 
-SHARED_VARIABLE: Final = "GOLDILOCKS_SHARED"
-"""Names the folder of models and data sets that several checkouts share."""
-SHARED_DEFAULT: Final = "../shared"
+DEFAULTS: Final = {"GOLDILOCKS_SHARED": "../shared"}
+"""Of variables: the folder of models and data sets that several checkouts share."""
 _VARIABLE: Final = re.compile(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))")
 
 
 def expand(path: str) -> str:
     """The path with `~`, `$VARIABLE` and `${VARIABLE}` filled in; a relative one stays relative to the working folder.
 
-    `GOLDILOCKS_SHARED` falls back to `../shared`.
-
     Raises:
         UserError: the path is empty, or names a variable that is not set or a user that there is not.
     """
-
     if not path.strip() or "\0" in path:
         raise UserError(f"{path!r} is no path: name a file or a folder")
-    variables = {SHARED_VARIABLE: SHARED_DEFAULT} | os.environ
+    variables = DEFAULTS | os.environ
     expanded = os.path.expanduser(_VARIABLE.sub(lambda found: variables.get(found[1] or found[2], found[0]), path))
     unset = _VARIABLE.search(expanded)
     if unset and not os.path.exists(expanded):  # a name may hold the sign

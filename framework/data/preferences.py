@@ -1,8 +1,4 @@
-"""Preference pairs: sampled from a policy, labelled by gold, a stated share flipped, divided by a hash.
-
-On disk a pair set is one Parquet file in the field's preference format (`prompt`, `chosen`, `rejected`)
-with gold scores, the flip and the split beside it.
-"""
+"""Preference pairs: sampled from a policy, labelled by gold, a stated share flipped, divided by a hash."""
 
 import hashlib
 import json
@@ -81,19 +77,16 @@ class Label(Component):
     @model_validator(mode="after")
     def _held_out_responses_are_not_trained_on(self) -> "Label":
         if self.samples_per_prompt > 2 and self.held_out_by == "pair":
-            raise ValueError(
-                f"samples_per_prompt={self.samples_per_prompt} puts a response into several pairs, and held-out ones "
-                "would be trained on: set held_out_by=prompt"
-            )
+            what = f"samples_per_prompt={self.samples_per_prompt} puts a response into several pairs"
+            raise ValueError(f"{what}, and held-out ones would be trained on: set held_out_by=prompt")
         return self
 
 
 def both_sides(pairs: Sequence[Pair]) -> tuple[list[str], list[str], list[bool]]:
     """Prompts, responses and whether these ended: those of the chosen responses, then those of the rejected ones."""
-    sides = [(p.prompt, p.chosen, p.chosen_ended) for p in pairs] + [
-        (p.prompt, p.rejected, p.rejected_ended) for p in pairs
-    ]
-    return [prompt for prompt, _, _ in sides], [text for _, text, _ in sides], [ended for _, _, ended in sides]
+    texts = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    ended = [pair.chosen_ended for pair in pairs] + [pair.rejected_ended for pair in pairs]
+    return [pair.prompt for pair in pairs] * 2, texts, ended
 
 
 def divided_key(pair: Pair, by: Divider) -> str:
@@ -126,10 +119,7 @@ def _drawn(pair: Pair, by: Divider) -> int:
 
 
 def split_record(pairs: Sequence[Pair], by: Divider) -> dict[str, Any]:
-    """Number and hash of the pairs on each side, for `splits.json`; the sides share no key of `divided_key`.
-
-    The hash is of the texts alone, sorted: neither the order of a file nor its format changes it.
-    """
+    """Number and hash of the pairs on each side, for `splits.json`; a file's order or format does not change it."""
     sides = {split: [p for p in pairs if p.split == split] for split in SPLITS}
     keys = [{divided_key(pair, by) for pair in side} for side in sides.values()]
     assert keys[0].isdisjoint(keys[1]), f"a {by} is on both sides"
@@ -172,10 +162,7 @@ def pair_up(
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair], conversational: bool = False) -> None:
-    """One Parquet file in preference format, texts as strings or as lists of turns.
-
-    Among strings, a prompt that is a conversation is written as JSON.
-    """
+    """One Parquet file in the field's preference format, texts as turns or as strings (a conversation as JSON)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -17,12 +17,9 @@ class PromptStream:
 
     def take(self, count: int, at: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """Positions in the stream and texts of the `count` prompts that belong to step `at`."""
-        positions = tuple(range(at * count, (at + 1) * count))
-        return positions, tuple(self._at(position) for position in positions)
-
-    def _at(self, position: int) -> str:
-        epoch, offset = divmod(position, len(self.prompts))
-        return self.prompts[_order(len(self.prompts), self.seed, epoch)[offset]]
+        positions, size = tuple(range(at * count, (at + 1) * count)), len(self.prompts)
+        places = (_order(size, self.seed, position // size)[position % size] for position in positions)
+        return positions, tuple(self.prompts[place] for place in places)
 
 
 @lru_cache(maxsize=4)

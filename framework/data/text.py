@@ -16,13 +16,10 @@ Split = Literal["label", "train"]
 
 
 class Text(Component):
-    """Prompts and corpus from tables; prompts for pairs and prompts for training never meet.
+    """Prompts and corpus from tables (columns: docs/data.md); prompts for pairs and prompts for training never meet.
 
-    With `opening_words` the column `text` is read: a prompt is the first few words, and the rest is its
-    continuation, so that prompt + continuation is the text. Without, prompts are whole: `prompt`, text or a list of
-    {role, content}, or the conversation `messages`. A corpus has `response` or `completion` beside `prompt`, or
-    `messages` that end with a reply. In plain text HTML line breaks become newlines, and outer blanks are dropped;
-    turns stay as they are.
+    With `opening_words` a prompt is the first few words of a text, and the rest is its continuation, so that
+    prompt + continuation is the text. Without, prompts are whole, text or conversations.
     """
 
     kind: Literal["text"] = "text"
@@ -46,9 +43,7 @@ class Text(Component):
     """Seed of the openings' lengths and the order of prompts: part of the data, the same in every run."""
 
     def prompts(self, split: Split) -> list[str]:
-        """Distinct prompts of one split, shuffled.
-
-        A hash of its first words decides a prompt's split, so openings that begin alike stay together.
+        """Distinct prompts of one split, shuffled; a hash of first words decides, so what begins alike stays together.
 
         Raises:
             UserError: the table is unreadable, or no prompt is left for this split.
@@ -56,17 +51,13 @@ class Text(Component):
         found = [prompt for prompt, _ in self._read(self.source, replies=False)]
         kept = [prompt for prompt in dict.fromkeys(found) if self._split_of(prompt) == split]
         if not kept:
-            raise UserError(
-                f"{self.source.path}: no prompt is left for {split!r} of {len(found)} usable texts; "
-                "give more rows, or change world.label_share or world.opening_words"
-            )
+            what = f"{self.source.path}: no prompt is left for {split!r} of {len(found)} usable texts"
+            raise UserError(f"{what}; give more rows, or change world.label_share or world.opening_words")
         order = numpy_generator(self.draw, "text", "prompts", split).permutation(len(kept))
         return [kept[i] for i in order[: self.max_prompts]]
 
     def corpus(self, seed: int) -> list[tuple[str, str]]:
-        """Prompt and continuation of each text, shuffled; the seed picks which where `max_corpus` is fewer.
-
-        A continuation keeps the blank it begins with.
+        """Prompt and continuation, with its first blank, shuffled; the seed picks which where `max_corpus` is fewer.
 
         Raises:
             UserError: no corpus was named, it is unreadable, or no text is long enough.

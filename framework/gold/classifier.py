@@ -3,13 +3,10 @@
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from jaxtyping import Float
 from pydantic import Field
 
 from framework.component import Component
 from framework.errors import RunError, UserError
-from framework.models.huggingface import HfModel
-from framework.tensor import Tensor
 from framework.types import GoldScorer, Scores
 
 
@@ -18,7 +15,6 @@ class Classifier(Component):
 
     kind: Literal["classifier"] = "classifier"
     worlds: ClassVar[tuple[str, ...] | None] = None
-    """Kinds of the worlds that it can judge; None: any."""
     path: str
     """Hub id or folder. ${VARIABLE} is expanded."""
     label: int | str = 0
@@ -38,8 +34,7 @@ class Classifier(Component):
         """A scorer with its model on `device`.
 
         Raises:
-            UserError: nothing to load there, a model whose head was never trained, a tokenizer of another model,
-                or no such label.
+            UserError: nothing to load there, a head that was never trained, another model's tokenizer, no such label.
         """
         return ClassifierScorer(self, device)
 
@@ -53,60 +48,45 @@ class ClassifierScorer:
         self.settings, self.device = settings, device
         self.model, self.tokenizer = load_classifier(settings.path, settings.dtype, "gold.path")
         self.model.to(device).eval()
-        self.label = _label_number(settings.label, self.model, settings.path, "label")
-        self.against = None
-        if settings.against is not None:
-            self.against = _label_number(settings.against, self.model, settings.path, "against")
+        self.label, self.against = (self._number(field) for field in ("label", "against"))
         readable = readable_tokens(self.model, self.tokenizer)
         self.max_length = min(settings.max_length or readable, readable)
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-        """One logit (or difference of two) per text; the start of an over-long text is cut.
-
-        Raises:
-            RunError: too many texts were cut, or a score is not finite.
-        """
+        """One logit (or difference of two) per text. Raises RunError: too many were cut, or a score is not finite."""
         import torch
 
-        from framework.models.sequence_classifier import tokenize
+        from framework.models.encoding import pad_right
+        from framework.models.sequence_classifier import logits, tokenize
 
         rows, num_cut = tokenize(self.tokenizer, prompts, responses, self.max_length)
         if num_cut > self.settings.max_cut_share * len(rows):
-            raise RunError(
-                f"gold: {num_cut} of {len(rows)} texts have more than {self.max_length} tokens, over "
-                f"gold.max_cut_share={self.settings.max_cut_share}; raise gold.max_length or cut the texts"
-            )
+            what = f"{num_cut} of {len(rows)} texts have more than {self.max_length} tokens"
+            limit = f"over gold.max_cut_share={self.settings.max_cut_share}"
+            raise RunError(f"gold: {what}, {limit}; raise gold.max_length or cut the texts")
         # Texts of like length share a batch, so that little is spent on padding.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         values = torch.empty(len(rows), dtype=torch.float32)
         for start in range(0, len(rows), self.settings.batch_size):
             index = order[start : start + self.settings.batch_size]
-            values[torch.tensor(index)] = self._forward([rows[i] for i in index])
-        if not bool(values.isfinite().all()):
-            broken = int((~values.isfinite()).sum())
-            raise RunError(
-                f"gold: {broken} of {len(rows)} scores of {self.settings.path} are not finite; try gold.dtype=float32"
-            )
+            ids, mask = pad_right([rows[i] for i in index])
+            with torch.inference_mode():
+                scores = logits(self.model, ids.to(self.device), mask.to(self.device))
+                score = scores[:, self.label]
+                score = score if self.against is None else score - scores[:, self.against]
+            values[torch.tensor(index)] = score.cpu()
+        if broken := int((~values.isfinite()).sum()):
+            what = f"{broken} of {len(rows)} scores of {self.settings.path} are not finite"
+            raise RunError(f"gold: {what}; try gold.dtype=float32")
         return Scores(values, num_cut)
 
-    def _forward(self, rows: Sequence[Sequence[int]]) -> Float[Tensor, "B"]:
-        """Scores of one batch."""
-        import torch
-
-        from framework.models.encoding import pad_right
-        from framework.models.sequence_classifier import logits
-
-        ids, mask = pad_right(rows)
-        with torch.inference_mode():
-            scores = logits(self.model, ids.to(self.device), mask.to(self.device))
-            score = scores[:, self.label]
-            return (score if self.against is None else score - scores[:, self.against]).cpu()
-
-
-def _label_number(label: int | str, model: HfModel, path: str, field: str) -> int:
-    names: dict[int, str] = model.config.id2label
-    for number, name in names.items():
-        if label in (number, name):
-            return int(number)
-    known = ", ".join(f"{number} ({name})" for number, name in names.items())
-    raise UserError(f"gold.{field}={label!r}: {path} has the labels {known}")
+    def _number(self, field: str) -> int | None:
+        """The logit that a setting names, by number or by the model's own label; None where it names none."""
+        label, names = getattr(self.settings, field), self.model.config.id2label
+        if label is None:
+            return None
+        for number, name in names.items():
+            if label in (number, name):
+                return int(number)
+        known = ", ".join(f"{number} ({name})" for number, name in names.items())
+        raise UserError(f"gold.{field}={label!r}: {self.settings.path} has the labels {known}")

@@ -84,25 +84,15 @@ class Judge(Component):
         return self
 
     def check(self) -> str:
-        """The key, read now; empty where none is wanted.
-
-        Raises:
-            UserError: the variable holds none here.
-        """
+        """The key, read now; empty where none is wanted. Raises UserError where the variable holds none here."""
         key = os.environ.get(self.api_key_variable or "", "").strip()
         if self.api_key_variable and not re.fullmatch("[!-~]+", key):
-            raise UserError(
-                f"judge {self.model}: the environment variable {self.api_key_variable} holds no key on "
-                f"{socket.gethostname()}: export it there before the command, or before `ray start`"
-            )
+            what = f"the environment variable {self.api_key_variable} holds no key on {socket.gethostname()}"
+            raise UserError(f"judge {self.model}: {what}: export it there before the command, or before `ray start`")
         return key
 
     def build(self, device: str) -> GoldScorer:
-        """A scorer that asks from this process.
-
-        Raises:
-            UserError: no key, or a file of replies that cannot be opened.
-        """
+        """A scorer that asks from this process. Raises UserError: no key, or replies that cannot be opened."""
         return JudgeScorer(self)
 
 
@@ -215,9 +205,8 @@ class _Replies:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"cannot make {self.path.parent} for a judge's replies: {error.strerror}; set cache"
-            ) from error
+            what = f"cannot make {self.path.parent} for a judge's replies"
+            raise UserError(f"{what}: {error.strerror}; set cache") from error
         with self._open() as db:
             db.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, judge TEXT NOT NULL, reply TEXT)")
 
@@ -231,15 +220,14 @@ class _Replies:
             db.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, NULL)", missing)
             (count,) = db.execute("SELECT COUNT(*) FROM replies WHERE judge = ?", (self.judge,)).fetchone()
             if missing and self.most is not None and count > self.most:
-                raise RunError(
-                    f"judge {self.judge}: {len(missing)} more calls would make {count}, over most_calls={self.most}; all "
-                    f"replies are kept in {self.path}: raise most_calls in the command or in the run's config.yaml"
-                )
+                what = f"{len(missing)} more calls would make {count}, over most_calls={self.most}"
+                mend = "raise most_calls in the command or in the run's config.yaml"
+                raise RunError(f"judge {self.judge}: {what}; all replies are kept in {self.path}: {mend}")
         return found
 
     def put(self, body: str, reply: Reply) -> None:
+        row = (self._key(body), self.judge, json.dumps(reply))
         with self._open() as db:
-            row = (self._key(body), self.judge, json.dumps(reply))
             db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", row)
 
     def release(self, bodies: Sequence[str]) -> None:

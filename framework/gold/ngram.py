@@ -31,18 +31,13 @@ class Ngram(Component):
 
     kind: Literal["ngram"] = "ngram"
     worlds: ClassVar[tuple[str, ...] | None] = None
-    """Kinds of the worlds that it can judge; None: any."""
     path: str
     """Folder that `fit-gold` wrote: config.json and ngrams.parquet. ${VARIABLE} is expanded."""
     reads: Literal["response", "joined"] = "joined"
     """What it reads: the response alone, or the prompt with it."""
 
     def build(self, device: str) -> GoldScorer:
-        """A scorer ready to judge; it works on the CPU whatever the device.
-
-        Raises:
-            UserError: the folder is missing or holds something else.
-        """
+        """A scorer, on the CPU whatever the device. Raises UserError where the folder is missing or something else."""
         return _read(Path(expand(self.path)), self.path, self.reads)
 
 
@@ -120,8 +115,7 @@ def fit_ngram(
     Raises:
         UserError: too few texts, or only one label among those to fit or to measure on.
     """
-    # scikit-learn takes a second to import, and only a fit needs it.
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import TfidfVectorizer  # takes a second, and only a fit needs it
     from sklearn.linear_model import LogisticRegression
 
     settings = settings or FitNgram()
@@ -142,8 +136,7 @@ def fit_ngram(
         features = vectorizer.fit_transform(fitted + cut_texts(fitted, settings.cut_words, seed))
     except ValueError as error:
         raise UserError(f"fit-gold: the texts have no n-grams to learn from ({error}); lower min_texts") from error
-    model = LogisticRegression(C=settings.inverse_penalty, max_iter=1000)
-    model.fit(features, targets + targets)
+    model = LogisticRegression(C=settings.inverse_penalty, max_iter=1000).fit(features, targets + targets)
     index = {ngram: i for i, ngram in enumerate(vectorizer.get_feature_names_out())}
     scorer = NgramScorer(index, vectorizer.idf_, model.coef_[0], float(model.intercept_[0]))
     metrics = _measure(scorer, held, [label_of[text] for text in held])
@@ -155,8 +148,7 @@ def cut_texts(texts: Sequence[str], words: tuple[int, int], seed: int) -> list[s
     """One run of consecutive words out of each text, of a random length in `words`, from a random place."""
     generator = numpy_generator(seed, "fit-gold", "cut")
     cuts = []
-    for text in texts:
-        all_words = text.split()
+    for all_words in map(str.split, texts):
         length = min(int(generator.integers(words[0], words[1] + 1)), len(all_words))
         start = int(generator.integers(0, len(all_words) - length + 1))
         cuts.append(" ".join(all_words[start : start + length]))
@@ -198,17 +190,11 @@ def _read(folder: Path, shown: str, reads: Literal["response", "joined"]) -> Ngr
     try:
         settings: dict[str, Any] = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
         table = pq.read_table(folder / NGRAMS_FILE, columns=["ngram", "idf", "weight"])
-        shortest, longest = settings["ngram_range"]
-        scorer = NgramScorer(
-            index={ngram: i for i, ngram in enumerate(table.column("ngram").to_pylist())},
-            idf=table.column("idf").to_numpy().astype(np.float64),
-            weight=table.column("weight").to_numpy().astype(np.float64),
-            intercept=float(settings["intercept"]),
-            token_pattern=settings["token_pattern"],
-            lowercase=bool(settings["lowercase"]),
-            ngram_range=(int(shortest), int(longest)),
-            reads=reads,
-        )
+        index = {ngram: i for i, ngram in enumerate(table.column("ngram").to_pylist())}
+        idf, weight = (table.column(name).to_numpy().astype(np.float64) for name in ("idf", "weight"))
+        shortest, longest = map(int, settings["ngram_range"])
+        known = settings["token_pattern"], bool(settings["lowercase"]), (shortest, longest)
+        scorer = NgramScorer(index, idf, weight, float(settings["intercept"]), *known, reads)
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{shown}: not a readable n-gram scorer ({error}); make it again with fit-gold") from error
     if settings.get("norm") != "l2" or settings.get("sublinear_tf") is not True:

@@ -39,11 +39,7 @@ class PythonScorer:
         self.where, self.function = f"function={name}", function
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
-        """What the function says of each text, in its own unit.
-
-        Raises:
-            RunError: it raised, or gave something else than as many finite numbers as there are texts.
-        """
+        """What the function says of each text, in its own unit. Raises RunError where that is no finite number."""
         import torch
 
         try:
@@ -52,13 +48,11 @@ class PythonScorer:
             raise RunError(f"{self.where} raised {type(error).__name__}: {one_line(error)[:300]}") from error
         scores = given.tolist() if hasattr(given, "tolist") else given  # of an array or a tensor
         if not isinstance(scores, list | tuple):
-            raise RunError(
-                f"{self.where} gave a {type(given).__name__}: it must give a list with a number for each text"
-            )
+            what = f"gave a {type(given).__name__}"
+            raise RunError(f"{self.where} {what}: it must give a list with a number for each text")
         if len(scores) != len(responses):
-            raise RunError(
-                f"{self.where} gave {len(scores)} scores for {len(responses)} texts: it must give one for each"
-            )
+            what = f"gave {len(scores)} scores for {len(responses)} texts"
+            raise RunError(f"{self.where} {what}: it must give one for each")
         for row, value in enumerate(scores):
             try:
                 sound = not isinstance(value, str | bytes) and math.fabs(value) < LARGEST

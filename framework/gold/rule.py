@@ -13,15 +13,11 @@ class Rule(Component):
 
     kind: Literal["rule"] = "rule"
     worlds: ClassVar[tuple[str, ...] | None] = ("reviews",)
-    """Kinds of the worlds that it can judge: the one that it is the rule of."""
+    """Kinds of the worlds that it can judge, here the one that it is the rule of; None: any."""
 
     def build(self, device: str) -> GoldScorer:
-        """A scorer ready to judge; the rule is computed on the CPU whatever the device."""
-        return RuleScorer()
-
-
-class RuleScorer:
-    """Applies the rule to prompts and responses as text."""
+        """Itself; the rule is computed on the CPU whatever the device."""
+        return self
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Scores:
         """The gold score of each row, in gold units; a rule reads whole texts, so none is cut."""

@@ -1,9 +1,4 @@
-"""How the KL coefficient moves from step to step.
-
-Every controller is pure: `start()` gives the first state, `next(state, kl_nats, episodes)` the state after a
-step that measured `kl_nats` (mean nats per sequence) on `episodes` sequences. The state is plain numbers and
-goes into every checkpoint.
-"""
+"""How the KL coefficient moves from step to step. Every controller is pure; its state goes into every checkpoint."""
 
 from typing import Annotated
 

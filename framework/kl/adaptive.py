@@ -13,9 +13,7 @@ ERROR_CLIP = 0.2
 class Adaptive(Steering):
     """Raises the coefficient while KL is above the target, lowers it below (arXiv 1909.08593, section 2.2).
 
-    `coef *= 1 + clip(kl / target - 1, -0.2, 0.2) * episodes / horizon`. It answers slowly: with the
-    default horizon, 10,000 sequences move the coefficient by at most a fifth. To hold a KL within a short
-    run, use `budget`.
+    `coef *= 1 + clip(kl / target - 1, -0.2, 0.2) * episodes / horizon`: slow. In a short run, use `budget`.
     """
 
     kind: Literal["adaptive"] = "adaptive"

@@ -22,16 +22,10 @@ class Budget(Steering):
 
         gain * (e + lead_steps * (e - previous e))
 
-    to log coef, at most `max_step` either way. The bracket is the error expected `lead_steps` from now if KL
-    goes on as it does; written as a sum of past errors it is a PI controller whose integral gain is `gain`
-    and whose proportional gain is `gain * lead_steps`. Steering by increments, it does not wind up while the
-    coefficient stands at a bound. Both limits of a step are the same: a batch's noise must push up and down
-    alike, or it would drive the coefficient by itself.
-
-    The error is one of sqrt(KL) because the policy moves through it at much the same speed, and a batch's
-    estimate of it has much the same noise, at any budget: one gain serves all. Rewards are counted in
-    standard deviations, so what a whole budget may cost in them is much the same too, and the default start
-    and bounds of the coefficient are such costs divided by the budget.
+    to log coef, at most `max_step` either way. The bracket is the error expected `lead_steps` from now if KL goes on as
+    it does; the integral gain is `gain`, the proportional gain `gain * lead_steps`. Steering by increments, it does not
+    wind up while the coefficient stands at a bound. Both limits of a step are the same: a batch's noise must push up
+    and down alike, or it would drive the coefficient by itself. Why sqrt(KL), and costs as bounds: decision 18.
     """
 
     kind: Literal["budget"] = "budget"
@@ -61,23 +55,16 @@ class Budget(Steering):
 
     @model_validator(mode="after")
     def _can_move(self) -> Self:
-        low, high = self.bounds
-        if not low <= self.start().coef <= high:
-            raise ValueError(
-                f"initial_coef={self.start().coef:g} must lie between min_coef={low:g} and max_coef={high:g}"
-            )
+        start, (low, high) = self.start().coef, self.bounds
+        if not low <= start <= high:
+            raise ValueError(f"initial_coef={start:g} must lie between min_coef={low:g} and max_coef={high:g}")
         if high < low * (1 + NARROWEST):
-            raise ValueError(
-                f"min_coef={low:g} and max_coef={high:g} lie too close for the coefficient to move: use "
-                "kind=fixed, or widen them"
-            )
+            what = f"min_coef={low:g} and max_coef={high:g} lie too close for the coefficient to move"
+            raise ValueError(f"{what}: use kind=fixed, or widen them")
         return self
 
     def most_change(self, steps: int, episodes: int) -> float:
-        """Nepers: the most that log coef can move over that many steps; the number of sequences does not matter.
-
-        The slopes add up to the way from one largest error to the other, however many steps it takes.
-        """
+        # The slopes add up to the way from one largest error to the other, however many steps it takes.
         return min(steps * self.max_step, self.gain * LARGEST_ERROR * (steps + 2 * self.lead_steps))
 
     def slowest(self, steps: int, episodes: int) -> tuple[str, str]:

@@ -44,11 +44,7 @@ class Controller(Component):
         raise NotImplementedError
 
     def refuse_idle(self, steps: int, rollouts: int) -> None:
-        """Refuse a controller that would steer nothing in a run of `steps` steps of `rollouts` sequences each.
-
-        Raises:
-            ValueError: which setting, why, and what to change.
-        """
+        """Refuse a controller that would steer nothing in a run of `steps` steps of `rollouts` sequences each."""
 
 
 class Steering(Controller):
@@ -71,15 +67,12 @@ class Steering(Controller):
         most = self.most_change(steps, rollouts)
         if most < LEAST_EFFECT:
             name, mend = self.slowest(steps, rollouts)
-            raise ValueError(
-                f"train.kl.{name}={getattr(self, name):g}: over the {steps * rollouts} sequences of this run the coefficient "
-                f"can move by {most:.3%} at most, which steers nothing: {mend} it"
-            )
+            what = f"over the {steps * rollouts} sequences of this run the coefficient can move by {most:.3%} at most"
+            raise ValueError(f"train.kl.{name}={getattr(self, name):g}: {what}, which steers nothing: {mend} it")
         # Nobody trains at under 1e-4 nats for long: below one nat, what a nat costs is what counts.
         start, nats = self.start().coef, max(self.set_point or 0.0, 1.0)
         highest = min(start * math.exp(min(most, 700.0)), self.bounds[1])
         if highest * nats < LEAST_EFFECT:
-            raise ValueError(
-                f"train.kl.initial_coef={start:g}: in this run the coefficient can come to {highest:.3g} at most, at "
-                f"which {nats:g} nats cost {highest * nats:.3g} reward units, which steers nothing: raise it"
-            )
+            what = f"train.kl.initial_coef={start:g}: in this run the coefficient can come to {highest:.3g} at most"
+            cost = f"{nats:g} nats cost {highest * nats:.3g} reward units"
+            raise ValueError(f"{what}, at which {cost}, which steers nothing: raise it")

@@ -11,8 +11,7 @@ from framework.kl.controller import Controller, KlState
 class Stop(Controller):
     """Leaves the price alone and ends training at the first step whose smoothed KL has reached the budget.
 
-    Early stopping as a KL budget. On the gold-against-KL curve it stops where a penalty would hold
-    (Gao et al., arXiv 2210.10760, found the two alike); it costs fewer steps, and holds nothing.
+    On the curve of gold against KL it stops where a penalty would hold (both are alike: Gao et al., arXiv 2210.10760).
     """
 
     kind: Literal["stop"] = "stop"

@@ -28,9 +28,7 @@ class Online(Method):
     covers: ClassVar[tuple[str, ...]] = (
         "world", "gold", "golds", "max_new_tokens", "temperature", "instruction", "aggregation", "precision", "scorer_rows"
     )  # fmt: skip
-    measures: ClassVar[tuple[str, ...]] = (
-        "proxy", "gold", "kl_nats", "kl_exact_nats", "disagreement", "ended"
-    )  # fmt: skip
+    measures: ClassVar[tuple[str, ...]] = ("proxy", "gold", "kl_nats", "kl_exact_nats", "disagreement", "ended")
 
     steps: int = Field(default=160, ge=1)
     """Rollouts, each followed by one update."""
@@ -88,9 +86,8 @@ class Online(Method):
         if self.update.optimizer.decay != "constant":
             return "train.update.optimizer.decay falls to zero at its last step"
         if self.stop_at_gold_turn and not self.gold_at and (self.steps - 1) % self.gold_every:
-            return (
-                "train.stop_at_gold_turn has looked at the gold of its last step, which a longer run would not measure"
-            )
+            what = "has looked at the gold of its last step, which a longer run would not measure"
+            return f"train.stop_at_gold_turn {what}"
         return None
 
     def gold_due(self, step: int) -> bool:
@@ -139,33 +136,27 @@ class Online(Method):
     def _batch_arithmetic(self) -> Self:
         parts, rows = self.update.minibatches, self.rollouts
         if rows % parts:
-            raise ValueError(
-                f"train.prompts_per_step x train.samples_per_prompt = {self.prompts_per_step} x {self.samples_per_prompt}"
-                f" = {rows} rollouts do not divide into train.update.minibatches={parts}"
-            )
+            product = f"{self.prompts_per_step} x {self.samples_per_prompt} = {rows} rollouts"
+            what = f"train.prompts_per_step x train.samples_per_prompt = {product}"
+            raise ValueError(f"{what} do not divide into train.update.minibatches={parts}")
         micro = self.update.micro_batch
         if micro and (rows // parts) % micro:
             raise ValueError(f"train.update.micro_batch={micro} does not divide a mini-batch of {rows // parts} rows")
         if self.advantage.compares_samples and self.samples_per_prompt < 2:
-            raise ValueError(
-                f"train.advantage.kind={self.advantage.kind} compares samples of one prompt: set "
-                "train.samples_per_prompt >= 2"
-            )
+            what = f"train.advantage.kind={self.advantage.kind} compares samples of one prompt"
+            raise ValueError(f"{what}: set train.samples_per_prompt >= 2")
         steps = self.update.epochs * parts
         if self.objective.on_policy and steps > 1:
-            raise ValueError(
-                f"train.objective.kind={self.objective.kind} is on-policy: {steps} optimiser steps per rollout need "
-                "ppo_clip"
-            )
+            what = f"train.objective.kind={self.objective.kind} is on-policy"
+            raise ValueError(f"{what}: {steps} optimiser steps per rollout need ppo_clip")
         return self
 
     @model_validator(mode="after")
     def _measurements(self) -> Self:
-        asked = self.gold_at
-        if list(asked) != sorted(set(asked)) or any(not 0 <= step < self.steps for step in asked):
-            raise ValueError(
-                f"train.gold_at must name steps from 0 to {self.steps - 1} in ascending order, got {list(asked)}"
-            )
+        asked = list(self.gold_at)
+        if asked != sorted(set(asked) & set(range(self.steps))):
+            what = f"steps from 0 to {self.steps - 1} in ascending order"
+            raise ValueError(f"train.gold_at must name {what}, got {asked}")
         self.kl.refuse_idle(self.steps, self.rollouts)
         if self.stop_at_gold_turn is not None:
             self.stop_at_gold_turn.refuse_idle(len(self.gold_steps), self.prompts_per_step)

@@ -32,10 +32,9 @@ class PolicyObjective(Component):
 
 
 def log_ratio(batch: PolicyBatch) -> Float[Tensor, "B T"]:
-    """log policy - log sampler of each token, in nats, held within +-20; 0 at padding.
+    """log policy - log sampler of each token, in nats; 0 at padding.
 
-    Beyond the limit the ratio would overflow a product in 16-bit floats and drown every other token;
-    there the gradient is 0.
+    Held within +-20, where its gradient is 0: a larger ratio would overflow in 16-bit products and drown all else.
     """
     difference = keep(batch.logprobs - batch.old_logprobs, batch.mask)
     return difference.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)

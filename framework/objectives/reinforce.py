@@ -18,7 +18,5 @@ class Reinforce(PolicyObjective):
 
     def __call__(self, batch: PolicyBatch) -> ObjectiveOutput:
         """Loss of each token: `-A log policy(token)`; 0 at padding."""
-        logprobs = keep(batch.logprobs, batch.mask)
-        return ObjectiveOutput(
-            token_loss=-keep(batch.advantages, batch.mask) * logprobs, token_metrics=ratio_metrics(log_ratio(batch))
-        )
+        loss = -keep(batch.advantages, batch.mask) * keep(batch.logprobs, batch.mask)
+        return ObjectiveOutput(token_loss=loss, token_metrics=ratio_metrics(log_ratio(batch)))

@@ -1,8 +1,8 @@
 """How losses of tokens become one number.
 
-A reduction gives every token its weight, from the mask of the **whole** batch; the loss is
-`(token_loss * weights).sum()`. Rows and weights may then be split over micro-batches and workers: the parts
-add up to the same loss, which a mean of means would not.
+A reduction gives every token its weight, in double precision, from the mask of the **whole** batch; the loss is
+`(token_loss * weights).sum()`. Split over micro-batches and workers, rows with their weights add up to the same loss,
+which a mean of means would not.
 """
 
 from typing import Annotated

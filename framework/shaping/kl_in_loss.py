@@ -6,8 +6,7 @@ from jaxtyping import Bool, Float
 
 from framework.component import Component
 from framework.divergence import k2, k3, sequence_log_ratio
-from framework.masked import keep, sequence_sum
-from framework.shaping.placement import at_last_token
+from framework.masked import at_last_token, keep, sequence_sum
 from framework.tensor import Tensor
 from framework.types import Rollout, Shaped
 
@@ -15,9 +14,8 @@ from framework.types import Rollout, Shaped
 class KlInLoss(Component):
     """Leaves the reward alone; the update adds `coef * KL estimate` to its loss and differentiates it.
 
-    k1 cannot be chosen: its gradient is that of a log-probability, whose mean over the policy's own samples
-    is zero, so as a loss it would add noise and hold nothing. What the others pull towards, on samples from
-    the policy being updated (only the first is the penalty that `kl_in_reward` applies):
+    k1 cannot be chosen: as a loss it would add noise and hold nothing (decision 7). What the others pull towards, on
+    samples from the policy being updated (only the first is the penalty that `kl_in_reward` applies):
 
         k2, sequence   KL(policy || reference)
         k2, token      the same, but no token pays for the divergence that follows it
@@ -34,14 +32,8 @@ class KlInLoss(Component):
         self, rollout: Rollout, reference: Float[Tensor, "B T"], reward: Float[Tensor, "B"], kl_coef: float
     ) -> Shaped:
         """The rollout with its reward on the last token and nothing else, in reward units."""
-        return Shaped(
-            rollout=rollout,
-            reference=reference,
-            reward=reward,
-            token_rewards=at_last_token(reward, rollout.mask),
-            kl_nats=sequence_log_ratio(rollout.logprobs, reference, rollout.mask),
-            kl_coef=kl_coef,
-        )
+        kl_nats = sequence_log_ratio(rollout.logprobs, reference, rollout.mask)
+        return Shaped(rollout, reference, reward, at_last_token(reward, rollout.mask), kl_nats, kl_coef)
 
     def loss(
         self,

@@ -6,8 +6,7 @@ from jaxtyping import Float
 
 from framework.component import Component
 from framework.divergence import k1, sequence_log_ratio
-from framework.masked import keep
-from framework.shaping.placement import at_last_token
+from framework.masked import at_last_token, keep
 from framework.tensor import Tensor
 from framework.types import Rollout, Shaped
 
@@ -25,11 +24,5 @@ class KlInReward(Component):
     ) -> Shaped:
         """The rollout with `-kl_coef * k1` on each token plus its reward on the last, in reward units."""
         penalty = keep(k1(rollout.logprobs, reference), rollout.mask) * -kl_coef
-        return Shaped(
-            rollout=rollout,
-            reference=reference,
-            reward=reward,
-            token_rewards=penalty + at_last_token(reward, rollout.mask),
-            kl_nats=sequence_log_ratio(rollout.logprobs, reference, rollout.mask),
-            kl_coef=kl_coef,
-        )
+        kl_nats = sequence_log_ratio(rollout.logprobs, reference, rollout.mask)
+        return Shaped(rollout, reference, reward, penalty + at_last_token(reward, rollout.mask), kl_nats, kl_coef)

@@ -91,7 +91,7 @@ class PolicyUpdate:
         """One optimiser step."""
         import torch
 
-        weights = self.settings.reduction.weights(batch.shaped.rollout.mask)
+        weights = self.settings.reduction.weights(batch.shaped.rollout.mask).float()
         rows = self.settings.micro_batch or len(batch)
         totals: dict[str, float] = {}
         for start in range(0, len(batch), rows):

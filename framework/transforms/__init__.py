@@ -1,9 +1,8 @@
 """One reward -> the reward that the policy is paid: clipped, compared, or freed of its length.
 
-A transform sees rewards after aggregation, in the order of the list. One that `needs_answers` compares with
-that many answers of the reference policy to the same prompt. The others apply to those answers and to the
-reference responses as well, so that both sides of a comparison that follows are in one unit. What a
-comparison gives is a probability or its logarithm; after it only a clip makes sense.
+A transform sees rewards after aggregation, in the order of the list. One that `needs_answers` compares with that many
+answers of the reference policy to the same prompt. The others apply to those answers and to the reference responses as
+well, so that both sides of a comparison that follows are in one unit. After a comparison only a clip makes sense.
 """
 
 from typing import Annotated

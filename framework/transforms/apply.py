@@ -57,15 +57,12 @@ def _stages(
 def answers_per_row(answers: Answers, scores: Float[Tensor, "K A"], group: Int[Tensor, "B"]) -> ReferenceScores:
     """Every head's scores [K B M] of the M answers to each row's prompt, and their lengths [B M] in characters.
 
-    Args:
-        answers: the same number for every group, those of one group adjacent.
-        group: of each row.
+    There are as many answers for every group, and those of one group are adjacent; `group` is that of each row.
     """
     import torch
 
     order = {int(number): place for place, number in enumerate(dict.fromkeys(answers.group.tolist()))}
     place = torch.tensor([order[number] for number in group.tolist()], dtype=torch.long)
     count = len(answers) // max(1, len(order))
-    by_group = scores.reshape(len(scores), -1, count)
     lengths = text_lengths(answers.responses).reshape(-1, count)
-    return ReferenceScores(by_group[:, place], lengths[place])
+    return ReferenceScores(scores.reshape(len(scores), -1, count)[:, place], lengths[place])

@@ -13,11 +13,7 @@ from framework.types import ReferenceScores
 
 
 class LengthCalibration(Component):
-    """`r - c(length)`, c fitted by LOWESS to the reference responses (Huang et al., arXiv 2409.17407).
-
-    c is centred on them, so their mean reward stays as it is and so does the unit. Beyond their lengths c
-    is held at its ends.
-    """
+    """`r - c(length)`, c fitted by LOWESS to the reference responses, and centred (Huang et al., arXiv 2409.17407)."""
 
     kind: Literal["length_calibration"] = "length_calibration"
     fraction: float = Field(default=FRACTION, gt=0, le=1)

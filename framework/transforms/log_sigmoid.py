@@ -13,8 +13,7 @@ from framework.types import ReferenceScores
 class LogSigmoid(Component):
     """`log sigmoid(r - r_ref)` (Wang et al., arXiv 2402.00742): pays little for what is good already.
 
-    Under Bradley-Terry it is the log-probability of beating the reference, so sums over several rewards
-    mean that all of them should be good. It is below zero and not bounded from below.
+    Under Bradley-Terry it is the log-probability of beating the reference. It is below zero and not bounded from below.
     """
 
     kind: Literal["log_sigmoid"] = "log_sigmoid"
@@ -23,7 +22,6 @@ class LogSigmoid(Component):
 
     @property
     def needs_answers(self) -> int:
-        """Answers per prompt."""
         return self.answers
 
     def __call__(

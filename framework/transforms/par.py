@@ -23,7 +23,6 @@ class Par(Component):
 
     @property
     def needs_answers(self) -> int:
-        """Answers per prompt."""
         return self.answers
 
     def __call__(

@@ -14,7 +14,7 @@ import pytest
 from actors import reference
 from actors.policy import PolicyWorker
 from framework.config import load_config
-from framework.gold.rule import RuleScorer
+from framework.gold.rule import Rule
 from framework.models.causal import CausalPolicy
 from framework.models.reward_model import RewardModel
 from framework.objectives import PpoClip
@@ -44,7 +44,7 @@ def _nan_reward(patch: pytest.MonkeyPatch, on: set[int]) -> None:
 
 
 def _nan_gold(patch: pytest.MonkeyPatch, on: set[int]) -> None:
-    _spoil(patch, RuleScorer, "score", on, 1, lambda scored: Scores(scored.values * math.inf))
+    _spoil(patch, Rule, "score", on, 1, lambda scored: Scores(scored.values * math.inf))
 
 
 def _nan_reference(patch: pytest.MonkeyPatch, on: set[int]) -> None:

@@ -25,7 +25,7 @@ def compare_aggregations(token_values, source, mask, recorded, names):
     for name, expected in recorded.items():
         if any_row_empty and name != "token-mean":
             continue  # verl leaves empty rows out, we count them
-        loss = (token_values * REDUCTIONS[name].weights(mask, token_values.dtype)).sum()
+        loss = (token_values * REDUCTIONS[name].weights(mask)).sum()
         source.grad = None
         loss.backward(retain_graph=True)
         # verl adds 1e-8 to the length of a row.
@@ -85,7 +85,7 @@ def test_grpo_with_the_penalty_in_the_loss(kind, case):
     advantages = tensor(inputs["advantages"])[:, None].expand_as(mask)
     batch = PolicyBatch(logprobs, tensor(inputs["old_log_prob"]), advantages, mask)
     reduction = REDUCTIONS.get(kind) or FixedLength(max_tokens=params["max_completion_length"])
-    weights = reduction.weights(mask, logprobs.dtype)
+    weights = reduction.weights(mask)
     objective = PpoClip(clip_low=params["epsilon_low"], clip_high=params["epsilon_high"])
     penalty = KlInLoss(estimator="k3", level="token")
     loss = (objective(batch).token_loss * weights).sum()

@@ -20,7 +20,7 @@ MASK = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0]]).bool()
 )
 def test_by_hand(reduction, expected):
     assert (LOSS * reduction.weights(MASK)).sum().item() == pytest.approx(expected)
-    assert reduction.weights(MASK, torch.float64).dtype == torch.float64
+    assert reduction.weights(MASK).dtype == torch.float64
 
 
 def test_a_length_of_nothing_is_refused():

@@ -3,8 +3,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from framework.aggregation import Mean
-from framework.masked import masked_mean
-from framework.shaping.placement import at_last_token
+from framework.masked import at_last_token, masked_mean
 from framework.types import PolicyBatch
 
 

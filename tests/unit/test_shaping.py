@@ -2,11 +2,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from framework.masked import at_last_token
 from framework.objectives import Reinforce
 from framework.reduction import FixedLength, SequenceMean, TokenMean
 from framework.seeding import derive
 from framework.shaping import KlInLoss, KlInReward
-from framework.shaping.placement import at_last_token
 from framework.types import PolicyBatch
 
 LOGPROBS = torch.tensor([[-1.0, -2.0, 0.0], [-3.0, 0.0, 0.0]], dtype=torch.float64)
@@ -26,7 +26,7 @@ def test_kl_in_reward_by_hand(make_rollout):
 def test_kl_in_loss_by_hand(make_rollout):
     shaped = KlInLoss()(make_rollout(MASK, logprobs=LOGPROBS), REFERENCE, REWARD, 0.1)
     assert shaped.token_rewards.tolist() == [[0.0, 5.0, 0.0], [7.0, 0.0, 0.0]]
-    weights = TokenMean().weights(MASK, torch.float64)
+    weights = TokenMean().weights(MASK)
     # Three tokens. Sequences: (0.5^2 + 2^2) / 2. Tokens: (1 + 0.25 + 4) / 2.
     sequence = KlInLoss(level="sequence").loss(LOGPROBS, REFERENCE, MASK, 0.1, weights)
     assert sequence.item() == pytest.approx(0.1 * (0.125 + 2.0) / 3)
@@ -47,7 +47,7 @@ def test_sequence_k2_in_the_loss_is_k1_in_the_reward(reduction, make_rollout):
     logprobs = (-torch.rand(4, 4, generator=draw, dtype=torch.float64) * mask).requires_grad_()
     reference = -torch.rand(4, 4, generator=draw, dtype=torch.float64) * mask
     reward = torch.randn(4, generator=draw, dtype=torch.float64)
-    weights = reduction.weights(mask, torch.float64)
+    weights = reduction.weights(mask)
     rollout = make_rollout(mask, logprobs=logprobs.detach())
 
     def gradient(shaping):
@@ -67,7 +67,7 @@ def test_sequence_k2_in_the_loss_is_k1_in_the_reward(reduction, make_rollout):
 def test_kl_in_the_loss_ignores_padding_and_adds_up_over_parts(estimator, level):
     logprobs = LOGPROBS.clone().requires_grad_()
     reference = REFERENCE.masked_fill(~MASK, torch.nan)
-    weights = SequenceMean().weights(MASK, torch.float64)
+    weights = SequenceMean().weights(MASK)
     shaping = KlInLoss(estimator=estimator, level=level)
     loss = shaping.loss(logprobs, reference, MASK, 0.1, weights)
     loss.backward()
