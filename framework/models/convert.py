@@ -12,8 +12,8 @@ from transformers import GenerationConfig
 from framework.data.paths import expand
 from framework.errors import UserError, first_line
 from framework.models.adapters import base_of, merged, tokenizer_place
+from framework.models.causal import load_causal, make_savable
 from framework.models.huggingface import HfModel
-from framework.models.load import load_causal, make_savable
 from framework.models.proof import prove
 from framework.models.tokenizer import check_sizes, load_tokenizer
 
@@ -58,8 +58,7 @@ def _folder(source: str, gguf_file: str | None) -> Path:
         try:
             folder = Path(snapshot_download(source, allow_patterns=wanted))
         except (OSError, ValueError) as error:
-            reason = first_line(error)
-            raise UserError(f"{source}: no such folder, and the hub cannot give it ({reason})") from error
+            raise UserError(f"{source}: no such folder, and the hub cannot give it ({first_line(error)})") from error
     if gguf_file and not (folder / gguf_file).is_file():
         found = ", ".join(sorted(p.name for p in folder.glob("*.gguf"))) or "no .gguf file"
         raise UserError(f"{source} has no {gguf_file}; it has {found}")
