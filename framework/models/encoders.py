@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -50,14 +51,19 @@ def reads_and_takes(path: str | Path) -> tuple[bool, int | None]:
     except (OSError, ValueError) as error:
         reason = first_line(error)
         raise UserError(f"fit_reward.encoder={path}: no model can be read there ({reason})") from error
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        positions -= config.pad_token_id + 1  # their positions are counted from the pad id on
-    return reads_last_token(config.model_type), positions
+    return reads_last_token(config.model_type), positions_of(config)
 
 
-def load_encoder(path: str | Path, dtype: torch.dtype = torch.float32) -> HfModel:
-    """The backbone of a Hugging Face model, without language-model head or pooler.
+def positions_of(config: Any) -> int | None:
+    """Tokens that a model of these settings has positions for; None for one without a limit."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions and ("roberta" in config.model_type or config.model_type in ("camembert", "mpnet")):
+        positions -= config.pad_token_id + 1  # theirs are counted from the pad id on
+    return positions
+
+
+def load_encoder(path: str | Path) -> HfModel:
+    """The backbone of a Hugging Face model in float32, without language-model head or pooler.
 
     Raises:
         UserError: weights are missing, and would be random numbers; or a text's vector depends on its batch.
@@ -66,19 +72,13 @@ def load_encoder(path: str | Path, dtype: torch.dtype = torch.float32) -> HfMode
 
     folder = expand(str(path))
     model, info = AutoModel.from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        output_loading_info=True,
-        trust_remote_code=False,
+        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False,
         **_encoder_options(Path(folder)),
-    )
-    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
-    if missing:
+    )  # fmt: skip
+    if missing := sorted(name for name in info["missing_keys"] if "pooler" not in name):
         raise UserError(f"{path}: {len(missing)} weights are missing, {missing[0]} for one: not the whole model")
-    if dtype == torch.float32:  # as it is fitted; a fitted one may be opened in less
-        causal = reads_last_token(model.config.model_type)
-        prove_padding(model, lambda ids, mask: pooled(model, ids, mask, causal), str(path))
+    causal = reads_last_token(model.config.model_type)
+    prove_padding(model, lambda ids, mask: pooled(model, ids, mask, causal), str(path))
     return model
 
 
