@@ -18,6 +18,7 @@ from framework.errors import UserError
 from framework.generation.decoder import decoder_for
 from framework.models.causal import CausalPolicy
 from framework.models.chat import open_ids, opening
+from framework.models.encoding import padded
 from framework.models.huggingface import HfTokenizer
 from framework.seeding import numpy_generator
 from framework.types import Rollout
@@ -161,12 +162,7 @@ def left_padded(
         )
     if not min(len(row) for row in rows):
         raise UserError("a prompt has no tokens: give every prompt some text")
-    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        ids[i, width - len(row) :] = torch.tensor(row)
-        mask[i, width - len(row) :] = True
-    return ids, mask
+    return padded(rows, tokenizer.pad_token_id, left=True)
 
 
 def draw(logits: Float[Tensor, "B V"], uniform: Float[Tensor, "B"]) -> tuple[Int[Tensor, "B"], Float[Tensor, "B"]]:

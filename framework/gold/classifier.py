@@ -48,7 +48,7 @@ class ClassifierScorer:
     """Holds the model and its own tokenizer."""
 
     def __init__(self, settings: Classifier, device: str) -> None:
-        from framework.models.sequence_classifier import load_classifier, readable_tokens
+        from framework.models.published import load_classifier, readable_tokens
 
         self.settings, self.device = settings, device
         self.model, self.tokenizer = load_classifier(settings.path, settings.dtype, "gold.path")
@@ -68,9 +68,9 @@ class ClassifierScorer:
         """
         import torch
 
-        from framework.models.sequence_classifier import tokenize
+        from framework.models.encoding import tokenize_texts
 
-        rows, num_cut = tokenize(self.tokenizer, prompts, responses, self.max_length)
+        rows, num_cut = tokenize_texts(self.tokenizer, prompts, responses, self.max_length)
         if num_cut > self.settings.max_cut_share * len(rows):
             raise RunError(
                 f"gold: {num_cut} of {len(rows)} texts have more than {self.max_length} tokens, over "
@@ -93,10 +93,10 @@ class ClassifierScorer:
         """Scores of one batch."""
         import torch
 
-        from framework.models.encoding import pad_right
-        from framework.models.sequence_classifier import logits
+        from framework.models.encoding import padded
+        from framework.models.published import logits
 
-        ids, mask = pad_right(rows)
+        ids, mask = padded(rows)
         with torch.inference_mode():
             scores = logits(self.model, ids.to(self.device), mask.to(self.device))
             score = scores[:, self.label]

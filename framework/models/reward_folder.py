@@ -53,7 +53,7 @@ def load_member(folder: Path, record: dict[str, Any]) -> Member:
             case "lora":
                 return LoraHeads.load(folder, record["heads"], record["rank"], record["alpha"])
             case "published":
-                return PublishedReward.load(folder)
+                return PublishedReward.from_published(folder, "reward model")
             case kind:
                 raise UserError(f"{folder}: a member of kind {kind!r} is not known to this version")
     except UserError:
@@ -63,8 +63,13 @@ def load_member(folder: Path, record: dict[str, Any]) -> Member:
         raise UserError(f"{folder}: a member is missing or damaged ({reason}); fit the model again") from error
 
 
-def load_tokenizers(folder: Path, records: Sequence[dict[str, Any]], members: Sequence[Member]) -> list[HfTokenizer]:
-    """One per member, each the one it was saved with; equal ones are one object, so that work is shared."""
+def load_members(folder: Path, records: Sequence[dict[str, Any]]) -> tuple[list[Member], list[HfTokenizer]]:
+    """Members as of `load_member`, and the tokenizer of each: equal ones are one object, so that work is shared.
+
+    Raises:
+        UserError: as `load_member`, or a tokenizer is not the one that its member was saved with.
+    """
+    members = [load_member(folder / record["folder"], record) for record in records]
     shared: dict[str, HfTokenizer] = {}
     tokenizers = []
     for record, member in zip(records, members, strict=True):
@@ -77,7 +82,7 @@ def load_tokenizers(folder: Path, records: Sequence[dict[str, Any]], members: Se
                 "put its own back, or fit the model again"
             )
         tokenizers.append(published or shared.setdefault(record["tokenizer"], tokenizer))
-    return tokenizers
+    return members, tokenizers
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

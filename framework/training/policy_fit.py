@@ -127,9 +127,9 @@ def encode_corpus(
 
 def pad_rows(rows: Sequence[tuple[list[int], int]]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:
     """Right-padded ids, and True where a token is to be learnt."""
-    from framework.models.encoding import pad_right
+    from framework.models.encoding import padded
 
-    ids, learn = pad_right([row for row, _ in rows])
+    ids, learn = padded([row for row, _ in rows])
     for i, (_, skip) in enumerate(rows):
         learn[i, :skip] = False
     return ids, learn

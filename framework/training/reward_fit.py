@@ -15,6 +15,7 @@ from framework.data.preferences import Pair, both_sides
 from framework.data.tables import TableSource, column_names, read_rows
 from framework.errors import UserError
 from framework.models.encoders import reads_and_takes
+from framework.models.encoding import Ended
 from framework.models.huggingface import HfTokenizer
 from framework.models.published import PublishedReward
 from framework.models.reward_heads import RewardHeads
@@ -58,9 +59,8 @@ def fit_reward(
         if settings.odin and isinstance(member, RewardHeads):
             member.keep_heads(member.num_heads // 2)
     tokenizers = [m.tokenizer if isinstance(m, PublishedReward) else tokenizer for m in members]
-    model = RewardModel(members, tokenizers, settings.max_tokens, rows=rows, precision=setting.precision).to(
-        setting.device
-    )
+    model = RewardModel(members, tokenizers, settings.max_tokens, rows=rows, precision=setting.precision)
+    model.to(setting.device)
     cut = model.calibrate(*both_sides(held), by_length=settings.length_calibration)
     refuse_cut(cut, 2 * len(held), settings, "held-out texts")
     drawn = numpy_generator(setting.seed, "feature-cloud").permutation(len(train))[:CLOUD_PAIRS]
@@ -119,9 +119,9 @@ def prepare_pairs(
     if settings.strength:
         judge = RewardModel.load(settings.strength.model, setting.device, rows=rows)
         # Raw scores: their differences are log-odds, which is what targets and margins are made of.
-        raw, cut = judge.raw_scores(*both_sides(pairs))
-        refuse_cut(cut, 2 * len(pairs), settings, "texts for fit_reward.strength")
-        won, lost = raw.split(len(pairs), dim=1)
+        read = judge.read(*both_sides(pairs))
+        refuse_cut(read.num_cut, 2 * len(pairs), settings, "texts for fit_reward.strength")
+        won, lost = read.values.split(len(pairs), dim=1)
         pairs, changed = apply_strength(pairs, (won - lost).mean(dim=0).numpy(), settings.strength)
         counted |= {f"strength_{name}": float(count) for name, count in changed.items()}
     if settings.augment:
@@ -133,7 +133,7 @@ def prepare_pairs(
 def measure(model: RewardModel, held: Sequence[Pair]) -> tuple[dict[str, float], dict[str, Any]]:
     """Figures on held-out pairs: those that are one number, and all of them."""
     prompts, responses, ended = both_sides(held)
-    scores = model.raw_scores(prompts, responses, ended)[0]
+    scores = model.read(prompts, responses, ended).values
     raw = scores.split(len(held), dim=1)
     served = model.calibrated(scores, responses).split(len(held), dim=1)
     known = all(np.isfinite([p.gold_chosen, p.gold_rejected]).all() for p in held)
@@ -144,17 +144,9 @@ def measure(model: RewardModel, held: Sequence[Pair]) -> tuple[dict[str, float],
     right = held_out_quality(served[0].numpy(), served[1].numpy(), target, flipped)
     quality |= {name: value for name, value in right.items() if "accuracy" in name}
     reference = model.reference.scores.numpy()
-    quality |= {
-        "head_correlation": head_correlation(reference),
-        "disagreement": disagreement(reference),
-        "held_out_pairs": len(held),
-    }
-    figures = {
-        name: float(value)
-        for name, value in quality.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    return figures, quality
+    quality |= {"head_correlation": head_correlation(reference), "disagreement": disagreement(reference)}
+    quality["held_out_pairs"] = len(held)
+    return {name: float(value) for name, value in quality.items() if isinstance(value, int | float)}, quality
 
 
 def policy_responses(source: TableSource) -> tuple[list[str], list[str], list[bool]]:
@@ -176,7 +168,7 @@ def policy_responses(source: TableSource) -> tuple[list[str], list[str], list[bo
 
 
 def compare_on(
-    model: RewardModel, prompts: Sequence[str], responses: Sequence[str], ended: Sequence[bool] | None = None
+    model: RewardModel, prompts: Sequence[str], responses: Sequence[str], ended: Ended = None
 ) -> dict[str, float | None]:
     """How the heads agree on a policy's responses beside the reference responses, and how many were cut or empty."""
     scored = model.score(prompts, responses, ended)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,7 @@ from framework.data.preferences import Pair, both_sides
 from framework.ensembles.recipe import Part
 from framework.errors import UserError
 from framework.models.encoders import load_encoder, reads_and_takes
-from framework.models.encoding import pad_right, tokenize_texts
+from framework.models.encoding import padded, tokenize_texts
 from framework.models.huggingface import HfTokenizer
 from framework.models.reward_heads import Member, RewardHeads
 from framework.preference import preference_loss
@@ -21,6 +22,8 @@ from framework.training.fit import FitLoop, FitSetting
 from framework.training.odin import odin_penalty
 from framework.training.reward_settings import FitReward
 from framework.training.torch_engine import TorchEngine
+
+Fitted = TypeVar("Fitted", bound=Member)
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,13 @@ class RewardFitter:
         """Mean loss over the last tenth of each part."""
 
     def seed_member(self, member: int) -> None:
-        """Set torch's global generator to the member's own seed."""
+        """Set torch's global generator to the member's own seed, before something is drawn from it."""
         torch.manual_seed(derive(self.seed, "reward", member) % 2**32)
 
     def start(
         self, member: int, heads: int = 1, init_scales: tuple[float, ...] = (1.0,), dropout: float = 0.0
     ) -> RewardHeads:
-        """The encoder at its start, with heads drawn from the member's own seed."""
+        """The encoder as it is before any reward fit, with heads drawn from the member's own seed."""
         encoder = load_encoder(self.source)
         if self.settings.odin:  # quality heads, then as many length heads
             heads, init_scales = 2 * heads, init_scales * (2 if len(init_scales) > 1 else 1)
@@ -75,8 +78,8 @@ class RewardFitter:
         """Optimiser steps of a part."""
         return (part.epochs or self.settings.epochs) * (len(self._share(part)) // self.settings.batch)
 
-    def fit(self, module: Member, name: str) -> None:
-        """Fit `module` in place as part `name`.
+    def fit(self, module: Fitted, name: str) -> Fitted:
+        """The `module`, fitted in place as the recipe's part `name`; takes up where a stopped fit of it left off.
 
         Raises:
             RunError: a loss or a gradient that is not finite.
@@ -90,6 +93,7 @@ class RewardFitter:
 
         losses = self.loop.fit(module, name, total, optimizer, loss, ("reward-dropout", part.order))
         self.losses.append(sum(tail := losses[-max(1, total // 10) :]) / len(tail))
+        return module
 
     def _share(self, part: Part) -> list[int]:
         """The pairs that a part is fitted to."""
@@ -120,7 +124,7 @@ class RewardFitter:
         settings, pairs = self.settings, self.pairs
         shard = self.setting.shard
         mine = shard.take(index)
-        ids, mask = pad_right([pairs.chosen[i] for i in mine] + [pairs.rejected[i] for i in mine])
+        ids, mask = padded([pairs.chosen[i] for i in mine] + [pairs.rejected[i] for i in mine])
         with engine.autocast():
             raw = engine(ids.to(self.device), mask.to(self.device))
         chosen, rejected = (shard.gather(part) for part in raw.split(len(mine), dim=1))
