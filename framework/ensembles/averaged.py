@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from framework.component import Component
-from framework.ensembles.recipe import Fitter, Part
+from framework.ensembles.recipe import Part
 
 if TYPE_CHECKING:
     from framework.models.reward_heads import Member, RewardHeads
+    from framework.training.reward_fitter import RewardFitter
 
 
 class Averaged(Component):
@@ -36,18 +37,13 @@ class Averaged(Component):
         fits = {f"member_{k}": Part(order=k + 1, lr_factor=factor) for k, factor in enumerate(factors)}
         return {"probe": Part(epochs=1)} | fits
 
-    def fit(self, fitter: Fitter) -> "list[Member]":
+    def fit(self, fitter: "RewardFitter") -> "list[Member]":
         """The fitted members: one, the mean."""
         probe = fitter.start(member=0)
         probe.freeze_encoder(True)
         fitter.fit(probe, "probe")
-        models = []
-        for k in range(self.members):
-            model = copy.deepcopy(probe)
-            model.freeze_encoder(False)
-            fitter.fit(model, f"member_{k}")
-            models.append(model)
-        return [averaged(models)]
+        probe.freeze_encoder(False)
+        return [averaged([fitter.fit(copy.deepcopy(probe), f"member_{k}") for k in range(self.members)])]
 
 
 def averaged(models: "list[RewardHeads]") -> "RewardHeads":

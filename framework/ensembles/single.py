@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Literal
 
 from framework.component import Component
-from framework.ensembles.recipe import Fitter, Part
+from framework.ensembles.recipe import Part
 
 if TYPE_CHECKING:
     from framework.models.reward_heads import Member
+    from framework.training.reward_fitter import RewardFitter
 
 
 class Single(Component):
@@ -22,8 +23,6 @@ class Single(Component):
         """The fits of this recipe, by name."""
         return {"model": Part()}
 
-    def fit(self, fitter: Fitter) -> "list[Member]":
+    def fit(self, fitter: "RewardFitter") -> "list[Member]":
         """The fitted members."""
-        model = fitter.start(member=0)
-        fitter.fit(model, "model")
-        return [model]
+        return [fitter.fit(fitter.start(member=0), "model")]
