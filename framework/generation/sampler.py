@@ -17,8 +17,7 @@ from framework.data.conversations import Conversation
 from framework.errors import UserError
 from framework.generation.decoder import decoder_for
 from framework.models.causal import CausalPolicy
-from framework.models.chat import open_ids, opening
-from framework.models.encoding import padded
+from framework.models.encoding import open_ids, opening, padded
 from framework.models.huggingface import HfTokenizer
 from framework.seeding import numpy_generator
 from framework.types import Rollout
@@ -74,19 +73,19 @@ class TorchSampler:
         ids = ids.repeat_interleave(request.samples_per_prompt, dim=0)
         mask = mask.repeat_interleave(request.samples_per_prompt, dim=0)
         return Rollout(
-            prompt_ids=ids.cpu(),
-            prompt_mask=mask.cpu(),
-            response_ids=tokens.cpu(),
-            mask=real.cpu(),
-            logprobs=logprobs.cpu(),
-            values=None if values is None else values.cpu(),
-            ended=torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device)).logical_and(real).any(1).cpu(),
+            prompt_ids=ids,
+            prompt_mask=mask,
+            response_ids=tokens,
+            mask=real,
+            logprobs=logprobs,
+            values=values,
+            ended=torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device)).logical_and(real).any(1),
             group=torch.arange(len(request.prompts)).repeat_interleave(request.samples_per_prompt),
             prompts=tuple(p for p in request.prompts for _ in range(request.samples_per_prompt)),
             responses=tuple(self._texts(request, ids, tokens, real)),
             step=request.step,
             policy_version=request.policy_version,
-        )
+        ).to("cpu")
 
     def _uniforms(self, request: SampleRequest) -> Float[Tensor, "B T"]:
         """One row of uniforms in [0, 1) per response, from a generator of its own."""
@@ -128,8 +127,7 @@ class TorchSampler:
     ) -> list[str]:
         """Responses as text, decoded in the context of their prompt so that leading spaces survive."""
         prompt_rows = ids.tolist()
-        whole = [p + [t for t, r in zip(ts, rs, strict=True) if r] for p, ts, rs in
-                 zip(prompt_rows, tokens.tolist(), real.tolist(), strict=True)]  # fmt: skip
+        whole = [p + row[:n] for p, row, n in zip(prompt_rows, tokens.tolist(), real.sum(dim=1).tolist(), strict=True)]
         before = self.tokenizer.batch_decode(prompt_rows, skip_special_tokens=True)
         after = self.tokenizer.batch_decode(whole, skip_special_tokens=True)
         texts = [a[len(b) :] for a, b in zip(after, before, strict=True)]
@@ -137,17 +135,15 @@ class TorchSampler:
             return texts
         # A chat reply does not continue the prompt's last word, and scorers read prompt + response. To a conversation
         # they join it themselves.
-        talks = [isinstance(p, Conversation) for p in request.prompts for _ in range(request.samples_per_prompt)]
-        return [
-            text if talk or not text or text[0].isspace() else f" {text}"
-            for talk, text in zip(talks, texts, strict=True)
-        ]
+        asked = [prompt for prompt in request.prompts for _ in range(request.samples_per_prompt)]
+        joins = [isinstance(p, Conversation) or not t or t[0].isspace() for p, t in zip(asked, texts, strict=True)]
+        return [text if join else f" {text}" for text, join in zip(texts, joins, strict=True)]
 
 
 def left_padded(
     tokenizer: HfTokenizer, prompts: Sequence[str], instruction: str | None, max_new_tokens: int, context: int | None
 ) -> tuple[Int[Tensor, "B P"], Bool[Tensor, "B P"]]:
-    """Left-padded prompt ids: conversations, and all prompts with an instruction, through the chat template.
+    """Left-padded ids of prompts, as of `opening`.
 
     Raises:
         UserError: a prompt has no tokens, or cannot fit the model's context of tokens together with its response.

@@ -21,10 +21,8 @@ POOLED = {"bert", "roberta", "xlm-roberta", "camembert", "mpnet", "albert"}
 def reads_last_token(model_type: str) -> bool:
     """Whether a model of this type sees leftwards only, so that its last token alone has seen the whole text.
 
-    transformers' own lists decide: what is made for masked tokens sees both ways.
-
-    Raises:
-        UserError: a type that is in neither list, such as an encoder-decoder.
+    transformers' own lists decide: what is made for masked tokens sees both ways. A `UserError` where a type is in
+    neither, such as an encoder-decoder.
     """
     from transformers.models.auto import modeling_auto  # slow to import: see causal.py
 
@@ -32,25 +30,21 @@ def reads_last_token(model_type: str) -> bool:
         return False
     if model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return True
-    raise UserError(
-        f"an encoder of type {model_type!r} is neither a causal nor a masked language model: name another in "
-        "fit_reward.encoder"
-    )
+    what = f"an encoder of type {model_type!r} is neither a causal nor a masked language model"
+    raise UserError(f"{what}: name another in fit_reward.encoder")
 
 
 def reads_and_takes(path: str | Path) -> tuple[bool, int | None]:
     """Whether the encoder of a hub id or folder is read at its last token, and how many tokens it can take."""
     from transformers import AutoConfig  # slow to import: see causal.py
 
-    if base_of(path, f"fit_reward.encoder={path}"):
-        raise UserError(
-            f"fit_reward.encoder={path} is a LoRA adapter: merge it first (merge_and_unload of peft), and name that"
-        )
+    where = f"fit_reward.encoder={path}"
+    if base_of(path, where):
+        raise UserError(f"{where} is a LoRA adapter: merge it first (merge_and_unload of peft), and name that")
     try:
         config = AutoConfig.from_pretrained(expand(str(path)), trust_remote_code=False)
     except (OSError, ValueError) as error:
-        reason = first_line(error)
-        raise UserError(f"fit_reward.encoder={path}: no model can be read there ({reason})") from error
+        raise UserError(f"{where}: no model can be read there ({first_line(error)})") from error
     return reads_last_token(config.model_type), positions_of(config)
 
 

@@ -77,10 +77,8 @@ def load_members(folder: Path, records: Sequence[dict[str, Any]]) -> tuple[list[
         published = member.tokenizer if isinstance(member, PublishedReward) else None
         tokenizer = published or load_tokenizer(place, needs_end=False)
         if tokenizer_hash(tokenizer) != record["tokenizer"]:
-            raise UserError(
-                f"{place}: the tokenizer there is not the one this reward model was saved with: "
-                "put its own back, or fit the model again"
-            )
+            what = "the tokenizer there is not the one this reward model was saved with"
+            raise UserError(f"{place}: {what}: put its own back, or fit the model again")
         tokenizers.append(published or shared.setdefault(record["tokenizer"], tokenizer))
     return members, tokenizers
 
@@ -102,10 +100,8 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(f"{folder / SETTINGS_FILE} names no members: it is damaged; fit the model again")
     tensors = read_tensors(folder / CALIBRATION_FILE, CALIBRATION)
     heads = sum(record["heads"] for record in settings["members"])
-    if len(tensors["centre"]) != heads:
-        raise UserError(
-            f"{folder / CALIBRATION_FILE} holds {len(tensors['centre'])} of {heads} heads: fit the model again"
-        )
+    if (found := len(tensors["centre"])) != heads:
+        raise UserError(f"{folder / CALIBRATION_FILE} holds {found} of {heads} heads: fit the model again")
     if not bool((tensors["scale"] > 0).all()):
         raise UserError(f"{folder / CALIBRATION_FILE}: a scale is not above 0; fit the model again")
     return settings, tensors

@@ -4,7 +4,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -127,21 +127,19 @@ class FitLoop:
             state.step += 1
             stop = self._show(state.step, state.losses[-1])
             if stop or (state.step % self.save_every == 0 and state.step < steps):
-                engine.assert_finite(*self._words(name))
-                setting.checkpoints.save(name, state, module, engine)
+                self._save(name, state, module, engine)
             if stop:
                 raise stop
         module.eval()
         if not state.finished:
-            engine.assert_finite(*self._words(name))
-            state.finished = True
-            setting.checkpoints.save(name, state, module, engine)
+            self._save(name, replace(state, finished=True), module, engine)
         self.done_steps += steps
         return state.losses
 
-    def _words(self, name: str) -> tuple[str, str]:
-        """Where the fit of a module is at fault, and how to mend it."""
-        return f"{self.section}, {name}", f"lower {self.section}.optimizer.lr"
+    def _save(self, name: str, state: FitState, module: nn.Module, engine: TorchEngine) -> None:
+        """Keep where the module stands, which is refused where it is not finite."""
+        engine.assert_finite(f"{self.section}, {name}", f"lower {self.section}.optimizer.lr")
+        self.setting.checkpoints.save(name, state, module, engine)
 
     def _step(self, engine: TorchEngine, loss: Tensor, where: str) -> float:
         """Take one optimiser step, and return the loss that it was taken on."""

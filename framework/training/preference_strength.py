@@ -40,8 +40,7 @@ def apply_strength(
 ) -> tuple[list[Pair], dict[str, int]]:
     """The pairs in their order with labels mended, and how many were treated in each way.
 
-    Shares are of the training pairs; held-out pairs stay as they are. Equal strengths rank in the order of
-    the pairs.
+    Shares are of the training pairs; held-out pairs stay as they are. Equal strengths rank in the order of the pairs.
 
     Args:
         strength: mean over heads of score(chosen) - score(rejected), raw: log-odds by Bradley-Terry.

@@ -28,14 +28,8 @@ class TorchEngine:
         self.steps_taken = 0
         self.precision = precision
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.adam = torch.optim.AdamW(
-            self.parameters,
-            lr=optimizer.lr,
-            betas=optimizer.betas,
-            eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
-            fused=True,
-        )
+        own = optimizer.model_dump(include={"lr", "betas", "eps", "weight_decay"})
+        self.adam = torch.optim.AdamW(self.parameters, **own, fused=True)
 
     @property
     def device(self) -> torch.device:
