@@ -59,11 +59,7 @@ class TorchSampler:
 
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Rollout:
-        """A rollout of `len(prompts) * samples_per_prompt` rows, samples of one prompt adjacent.
-
-        Raises:
-            UserError: a prompt and its response cannot fit the model's context.
-        """
+        """A rollout of `len(prompts) * samples_per_prompt` rows, those of one prompt adjacent; errors as of `left_padded`."""
         settings = self.instruction, self.max_new_tokens, self.policy.context
         encoded = left_padded(self.tokenizer, request.prompts, *settings)
         ids, mask = (rows.to(self.policy.device) for rows in encoded)

@@ -70,9 +70,8 @@ class CausalPolicy(nn.Module):
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """What its passes run in. Weights stay float32."""
-        if self.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        reduced = self.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if reduced else contextlib.nullcontext()
 
     def hidden_states(self, input_ids: Int[Tensor, "B S"], prompt_mask: Bool[Tensor, "B P"]) -> Float[Tensor, "B S H"]:
         """Last-layer states of left-padded prompts followed by right-padded responses.
@@ -169,11 +168,7 @@ def load_causal(folder: str | Path, where: str, **options: Any) -> HfModel:
 
 
 def refuse_type(folder: str | Path, where: str) -> None:
-    """Refuses what its config.json says is no causal language model; reads nothing else.
-
-    Raises:
-        UserError: a type that transformers does not know, or an encoder, or an encoder with a decoder.
-    """
+    """Refuses what its config.json says is no causal language model, or unknown to transformers; reads nothing else."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 

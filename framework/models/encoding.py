@@ -34,11 +34,7 @@ def opening(tokenizer: HfTokenizer, prompt: str, instruction: str | None = None)
 
 
 def through_template(tokenizer: HfTokenizer, turns: Sequence[Mapping[str, str]], **options: Any) -> str:
-    """The turns as the tokenizer's chat template writes them.
-
-    Raises:
-        UserError: the template refuses them, as some do a system turn, or two turns of one role.
-    """
+    """The turns as the chat template writes them; a `UserError` where it refuses them, as some do a system turn."""
     from jinja2 import TemplateError  # slow to import, and most models have no template
 
     try:

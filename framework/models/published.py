@@ -36,11 +36,7 @@ class PublishedReward(Member):
 
     @classmethod
     def from_published(cls, path: str | Path, field: str = "fit_reward.ensemble.published") -> "PublishedReward":
-        """A hub id or folder, in float32; `field` is the setting that errors name.
-
-        Raises:
-            UserError: as `load_classifier`, or neither one label nor two, so that the reward is not known.
-        """
+        """A hub id or folder, in float32, errors as of `load_classifier`; one label or two, else the reward is not known."""
         model, tokenizer = load_classifier(str(path), "float32", field)
         if model.config.num_labels not in (1, 2):
             names = ", ".join(model.config.id2label.values())

@@ -41,11 +41,7 @@ def member_record(member: Member) -> dict[str, Any]:
 
 
 def load_member(folder: Path, record: dict[str, Any]) -> Member:
-    """A member from its folder, as its record in `reward.json` says.
-
-    Raises:
-        UserError: it is missing, damaged, or of a kind that this version does not know.
-    """
+    """A member as its record in `reward.json` says; a `UserError` where it is missing, damaged or of an unknown kind."""
     try:
         match record["kind"]:
             case "heads":
@@ -66,8 +62,7 @@ def load_member(folder: Path, record: dict[str, Any]) -> Member:
 def load_members(folder: Path, records: Sequence[dict[str, Any]]) -> tuple[list[Member], list[HfTokenizer]]:
     """Members as of `load_member`, and the tokenizer of each: equal ones are one object, so that work is shared.
 
-    Raises:
-        UserError: as `load_member`, or a tokenizer is not the one that its member was saved with.
+    A `UserError` where a tokenizer is not the one that its member was saved with.
     """
     members = [load_member(folder / record["folder"], record) for record in records]
     shared: dict[str, HfTokenizer] = {}
@@ -84,11 +79,7 @@ def load_members(folder: Path, records: Sequence[dict[str, Any]]) -> tuple[list[
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `reward.json` and the calibration file hold, checked against each other.
-
-    Raises:
-        UserError: not a reward model, or a damaged one.
-    """
+    """What `reward.json` and the calibration file hold; a `UserError` where they are not there, or do not agree."""
     for name in (SETTINGS_FILE, CALIBRATION_FILE):
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no {name}: not a reward model; make one with fit-reward")

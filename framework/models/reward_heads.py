@@ -137,11 +137,7 @@ def save_heads(weight: Float[Tensor, "K H"], bias: Float[Tensor, "K"], folder: P
 
 
 def load_heads(folder: Path, shape: Sequence[int]) -> dict[str, Tensor]:
-    """The weight and the bias that `save_heads` wrote.
-
-    Raises:
-        UserError: no file, a damaged one, or a weight of another shape than the model is said to have.
-    """
+    """What `save_heads` wrote; a `UserError` where it is not there, damaged, or of another shape than the model."""
     if not (folder / HEADS_FILE).exists():
         raise UserError(f"{folder} holds no {HEADS_FILE}: not a reward model; make one with fit-reward")
     tensors = read_tensors(folder / HEADS_FILE, ("weight", "bias"))
@@ -154,11 +150,7 @@ def load_heads(folder: Path, shape: Sequence[int]) -> dict[str, Tensor]:
 
 
 def read_tensors(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    """What a safetensors file of a reward model holds, `names` among it.
-
-    Raises:
-        UserError: the file is cut short or damaged, or lacks one of the names.
-    """
+    """What a safetensors file of a reward model holds; a `UserError` where it is damaged or lacks one of `names`."""
     try:
         tensors = load_file(path)
     except SafetensorError as error:

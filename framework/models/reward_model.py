@@ -79,11 +79,7 @@ class RewardModel:
         return replace(read, values=self.calibrated(read.values, responses))
 
     def calibrated(self, raw: Float[Tensor, "K B"], responses: Sequence[str]) -> Float[Tensor, "K B"]:
-        """What `score` makes of raw scores of these responses.
-
-        Raises:
-            RunError: a score is not finite.
-        """
+        """What `score` makes of raw scores of these responses; a `RunError` where one is not finite."""
         values = (self._less_length(raw, responses) - self.centre[:, None]) / self.scale[:, None]
         if len(bad := (~torch.isfinite(values)).nonzero()):
             head, row = bad[0].tolist()
@@ -115,12 +111,9 @@ class RewardModel:
     def calibrate(
         self, prompts: Sequence[str], responses: Sequence[str], ended: Ended = None, *, by_length: bool = False
     ) -> int:
-        """Set centre and scale, and with `by_length` the length curve, from reference responses.
+        """Set centre and scale, and with `by_length` the length curve; returns how many reference texts were cut.
 
-        Returns how many of the texts were cut.
-
-        Raises:
-            UserError: a head scores every reference response alike, so it has no scale, or gives no numbers.
+        A `UserError` where a head scores every reference response alike, so that it has no scale, or gives no numbers.
         """
         read = self.read(prompts, responses, ended)
         raw = read.values

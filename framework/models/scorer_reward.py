@@ -48,8 +48,7 @@ class ScorerReward(RewardModel):
     def reopened(cls, folder: Path, settings: Reward | None, device: str) -> "ScorerReward":
         """What `save` wrote; `settings` are those of now, which may differ in what changes no score. None: as it was.
 
-        Raises:
-            UserError: the function is not the one that it was.
+        A `UserError` where the function is not the one that it was.
         """
         (member,) = read_settings(folder)[0]["members"]
         settings = settings or TypeAdapter(Reward).validate_python(member["scorer"])

@@ -165,11 +165,7 @@ class FitLoop:
 
 
 def assert_divides(section: str, batch: int, shard: Shard) -> None:
-    """Refuse a batch that the processes of a fit cannot divide among them.
-
-    Raises:
-        UserError: says which setting to change.
-    """
+    """Refuses a batch that the processes of a fit cannot divide among them."""
     if batch % shard.size:
         raise UserError(
             f"{section}.batch={batch} does not divide into {shard.size} workers: "

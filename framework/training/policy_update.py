@@ -66,11 +66,7 @@ class PolicyUpdate:
         self.seed, self.temperature = seed, temperature
 
     def __call__(self, credited: Credited) -> dict[str, float]:
-        """Metrics of the update, each a mean over its optimiser steps.
-
-        Raises:
-            RunError: a loss or gradient that is not finite; no step is taken on it.
-        """
+        """Metrics, each a mean over the optimiser steps; a `RunError`, and no step, where a loss or gradient is not finite."""
         step = credited.shaped.rollout.step
         order = numpy_generator(self.seed, "minibatch", step)
         seen: list[dict[str, float]] = []

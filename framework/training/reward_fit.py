@@ -73,11 +73,7 @@ def fit_reward(
 
 
 def _told_apart(settings: FitReward, source: str, tokenizer: HfTokenizer, pairs: Sequence[Pair]) -> Sequence[Pair]:
-    """The pairs whose responses the encoder can tell apart: an uncased tokenizer, or a cut, can make them one text.
-
-    Raises:
-        UserError: none is left of the training or of the held-out ones.
-    """
+    """The pairs whose responses the encoder can tell apart: an uncased tokenizer, or a cut, can make them one text."""
     if not settings.ensemble.parts():
         return pairs  # no encoder is fitted
     any_cut = settings.model_copy(update={"max_cut_share": 1.0})
@@ -95,11 +91,7 @@ def _told_apart(settings: FitReward, source: str, tokenizer: HfTokenizer, pairs:
 
 
 def split_pairs(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
-    """Training and held-out pairs, as each pair says.
-
-    Raises:
-        UserError: one of the two is empty.
-    """
+    """Training and held-out pairs, as each pair says; a `UserError` where there are too few of either."""
     train = [p for p in pairs if p.split == "train"]
     held = [p for p in pairs if p.split == "held_out"]
     if len(held) < 2 or not train:

@@ -79,11 +79,7 @@ class RewardFitter:
         return (part.epochs or self.settings.epochs) * (len(self._share(part)) // self.settings.batch)
 
     def fit(self, module: Fitted, name: str) -> Fitted:
-        """The `module`, fitted in place as the recipe's part `name`; takes up where a stopped fit of it left off.
-
-        Raises:
-            RunError: a loss or a gradient that is not finite.
-        """
+        """The `module`, fitted in place as the recipe's part `name`, from where a stopped fit left it; errors as of `FitLoop`."""
         part, optimizer = self.parts[name], self.settings.optimizer
         optimizer = optimizer.model_copy(update={"lr": optimizer.lr * part.lr_factor})
         total, share, counts = self.steps(part), self._share(part), self._counts(module, part)

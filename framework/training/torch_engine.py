@@ -64,11 +64,7 @@ class TorchEngine:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def assert_finite(self, where: str, mend: str) -> None:
-        """Refuse to call a state good in which a weight or a moment is no finite number.
-
-        Raises:
-            DivergedError: which, and how to mend it.
-        """
+        """A `DivergedError` where a weight or a moment is no finite number: such a state is not to be called good."""
         moments = [(f"moment {kind}", value) for own in self.adam.state.values() for kind, value in own.items()]
         for name, value in [*self.module.named_parameters(), *moments]:
             if not bool(torch.isfinite(value).all()):
