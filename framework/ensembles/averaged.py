@@ -1,7 +1,7 @@
 """Several fits averaged into one model: an ensemble of weights, not of scores."""
 
 import copy
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,14 +22,11 @@ class Averaged(Component):
     """
 
     kind: Literal["averaged"] = "averaged"
+    num_heads: ClassVar[int] = 1
     members: int = Field(default=5, ge=2, le=1000)
     """M."""
     lr_factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0, 0.5, 2.0), min_length=1)
     """Learning rates as multiples of `fit_reward.optimizer.lr`; members take them in turn."""
-
-    @property
-    def num_heads(self) -> int:
-        return 1
 
     def parts(self) -> dict[str, Part]:
         """The fits of this recipe, by name."""

@@ -1,6 +1,6 @@
 """One encoder, one head: an ordinary reward model."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from framework.component import Component
 from framework.ensembles.recipe import Part
@@ -14,10 +14,7 @@ class Single(Component):
     """One reward model; the same as `shared_encoder` with one head."""
 
     kind: Literal["single"] = "single"
-
-    @property
-    def num_heads(self) -> int:
-        return 1
+    num_heads: ClassVar[int] = 1
 
     def parts(self) -> dict[str, Part]:
         """The fits of this recipe, by name."""

@@ -49,8 +49,7 @@ class TorchSampler:
     ) -> None:
         self.policy, self.tokenizer, self.seed = policy, tokenizer, seed
         policy.head.restrict(tokenizer)
-        self.max_new_tokens, self.temperature = max_new_tokens, temperature
-        self.instruction = instruction
+        self.max_new_tokens, self.temperature, self.instruction = max_new_tokens, temperature, instruction
         if instruction is not None:
             opening(tokenizer, "prompt", instruction)  # refuses a tokenizer without a chat template
         ends = policy.model.generation_config.eos_token_id
@@ -141,8 +140,7 @@ def left_padded(
 ) -> tuple[Int[Tensor, "B P"], Bool[Tensor, "B P"]]:
     """Left-padded ids of prompts, as of `opening`.
 
-    Raises:
-        UserError: a prompt has no tokens, or cannot fit the model's context of tokens together with its response.
+    A `UserError` where one has no tokens, or cannot fit the model's context of tokens together with its response.
     """
     rows = open_ids(tokenizer, [opening(tokenizer, p, instruction) for p in prompts])
     width = max(len(row) for row in rows)

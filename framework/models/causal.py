@@ -144,8 +144,7 @@ class CausalPolicy(nn.Module):
 def load_causal(folder: str | Path, where: str, **options: Any) -> HfModel:
     """A causal language model in float32; `options` go to `from_pretrained`, and `where` is what errors name.
 
-    Raises:
-        UserError: no such model, one of another kind, or one with weights missing; they would be random numbers.
+    A `UserError` where there is none, one of another kind, or one with weights missing, which would be random numbers.
     """
     from transformers import AutoModelForCausalLM
 

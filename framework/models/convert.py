@@ -27,12 +27,9 @@ def to_plain(
 ) -> None:
     """Write the model of a hub id or folder into the folder `out`, with its tokenizer and chat template.
 
-    A GGUF file is read in float32 and stripped of its quantiser before it is stored, so that `from_pretrained`
-    opens the copy as an ordinary model.
-
-    Raises:
-        UserError: no such model, weights missing, a family whose samples would not be the model's own, GGUF without
-            its packages, or a tokenizer that does not fit.
+    A GGUF file is read in float32 and stripped of its quantiser before it is stored, so that `from_pretrained` opens the
+    copy as an ordinary model. A `UserError` where there is no such model, weights are missing, its samples would not be
+    the model's own, GGUF lacks its packages, or the tokenizer does not fit.
     """
     base = None if gguf_file else base_of(source, source)
     folder = _folder(base or source, gguf_file)

@@ -59,16 +59,17 @@ def positions_of(config: Any) -> int | None:
 def load_encoder(path: str | Path) -> HfModel:
     """The backbone of a Hugging Face model in float32, without language-model head or pooler.
 
-    Raises:
-        UserError: weights are missing, and would be random numbers; or a text's vector depends on its batch.
+    A `UserError` where weights are missing, and would be random numbers, or a text's vector depends on its batch.
     """
     from transformers import AutoModel  # slow to import: see causal.py
 
     folder = expand(str(path))
+    config = Path(folder, "config.json")
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.exists() else None
+    options = {"add_pooling_layer": False} if kind in POOLED else {}  # no pooler is asked for, so its weights stay out
     model, info = AutoModel.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False,
-        **_encoder_options(Path(folder)),
-    )  # fmt: skip
+        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False, **options
+    )
     if missing := sorted(name for name in info["missing_keys"] if "pooler" not in name):
         raise UserError(f"{path}: {len(missing)} weights are missing, {missing[0]} for one: not the whole model")
     causal = reads_last_token(model.config.model_type)
@@ -88,10 +89,3 @@ def pooled(
     states = encoder(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
     weights = mask.unsqueeze(-1).to(states.dtype)
     return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
-
-
-def _encoder_options(folder: Path) -> dict[str, bool]:
-    """Asking for no pooler keeps its weights out."""
-    config = folder / "config.json"
-    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.exists() else None
-    return {"add_pooling_layer": False} if kind in POOLED else {}

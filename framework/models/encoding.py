@@ -18,10 +18,8 @@ Opening: TypeAlias = tuple[str, bool]
 def opening(tokenizer: HfTokenizer, prompt: str, instruction: str | None = None) -> Opening:
     """What the policy answers: a conversation, and any prompt with an instruction, through the chat template.
 
-    The instruction stands around the last turn. Without a template a conversation is its plain rendering.
-
-    Raises:
-        UserError: an instruction and no template, or a template that refuses the conversation.
+    The instruction stands around the last turn. Without a template a conversation is its plain rendering. A `UserError`
+    where there is an instruction and no template, or the template refuses the conversation.
     """
     if instruction is not None and not tokenizer.chat_template:
         raise UserError("instruction is set, but the policy's tokenizer has no chat template: set instruction=null")
@@ -38,14 +36,13 @@ def through_template(tokenizer: HfTokenizer, turns: Sequence[Mapping[str, str]],
     from jinja2 import TemplateError  # slow to import, and most models have no template
 
     try:
-        text: str = tokenizer.apply_chat_template([dict(turn) for turn in turns], tokenize=False, **options)
+        return str(tokenizer.apply_chat_template([dict(turn) for turn in turns], tokenize=False, **options))
     except (TemplateError, ValueError) as error:  # the latter where it leaves out the reply that is to stay open
         roles = ", ".join(turn["role"] for turn in turns)
         raise UserError(
             f"the chat template of {tokenizer.name_or_path or 'the tokenizer'} refuses a conversation of {roles} "
             f"({str(error).strip()}), which begins {turns[0]['content'][:40]!r}: mend or drop such rows"
         ) from error
-    return text
 
 
 def open_ids(tokenizer: HfTokenizer, texts: Sequence[Opening]) -> list[list[int]]:

@@ -63,9 +63,8 @@ def load_classifier(
 ) -> tuple[HfModel, HfTokenizer]:
     """A model, from safetensors, and its own tokenizer; `field` is the setting that errors name.
 
-    Raises:
-        UserError: nothing to load, a head that was never trained, a tokenizer of another model, or a text's logits
-            depend on its batch.
+    A `UserError` where there is nothing to load, a head that was never trained, a tokenizer of another model, or where a
+    text's logits depend on its batch.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer  # slow to import
 

@@ -71,8 +71,7 @@ class RewardHeads(Member):
         with torch.no_grad():
             self.heads.weight.mul_(torch.tensor(init_scales).unsqueeze(1))
         nn.init.zeros_(self.heads.bias)
-        self.dropout = dropout
-        self.frozen_encoder = False
+        self.dropout, self.frozen_encoder = dropout, False
         self.causal = reads_last_token(encoder.config.model_type)
 
     @property

@@ -187,8 +187,7 @@ class RewardModel:
             scorer: where one stands in the model's place: its settings now.
 
         Raises:
-            UserError: not a reward model of ours, heads or files missing, or another tokenizer than it was
-                saved with.
+            UserError: not a reward model of ours, heads or files missing, or another tokenizer than it was saved with.
         """
         folder = Path(expand(str(folder)))
         settings, tensors = read_settings(folder)

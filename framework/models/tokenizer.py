@@ -14,10 +14,8 @@ def load_tokenizer(path: str | Path, needs_end: bool = True) -> HfTokenizer:
     """The tokenizer of a hub id or folder: left-padding, with an end token and a pad token.
 
     An encoder that only reads text has no use for an end token: `needs_end=False`. Without a pad token the end token stands
-    in, with a warning; that is safe because every mask comes from lengths, never from comparing with the pad id.
-
-    Raises:
-        UserError: no tokenizer, no end or pad token, or more tokens than the model beside it has.
+    in, with a warning; that is safe because every mask comes from lengths, never from comparing with the pad id. A
+    `UserError` where there is no tokenizer, end or pad token, or more tokens than the model beside it has.
     """
     from transformers import AutoTokenizer  # slow to import, and a configuration is checked without it
 
@@ -38,7 +36,13 @@ def load_tokenizer(path: str | Path, needs_end: bool = True) -> HfTokenizer:
         warnings.warn(f"{path}: the tokenizer has no pad token; its end token stands in", stacklevel=2)
     config = Path(folder, "config.json")
     if config.is_file():
-        check_sizes(tokenizer, _vocabulary(config), str(path))
+        try:
+            settings = json.loads(config.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{config}: not JSON ({error})") from error
+        # Models with several parts nest it.
+        declared = settings.get("vocab_size") or settings.get("text_config", {}).get("vocab_size")
+        check_sizes(tokenizer, declared, str(path))
     return tokenizer
 
 
@@ -59,12 +63,3 @@ def tokenizer_hash(tokenizer: HfTokenizer) -> str:
     """Hash of what a tokenizer makes of text: its vocabulary and its chat template."""
     text = json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.chat_template])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _vocabulary(config: Path) -> int | None:
-    """Tokens that a model's config.json declares; models with several parts nest it."""
-    try:
-        settings = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{config}: not JSON ({error})") from error
-    return settings.get("vocab_size") or settings.get("text_config", {}).get("vocab_size")

@@ -93,12 +93,7 @@ class FitLoop:
     """Fits modules one after the other, each from where a stopped fit left it."""
 
     def __init__(self, section: str, setting: FitSetting, total_steps: int, save_every: int) -> None:
-        """A loop of `total_steps` optimiser steps over all modules.
-
-        Args:
-            section: of the configuration, for messages.
-            save_every: steps between saves of an unfinished module.
-        """
+        """`total_steps` over all modules, `save_every` of one until it is saved; messages name the `section`."""
         self.section, self.setting = section, setting
         self.total_steps, self.save_every = total_steps, save_every
         self.done_steps = 0

@@ -1,7 +1,6 @@
 """The fit of a reward model from pairs to a calibrated model and what it is worth on held-out pairs."""
 
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,8 +43,7 @@ def fit_reward(
         rows: texts per forward pass when scoring.
 
     Raises:
-        UserError: fewer training pairs than one batch, no held-out pairs, too many texts to be cut, or
-            weights that are all 0.
+        UserError: fewer training pairs than one batch, no held-out pairs, too many texts to be cut, or no weight.
         RunError: a loss or a gradient that is not finite.
     """
     tokenizer = load_tokenizer(source, needs_end=False)
@@ -81,9 +79,8 @@ def _told_apart(settings: FitReward, source: str, tokenizer: HfTokenizer, pairs:
     both = zip(pairs, encoded.chosen, encoded.rejected, strict=True)
     kept = [pair for pair, chosen, rejected in both if chosen != rejected]
     if len(kept) < len(pairs):
-        what = (
-            f"{len(pairs) - len(kept)} of {len(pairs)} pairs are one text to the encoder, as its tokenizer writes them"
-        )
+        lost = len(pairs) - len(kept)
+        what = f"{lost} of {len(pairs)} pairs are one text to the encoder, as its tokenizer writes them"
         if {pair.split for pair in kept} != {pair.split for pair in pairs}:
             raise UserError(f"{what}, and too few are left: give pairs that differ in more than case or blanks")
         warnings.warn(f"{what}, and are left out", stacklevel=3)
@@ -144,10 +141,8 @@ def measure(model: RewardModel, held: Sequence[Pair]) -> tuple[dict[str, float],
 def policy_responses(source: TableSource) -> tuple[list[str], list[str], list[bool]]:
     """Prompts and responses of a table, and whether each ended by itself: as a column `ended` says, else all did.
 
-    A policy may say nothing, so a response may be empty.
-
-    Raises:
-        UserError: no such table or column, a value that is no text, or an `ended` that is neither true nor false.
+    A policy may say nothing, so a response may be empty. A `UserError` where there is no such table or column, a value is
+    no text, or an `ended` is neither true nor false.
     """
     texts = ("prompt", "response")
     rows = read_rows(source, [*texts, *(["ended"] if source.theirs("ended") in column_names(source) else [])])
@@ -182,11 +177,12 @@ def _check_size(settings: FitReward, train: Sequence[Pair], shard: Shard) -> Non
     if not any(p.weight > 0 for p in train):
         raise UserError("every training pair has weight 0: there is nothing to fit; mend the column `weight`")
     assert_divides("fit_reward", settings.batch, shard)
-    longer = Counter(len(p.chosen) > len(p.rejected) for p in train if len(p.chosen) != len(p.rejected))
-    if sum(longer.values()) > 50 and max(longer.values()) > 0.9 * sum(longer.values()):
-        side = "longer" if longer[True] > longer[False] else "shorter"
+    longer = [len(p.chosen) > len(p.rejected) for p in train if len(p.chosen) != len(p.rejected)]
+    most = max(sum(longer), len(longer) - sum(longer))
+    if len(longer) > 50 and most > 0.9 * len(longer):
+        side = "longer" if sum(longer) == most else "shorter"
         warnings.warn(
-            f"the chosen response is the {side} one in {max(longer.values())} of {sum(longer.values())} pairs: "
-            "the model may learn length alone; see fit_reward.odin and fit_reward.length_calibration",
+            f"the chosen response is the {side} one in {most} of {len(longer)} pairs: the model may learn length alone; "
+            "see fit_reward.odin and fit_reward.length_calibration",
             stacklevel=2,
         )

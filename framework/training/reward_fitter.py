@@ -32,9 +32,8 @@ class EncodedPairs:
 
     chosen: list[list[int]]
     rejected: list[list[int]]
-    target: Float[Tensor, "N"]
-    margin: Float[Tensor, "N"]
-    weight: Float[Tensor, "N"]
+    labels: dict[str, Float[Tensor, "N"]]
+    """Target, margin and weight, as `preference_loss` takes them."""
     lengths: Float[Tensor, "N two"]
     """Characters of the chosen and the rejected response."""
     num_cut: int
@@ -117,8 +116,7 @@ class RewardFitter:
         self, module: Member, engine: TorchEngine, index: list[int], counts: Float[Tensor, "K N"]
     ) -> Float[Tensor, ""]:
         """The loss of a batch; under ODIN pairs are judged by the sum of quality and length heads."""
-        settings, pairs = self.settings, self.pairs
-        shard = self.setting.shard
+        settings, pairs, shard = self.settings, self.pairs, self.setting.shard
         mine = shard.take(index)
         ids, mask = padded([pairs.chosen[i] for i in mine] + [pairs.rejected[i] for i in mine])
         with engine.autocast():
@@ -128,9 +126,7 @@ class RewardFitter:
         loss = preference_loss(
             _summed(chosen, heads),
             _summed(rejected, heads),
-            target=pairs.target[index].to(raw.device),
-            margin=pairs.margin[index].to(raw.device),
-            weight=pairs.weight[index].to(raw.device),
+            **{name: values[index].to(raw.device) for name, values in pairs.labels.items()},
             counts=counts[:, index].to(raw.device),
             score_l2=settings.score_l2,
             label_smoothing=settings.label_smoothing,
@@ -161,16 +157,14 @@ def encode_pairs(
     refuse_cut(num_cut, len(rows), settings, "training texts")
     longest = max((len(row) for row in rows), default=0)
     if positions is not None and longest > positions:
-        raise UserError(
-            f"a text has {longest} tokens, and the encoder takes {positions}: lower "
-            f"fit_reward.max_tokens={settings.max_tokens} to that"
-        )
+        mend = f"lower fit_reward.max_tokens={settings.max_tokens} to that"
+        raise UserError(f"a text has {longest} tokens, and the encoder takes {positions}: {mend}")
     return EncodedPairs(
         chosen=rows[: len(pairs)],
         rejected=rows[len(pairs) :],
-        target=torch.tensor([p.target for p in pairs], dtype=torch.float32),
-        margin=torch.tensor([p.margin for p in pairs], dtype=torch.float32),
-        weight=torch.tensor([p.weight for p in pairs], dtype=torch.float32),
+        labels={
+            name: torch.tensor([float(getattr(p, name)) for p in pairs]) for name in ("target", "margin", "weight")
+        },
         lengths=torch.tensor([[float(len(p.chosen)), float(len(p.rejected))] for p in pairs]).reshape(-1, 2),
         num_cut=num_cut,
     )

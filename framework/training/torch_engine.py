@@ -24,9 +24,8 @@ class TorchEngine:
     def __init__(
         self, module: nn.Module, optimizer: Optimizer, total_steps: int | None = None, precision: Precision = "float32"
     ) -> None:
-        self.module, self.settings, self.total_steps = module, optimizer, total_steps
-        self.steps_taken = 0
-        self.precision = precision
+        self.module, self.settings, self.precision = module, optimizer, precision
+        self.total_steps, self.steps_taken = total_steps, 0
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         own = optimizer.model_dump(include={"lr", "betas", "eps", "weight_decay"})
         self.adam = torch.optim.AdamW(self.parameters, **own, fused=True)
