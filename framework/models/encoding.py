@@ -63,9 +63,7 @@ Ended: TypeAlias = Sequence[bool] | None
 """Whether each response ended by itself; None: all did."""
 
 
-def whole_texts(
-    tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str], ended: Ended = None
-) -> list[str]:
+def whole_texts(tokenizer: HfTokenizer, prompts: Sequence[str], responses: Sequence[str], ended: Ended) -> list[str]:
     """Prompt and response as one text: the turns in the tokenizer's chat template, where it has one, else plain.
 
     The template closes the last turn only where the response ended by itself.

@@ -4,7 +4,6 @@ A model's own tokenizer and chat template decide which special tokens stand arou
 """
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -58,10 +57,8 @@ class PublishedReward(Member):
         self.tokenizer.save_pretrained(folder)
 
 
-def load_classifier(
-    path: str, dtype: Literal["auto", "float32", "bfloat16"], field: str
-) -> tuple[HfModel, HfTokenizer]:
-    """A model, from safetensors, and its own tokenizer; `field` is the setting that errors name.
+def load_classifier(path: str, dtype: str, field: str) -> tuple[HfModel, HfTokenizer]:
+    """A model, of a dtype of torch's or "auto", and its own tokenizer; `field` is the setting that errors name.
 
     A `UserError` where there is nothing to load, a head that was never trained, a tokenizer of another model, or where a
     text's logits depend on its batch.

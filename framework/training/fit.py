@@ -101,14 +101,11 @@ class FitLoop:
     def fit(
         self, module: nn.Module, name: str, steps: int, optimizer: Optimizer, loss: Loss, draws: Sequence[int | str]
     ) -> list[float]:
-        """Fit `module` in place, and return the loss of each step.
+        """Fit `module` in place, and return the loss of each step; a `RunError` where it or a gradient is not finite.
 
         Args:
             name: of the module among those of the fit; its saves lie in a folder of that name.
             draws: name the random numbers of the forward passes, dropout above all.
-
-        Raises:
-            RunError: a loss or a gradient that is not finite.
         """
         setting, shard = self.setting, self.setting.shard
         kind = TorchEngine if shard.size == 1 else DataParallelEngine

@@ -145,11 +145,7 @@ def encode_pairs(
 ) -> EncodedPairs:
     """Token rows and labels of the pairs.
 
-    Args:
-        positions: tokens that the encoder can take; None where it has no limit.
-
-    Raises:
-        UserError: too many texts are longer than `settings.max_tokens`, or one is longer than `positions`.
+    A `UserError` where too many texts are longer than `settings.max_tokens`, or one than the encoder's `positions`.
     """
     end = tokenizer.eos_token_id if causal else None
     prompts, responses, ended = both_sides(pairs)

@@ -5,17 +5,21 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    AutoModel,
     AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
+    CamembertConfig,
     LlamaConfig,
     LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForSequenceClassification,
+    RobertaPreLayerNormConfig,
 )
 
 from framework.errors import UserError
+from framework.models.encoders import positions_of
 from framework.models.encoding import padded, tokenize_texts
 from framework.models.published import PublishedReward, logits, readable_tokens
 
@@ -136,6 +140,19 @@ def test_readable_tokens_count_robertas_positions(tmp_path):
     assert readable_tokens(sizes["roberta"], own) == 36
     own.model_max_length = 30
     assert readable_tokens(sizes["bert"], own) == 30
+
+
+@pytest.mark.parametrize("config", [RobertaConfig, CamembertConfig, RobertaPreLayerNormConfig])
+def test_all_of_robertas_family_count_positions_from_the_pad_id(config):
+    made = config(
+        vocab_size=48, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=40, pad_token_id=3,
+    )  # fmt: skip
+    model, most = AutoModel.from_config(made).eval(), positions_of(made)
+    assert most == 36
+    assert model(input_ids=torch.full((1, most), 7)).last_hidden_state.isfinite().all()
+    with pytest.raises((RuntimeError, IndexError)):
+        model(input_ids=torch.full((1, most + 1), 7))
 
 
 def test_another_models_tokenizer_is_refused(tmp_path):
