@@ -167,7 +167,7 @@ def load_causal(folder: str | Path, where: str, **options: Any) -> HfModel:
 
 
 def refuse_type(folder: str | Path, where: str) -> None:
-    """Refuses what its config.json says is no causal language model, or unknown to transformers; reads nothing else."""
+    """Refuses what its config.json says is no causal language model, or of an unknown type; reads nothing else."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 

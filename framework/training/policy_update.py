@@ -92,9 +92,8 @@ class PolicyUpdate:
             # All figures in one transfer: on a GPU each one would wait for everything before it.
             loss_now, *figures = torch.stack([loss.detach(), *means.values()]).tolist()
             if not np.isfinite(loss_now):
-                raise RunError(
-                    f"policy: the loss is {loss_now} at step {batch.shaped.rollout.step}; no update was made"
-                )
+                step = batch.shaped.rollout.step
+                raise RunError(f"policy: the loss is {loss_now} at step {step}; no update was made")
             self.engine.backward(loss)
             share = float(micro.shaped.rollout.mask.sum() / batch.shaped.rollout.mask.sum().clamp(min=1))
             totals["loss"] = totals.get("loss", 0.0) + loss_now
