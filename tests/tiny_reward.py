@@ -8,7 +8,7 @@ import torch
 
 from framework.data.preferences import Pair
 from framework.ensembles import Ensemble
-from framework.models.encoding import pad_right, tokenize_texts
+from framework.models.encoding import padded, tokenize_texts
 from framework.models.huggingface import HfModel, HfTokenizer
 from framework.models.reward_model import RewardModel
 from framework.models.settings import TinyLlama
@@ -69,7 +69,7 @@ def encode_texts(
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Right-padded ids and mask of prompt + response, and how many rows had to be cut."""
     rows, num_cut = tokenize_texts(tokenizer, prompts, responses, max_tokens, end_id)
-    return *pad_right(rows), num_cut
+    return *padded(rows), num_cut
 
 
 def make_pairs(count: int = 40, held: int = 16, seed: int = 0) -> list[Pair]:

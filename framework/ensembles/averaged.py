@@ -1,15 +1,16 @@
 """Several fits averaged into one model: an ensemble of weights, not of scores."""
 
 import copy
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from framework.component import Component
-from framework.ensembles.recipe import Fitter, Part
+from framework.ensembles.recipe import Part
 
 if TYPE_CHECKING:
     from framework.models.reward_heads import Member, RewardHeads
+    from framework.training.reward_fitter import RewardFitter
 
 
 class Averaged(Component):
@@ -21,14 +22,11 @@ class Averaged(Component):
     """
 
     kind: Literal["averaged"] = "averaged"
+    num_heads: ClassVar[int] = 1
     members: int = Field(default=5, ge=2, le=1000)
     """M."""
     lr_factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0, 0.5, 2.0), min_length=1)
     """Learning rates as multiples of `fit_reward.optimizer.lr`; members take them in turn."""
-
-    @property
-    def num_heads(self) -> int:
-        return 1
 
     def parts(self) -> dict[str, Part]:
         """The fits of this recipe, by name."""
@@ -36,18 +34,13 @@ class Averaged(Component):
         fits = {f"member_{k}": Part(order=k + 1, lr_factor=factor) for k, factor in enumerate(factors)}
         return {"probe": Part(epochs=1)} | fits
 
-    def fit(self, fitter: Fitter) -> "list[Member]":
+    def fit(self, fitter: "RewardFitter") -> "list[Member]":
         """The fitted members: one, the mean."""
         probe = fitter.start(member=0)
         probe.freeze_encoder(True)
         fitter.fit(probe, "probe")
-        models = []
-        for k in range(self.members):
-            model = copy.deepcopy(probe)
-            model.freeze_encoder(False)
-            fitter.fit(model, f"member_{k}")
-            models.append(model)
-        return [averaged(models)]
+        probe.freeze_encoder(False)
+        return [averaged([fitter.fit(copy.deepcopy(probe), f"member_{k}") for k in range(self.members)])]
 
 
 def averaged(models: "list[RewardHeads]") -> "RewardHeads":

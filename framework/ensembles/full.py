@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from framework.component import Component
-from framework.ensembles.recipe import Fitter, Part
+from framework.ensembles.recipe import Part
 
 if TYPE_CHECKING:
     from framework.models.reward_heads import Member
+    from framework.training.reward_fitter import RewardFitter
 
 
 class Full(Component):
@@ -37,15 +38,11 @@ class Full(Component):
         """The fits of this recipe, by name."""
         return {f"member_{k}": Part(order=k) for k in range(self.members)}
 
-    def fit(self, fitter: Fitter) -> "list[Member]":
+    def fit(self, fitter: "RewardFitter") -> "list[Member]":
         """The fitted members, then the published ones as they are."""
         from framework.models.published import PublishedReward
 
         # First, so that a wrong path costs no fit.
         published = [PublishedReward.from_published(path) for path in self.published]
-        members: list[Member] = []
-        for k in range(self.members):
-            model = fitter.start(member=k)
-            fitter.fit(model, f"member_{k}")
-            members.append(model)
-        return members + published
+        fitted = [fitter.fit(fitter.start(member=k), f"member_{k}") for k in range(self.members)]
+        return [*fitted, *published]

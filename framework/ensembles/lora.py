@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from framework.component import Component
-from framework.ensembles.recipe import Fitter, Part
+from framework.ensembles.recipe import Part
 
 if TYPE_CHECKING:
     from framework.models.reward_heads import Member
+    from framework.training.reward_fitter import RewardFitter
 
 
 class Lora(Component):
@@ -42,15 +43,13 @@ class Lora(Component):
         }
         return {"encoder": Part(pairs=(0.0, self.first_share))} | rest
 
-    def fit(self, fitter: Fitter) -> "list[Member]":
+    def fit(self, fitter: "RewardFitter") -> "list[Member]":
         """The fitted members: one, with K heads."""
         from framework.models.lora_heads import LoraHeads
 
-        base = fitter.start(member=0)
-        fitter.fit(base, "encoder")
+        base = fitter.fit(fitter.start(member=0), "encoder")
         fitter.seed_member(1)
-        where = base.heads.weight.device
-        ensemble = LoraHeads(base.encoder, self.members, self.rank, self.alpha).to(where)
+        ensemble = LoraHeads(base.encoder, self.members, self.rank, self.alpha).to(base.heads.weight.device)
         for k in range(self.members):
             fitter.fit(ensemble.member(k), f"adapter_{k}")
         return [ensemble]

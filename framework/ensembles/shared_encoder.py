@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from framework.component import Component
-from framework.ensembles.recipe import Fitter, Part
+from framework.ensembles.recipe import Part
 
 if TYPE_CHECKING:
     from framework.models.reward_heads import Member
+    from framework.training.reward_fitter import RewardFitter
 
 
 class SharedEncoder(Component):
@@ -52,9 +53,8 @@ class SharedEncoder(Component):
         """The fits of this recipe, by name."""
         return {"model": Part(bootstrap=self.bootstrap and self.heads > 1)}
 
-    def fit(self, fitter: Fitter) -> "list[Member]":
+    def fit(self, fitter: "RewardFitter") -> "list[Member]":
         """The fitted members: one, with K heads."""
         model = fitter.start(0, self.heads, self.init_scales, self.dropout)
         model.freeze_encoder(self.freeze_encoder)
-        fitter.fit(model, "model")
-        return [model]
+        return [fitter.fit(model, "model")]

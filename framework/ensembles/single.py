@@ -1,29 +1,25 @@
 """One encoder, one head: an ordinary reward model."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from framework.component import Component
-from framework.ensembles.recipe import Fitter, Part
+from framework.ensembles.recipe import Part
 
 if TYPE_CHECKING:
     from framework.models.reward_heads import Member
+    from framework.training.reward_fitter import RewardFitter
 
 
 class Single(Component):
     """One reward model; the same as `shared_encoder` with one head."""
 
     kind: Literal["single"] = "single"
-
-    @property
-    def num_heads(self) -> int:
-        return 1
+    num_heads: ClassVar[int] = 1
 
     def parts(self) -> dict[str, Part]:
         """The fits of this recipe, by name."""
         return {"model": Part()}
 
-    def fit(self, fitter: Fitter) -> "list[Member]":
+    def fit(self, fitter: "RewardFitter") -> "list[Member]":
         """The fitted members."""
-        model = fitter.start(member=0)
-        fitter.fit(model, "model")
-        return [model]
+        return [fitter.fit(fitter.start(member=0), "model")]

@@ -27,8 +27,7 @@ def decoder_for(model: HfModel, max_new_tokens: int) -> "ModuleDecoder | LlamaDe
 
 def _is_plain_llama(model: HfModel) -> bool:
     """Whether every layer is what `LlamaDecoder` computes: no bias, no adapter, one activation."""
-    config = model.config
-    if config.model_type != "llama" or config.hidden_act != "silu":
+    if model.config.model_type != "llama" or model.config.hidden_act != "silu":
         return False
     linear = [m for m in model.model.layers.modules() if isinstance(m, nn.Linear)]
     plain = all(type(m) is nn.Linear and m.bias is None for m in linear)
@@ -122,16 +121,10 @@ class LlamaDecoder:
     def prefill(self, ids: Int[Tensor, "N P"], mask: Bool[Tensor, "N P"], copies: int) -> Float[Tensor, "B H"]:
         from transformers import DynamicCache  # slow to import: see models/causal.py
 
-        cache = DynamicCache(config=self.model.config)
-        whole = bool(mask.all())
+        cache, whole = DynamicCache(config=self.model.config), bool(mask.all())
         positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
-        states = self.model.model(
-            input_ids=ids,
-            attention_mask=None if whole else mask.long(),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+        told = {"attention_mask": None if whole else mask.long(), "position_ids": positions, "past_key_values": cache}
+        states = self.model.model(input_ids=ids, use_cache=True, **told).last_hidden_state
         device, self.length = ids.device.type, ids.shape[1]
         # The precision that products run in: all that they need is put into it once, not at every token.
         autocast = torch.is_autocast_enabled(device)

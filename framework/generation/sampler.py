@@ -17,7 +17,7 @@ from framework.data.conversations import Conversation
 from framework.errors import UserError
 from framework.generation.decoder import decoder_for
 from framework.models.causal import CausalPolicy
-from framework.models.chat import open_ids, opening
+from framework.models.encoding import open_ids, opening, padded
 from framework.models.huggingface import HfTokenizer
 from framework.seeding import numpy_generator
 from framework.types import Rollout
@@ -49,8 +49,7 @@ class TorchSampler:
     ) -> None:
         self.policy, self.tokenizer, self.seed = policy, tokenizer, seed
         policy.head.restrict(tokenizer)
-        self.max_new_tokens, self.temperature = max_new_tokens, temperature
-        self.instruction = instruction
+        self.max_new_tokens, self.temperature, self.instruction = max_new_tokens, temperature, instruction
         if instruction is not None:
             opening(tokenizer, "prompt", instruction)  # refuses a tokenizer without a chat template
         ends = policy.model.generation_config.eos_token_id
@@ -59,11 +58,7 @@ class TorchSampler:
 
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Rollout:
-        """A rollout of `len(prompts) * samples_per_prompt` rows, samples of one prompt adjacent.
-
-        Raises:
-            UserError: a prompt and its response cannot fit the model's context.
-        """
+        """A rollout of `len(prompts) * samples_per_prompt` rows, those of one prompt adjacent; errors as of `left_padded`."""
         settings = self.instruction, self.max_new_tokens, self.policy.context
         encoded = left_padded(self.tokenizer, request.prompts, *settings)
         ids, mask = (rows.to(self.policy.device) for rows in encoded)
@@ -73,19 +68,19 @@ class TorchSampler:
         ids = ids.repeat_interleave(request.samples_per_prompt, dim=0)
         mask = mask.repeat_interleave(request.samples_per_prompt, dim=0)
         return Rollout(
-            prompt_ids=ids.cpu(),
-            prompt_mask=mask.cpu(),
-            response_ids=tokens.cpu(),
-            mask=real.cpu(),
-            logprobs=logprobs.cpu(),
-            values=None if values is None else values.cpu(),
-            ended=torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device)).logical_and(real).any(1).cpu(),
+            prompt_ids=ids,
+            prompt_mask=mask,
+            response_ids=tokens,
+            mask=real,
+            logprobs=logprobs,
+            values=values,
+            ended=torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device)).logical_and(real).any(1),
             group=torch.arange(len(request.prompts)).repeat_interleave(request.samples_per_prompt),
             prompts=tuple(p for p in request.prompts for _ in range(request.samples_per_prompt)),
             responses=tuple(self._texts(request, ids, tokens, real)),
             step=request.step,
             policy_version=request.policy_version,
-        )
+        ).to("cpu")
 
     def _uniforms(self, request: SampleRequest) -> Float[Tensor, "B T"]:
         """One row of uniforms in [0, 1) per response, from a generator of its own."""
@@ -127,8 +122,7 @@ class TorchSampler:
     ) -> list[str]:
         """Responses as text, decoded in the context of their prompt so that leading spaces survive."""
         prompt_rows = ids.tolist()
-        whole = [p + [t for t, r in zip(ts, rs, strict=True) if r] for p, ts, rs in
-                 zip(prompt_rows, tokens.tolist(), real.tolist(), strict=True)]  # fmt: skip
+        whole = [p + row[:n] for p, row, n in zip(prompt_rows, tokens.tolist(), real.sum(dim=1).tolist(), strict=True)]
         before = self.tokenizer.batch_decode(prompt_rows, skip_special_tokens=True)
         after = self.tokenizer.batch_decode(whole, skip_special_tokens=True)
         texts = [a[len(b) :] for a, b in zip(after, before, strict=True)]
@@ -136,20 +130,17 @@ class TorchSampler:
             return texts
         # A chat reply does not continue the prompt's last word, and scorers read prompt + response. To a conversation
         # they join it themselves.
-        talks = [isinstance(p, Conversation) for p in request.prompts for _ in range(request.samples_per_prompt)]
-        return [
-            text if talk or not text or text[0].isspace() else f" {text}"
-            for talk, text in zip(talks, texts, strict=True)
-        ]
+        asked = [prompt for prompt in request.prompts for _ in range(request.samples_per_prompt)]
+        joins = [isinstance(p, Conversation) or not t or t[0].isspace() for p, t in zip(asked, texts, strict=True)]
+        return [text if join else f" {text}" for text, join in zip(texts, joins, strict=True)]
 
 
 def left_padded(
     tokenizer: HfTokenizer, prompts: Sequence[str], instruction: str | None, max_new_tokens: int, context: int | None
 ) -> tuple[Int[Tensor, "B P"], Bool[Tensor, "B P"]]:
-    """Left-padded prompt ids: conversations, and all prompts with an instruction, through the chat template.
+    """Left-padded ids of prompts, as of `opening`.
 
-    Raises:
-        UserError: a prompt has no tokens, or cannot fit the model's context of tokens together with its response.
+    A `UserError` where one has no tokens, or cannot fit the model's context of tokens together with its response.
     """
     rows = open_ids(tokenizer, [opening(tokenizer, p, instruction) for p in prompts])
     width = max(len(row) for row in rows)
@@ -161,12 +152,7 @@ def left_padded(
         )
     if not min(len(row) for row in rows):
         raise UserError("a prompt has no tokens: give every prompt some text")
-    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        ids[i, width - len(row) :] = torch.tensor(row)
-        mask[i, width - len(row) :] = True
-    return ids, mask
+    return padded(rows, tokenizer.pad_token_id, left=True)
 
 
 def draw(logits: Float[Tensor, "B V"], uniform: Float[Tensor, "B"]) -> tuple[Int[Tensor, "B"], Float[Tensor, "B"]]:

@@ -43,7 +43,7 @@ class ClassifierScorer:
     """Holds the model and its own tokenizer."""
 
     def __init__(self, settings: Classifier, device: str) -> None:
-        from framework.models.sequence_classifier import load_classifier, readable_tokens
+        from framework.models.published import load_classifier, readable_tokens
 
         self.settings, self.device = settings, device
         self.model, self.tokenizer = load_classifier(settings.path, settings.dtype, "gold.path")
@@ -56,10 +56,10 @@ class ClassifierScorer:
         """One logit (or difference of two) per text. Raises RunError: too many were cut, or a score is not finite."""
         import torch
 
-        from framework.models.encoding import pad_right
-        from framework.models.sequence_classifier import logits, tokenize
+        from framework.models.encoding import padded, tokenize_texts
+        from framework.models.published import logits
 
-        rows, num_cut = tokenize(self.tokenizer, prompts, responses, self.max_length)
+        rows, num_cut = tokenize_texts(self.tokenizer, prompts, responses, self.max_length)
         if num_cut > self.settings.max_cut_share * len(rows):
             what = f"{num_cut} of {len(rows)} texts have more than {self.max_length} tokens"
             limit = f"over gold.max_cut_share={self.settings.max_cut_share}"
@@ -69,7 +69,7 @@ class ClassifierScorer:
         values = torch.empty(len(rows), dtype=torch.float32)
         for start in range(0, len(rows), self.settings.batch_size):
             index = order[start : start + self.settings.batch_size]
-            ids, mask = pad_right([rows[i] for i in index])
+            ids, mask = padded([rows[i] for i in index])
             with torch.inference_mode():
                 scores = logits(self.model, ids.to(self.device), mask.to(self.device))
                 score = scores[:, self.label]

@@ -69,5 +69,5 @@ def merged(model: HfModel, place: str | Path, where: str, missing: Collection[st
             raise ValueError(f"{min(odd)} is only on one side")
         return adapted.merge_and_unload()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = one_line(error)[:300]
-        raise UserError(f"{where}: the adapter does not fit {model.config.name_or_path} ({reason})") from error
+        fault = f"the adapter does not fit {model.config.name_or_path} ({one_line(error)[:300]})"
+        raise UserError(f"{where}: {fault}") from error

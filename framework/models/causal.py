@@ -1,9 +1,11 @@
 """The policy as a model: a Hugging Face causal language model, read as per-token log-probabilities.
 
-transformers' model classes take seconds to import, so they are imported where a model is made.
+It is loaded with every weight there, no foreign code, and nothing unpickled. transformers' model classes take seconds to
+import, so they are imported where a model is made.
 """
 
 import contextlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from framework.data.paths import expand
+from framework.errors import UserError, first_line
 from framework.logprobs import token_logprobs
 from framework.models.huggingface import HfModel
 from framework.models.language_head import LanguageHead, trunk_of, understood
-from framework.models.load import load_causal
 from framework.models.tokenizer import load_tokenizer
 from framework.precision import Precision
 from framework.types import Rollout
@@ -62,24 +66,21 @@ class CausalPolicy(nn.Module):
 
     @property
     def context(self) -> int | None:
-        """As of `context_of`."""
         return context_of(self.model.config)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """What its passes run in. Weights stay float32."""
-        if self.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        reduced = self.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if reduced else contextlib.nullcontext()
 
     def hidden_states(self, input_ids: Int[Tensor, "B S"], prompt_mask: Bool[Tensor, "B P"]) -> Float[Tensor, "B S H"]:
         """Last-layer states of left-padded prompts followed by right-padded responses.
 
-        Right padding needs no mask under causal attention: nothing real can see it. Without left
-        padding the mask is dropped altogether, which is the faster path.
+        Right padding needs no mask under causal attention: nothing real can see it. Without left padding the mask is
+        dropped altogether, which is the faster path.
         """
-        padded = not bool(prompt_mask.all())
         mask, positions = None, None
-        if padded:
+        if not bool(prompt_mask.all()):
             extra = input_ids.shape[1] - prompt_mask.shape[1]
             mask = torch.cat([prompt_mask, prompt_mask.new_ones(len(prompt_mask), extra)], dim=1)
             positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
@@ -100,16 +101,13 @@ class CausalPolicy(nn.Module):
     ) -> PolicyOutput:
         """What this policy, at a temperature, says of responses that another may have sampled."""
         with self.autocast():
-            return self._forward(rollout, temperature, needs_logits, needs_features)
-
-    def _forward(self, rollout: Rollout, temperature: float, needs_logits: bool, needs_features: bool) -> PolicyOutput:
-        states = self.response_states(rollout)
-        logprobs = token_logprobs(states, self.head, self.head.size, rollout.response_ids, temperature)
-        logprobs = logprobs.masked_fill(~rollout.mask, 0.0)
-        values = None
-        if self.value_head is not None:
-            values = self.value_head(states).squeeze(-1).float().masked_fill(~rollout.mask, 0.0)
-        logits = self.head(states) / temperature if needs_logits else None
+            states = self.response_states(rollout)
+            logprobs = token_logprobs(states, self.head, self.head.size, rollout.response_ids, temperature)
+            logprobs = logprobs.masked_fill(~rollout.mask, 0.0)
+            values = None
+            if self.value_head is not None:
+                values = self.value_head(states).squeeze(-1).float().masked_fill(~rollout.mask, 0.0)
+            logits = self.head(states) / temperature if needs_logits else None
         return PolicyOutput(logprobs, values, logits, states if needs_features else None)
 
     @torch.no_grad()
@@ -133,11 +131,7 @@ class CausalPolicy(nn.Module):
     def load(
         cls, folder: str | Path, with_value_head: bool = False, precision: Precision = "float32"
     ) -> "CausalPolicy":
-        """Read a folder that `save` or `save_pretrained` wrote. Weights in float32, passes in `precision`.
-
-        Raises:
-            UserError: as `load_causal`.
-        """
+        """Read a folder that `save` or `save_pretrained` wrote, passes in `precision`; errors as of `load_causal`."""
         policy = cls(load_causal(folder, str(folder)), with_value_head, precision)
         if Path(folder, "tokenizer_config.json").is_file():
             policy.head.restrict(load_tokenizer(folder))
@@ -145,6 +139,67 @@ class CausalPolicy(nn.Module):
         if policy.value_head is not None and head.exists():
             policy.value_head.load_state_dict(load_file(head))
         return policy
+
+
+def load_causal(folder: str | Path, where: str, **options: Any) -> HfModel:
+    """A causal language model in float32; `options` go to `from_pretrained`, and `where` is what errors name.
+
+    A `UserError` where there is none, one of another kind, or one with weights missing, which would be random numbers.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if not options.get("gguf_file"):
+        refuse_type(folder, where)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=torch.float32, output_loading_info=True, use_safetensors=True, trust_remote_code=False,
+            **options,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{where}: no causal language model can be loaded ({first_line(error)})") from error
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(
+            f"{where}: {len(missing)} weights of the model are missing, {missing[0]} for one, and would be random "
+            "numbers: take the whole model"
+        )
+    make_savable(model)
+    return model
+
+
+def refuse_type(folder: str | Path, where: str) -> None:
+    """Refuses what its config.json says is no causal language model, or of an unknown type; reads nothing else."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    file = Path(expand(str(folder)), "config.json")
+    if not file.is_file():
+        return
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        kind = settings.get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file}: not JSON of a model's settings ({error})") from error
+    why = None
+    if kind not in CONFIG_MAPPING_NAMES:
+        why = "is not known to transformers, and code that comes with a model is never run"
+    elif kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        why = "is not a causal language model"
+    elif settings.get("is_encoder_decoder"):
+        why = "with an encoder is not a causal language model"
+    if why:
+        raise UserError(f"{where}: a model of type {kind!r} {why}; name another")
+
+
+def make_savable(model: HfModel) -> None:
+    """Keep the special ids alone of settings for generation that transformers loads and refuses to save."""
+    from transformers import GenerationConfig
+
+    settings = model.generation_config
+    try:
+        settings.validate(strict=True)
+    except ValueError:
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        model.generation_config = GenerationConfig(**{name: getattr(settings, name) for name in names})
 
 
 def context_of(config: Any) -> int | None:

@@ -12,8 +12,8 @@ from transformers import GenerationConfig
 from framework.data.paths import expand
 from framework.errors import UserError, first_line
 from framework.models.adapters import base_of, merged, tokenizer_place
+from framework.models.causal import load_causal, make_savable
 from framework.models.huggingface import HfModel
-from framework.models.load import load_causal, make_savable
 from framework.models.proof import prove
 from framework.models.tokenizer import check_sizes, load_tokenizer
 
@@ -27,12 +27,9 @@ def to_plain(
 ) -> None:
     """Write the model of a hub id or folder into the folder `out`, with its tokenizer and chat template.
 
-    A GGUF file is read in float32 and stripped of its quantiser before it is stored, so that `from_pretrained`
-    opens the copy as an ordinary model.
-
-    Raises:
-        UserError: no such model, weights missing, a family whose samples would not be the model's own, GGUF without
-            its packages, or a tokenizer that does not fit.
+    A GGUF file is read in float32 and stripped of its quantiser before it is stored, so that `from_pretrained` opens the
+    copy as an ordinary model. A `UserError` where there is no such model, weights are missing, its samples would not be
+    the model's own, GGUF lacks its packages, or the tokenizer does not fit.
     """
     base = None if gguf_file else base_of(source, source)
     folder = _folder(base or source, gguf_file)
@@ -54,32 +51,27 @@ def _folder(source: str, gguf_file: str | None) -> Path:
     if not folder.is_dir():
         if source.count("/") > 1 or source.startswith((".", "/", "~", "$")):
             raise UserError(f"{source}: no such folder")
-        wanted = [*_WANTED, gguf_file] if gguf_file else list(_WANTED)
         try:
-            folder = Path(snapshot_download(source, allow_patterns=wanted))
+            folder = Path(snapshot_download(source, allow_patterns=[*_WANTED, *([gguf_file] if gguf_file else [])]))
         except (OSError, ValueError) as error:
-            reason = first_line(error)
-            raise UserError(f"{source}: no such folder, and the hub cannot give it ({reason})") from error
+            raise UserError(f"{source}: no such folder, and the hub cannot give it ({first_line(error)})") from error
+    found = ", ".join(sorted(p.name for p in folder.glob("*.gguf")))
     if gguf_file and not (folder / gguf_file).is_file():
-        found = ", ".join(sorted(p.name for p in folder.glob("*.gguf"))) or "no .gguf file"
-        raise UserError(f"{source} has no {gguf_file}; it has {found}")
+        raise UserError(f"{source} has no {gguf_file}; it has {found or 'no .gguf file'}")
     if not (folder / "config.json").is_file() and not gguf_file:
-        found = ", ".join(sorted(p.name for p in folder.glob("*.gguf")))
         mend = f"; set gguf_file to one of {found}" if found else "; name the folder of a Hugging Face model"
         raise UserError(f"{source} has no config.json{mend}")
     return folder
 
 
 def _read_gguf(folder: Path, gguf_file: str, source: str) -> HfModel:
-    missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]:
         raise UserError(
             f"{source}/{gguf_file}: reading GGUF needs {' and '.join(missing)}; pip install 'goldilocks[gguf]'"
         )
     model = load_causal(folder, f"{source}/{gguf_file}", gguf_file=gguf_file)
     # The weights are dense by now, and these marks would stop the model from being cast and saved.
-    model.hf_quantizer = None
-    model.is_quantized = False
+    model.hf_quantizer, model.is_quantized = None, False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     if (folder / "generation_config.json").is_file():

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,10 +21,8 @@ POOLED = {"bert", "roberta", "xlm-roberta", "camembert", "mpnet", "albert"}
 def reads_last_token(model_type: str) -> bool:
     """Whether a model of this type sees leftwards only, so that its last token alone has seen the whole text.
 
-    transformers' own lists decide: what is made for masked tokens sees both ways.
-
-    Raises:
-        UserError: a type that is in neither list, such as an encoder-decoder.
+    transformers' own lists decide: what is made for masked tokens sees both ways. A `UserError` where a type is in
+    neither, such as an encoder-decoder.
     """
     from transformers.models.auto import modeling_auto  # slow to import: see causal.py
 
@@ -31,54 +30,50 @@ def reads_last_token(model_type: str) -> bool:
         return False
     if model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return True
-    raise UserError(
-        f"an encoder of type {model_type!r} is neither a causal nor a masked language model: name another in "
-        "fit_reward.encoder"
-    )
+    what = f"an encoder of type {model_type!r} is neither a causal nor a masked language model"
+    raise UserError(f"{what}: name another in fit_reward.encoder")
 
 
 def reads_and_takes(path: str | Path) -> tuple[bool, int | None]:
     """Whether the encoder of a hub id or folder is read at its last token, and how many tokens it can take."""
     from transformers import AutoConfig  # slow to import: see causal.py
 
-    if base_of(path, f"fit_reward.encoder={path}"):
-        raise UserError(
-            f"fit_reward.encoder={path} is a LoRA adapter: merge it first (merge_and_unload of peft), and name that"
-        )
+    where = f"fit_reward.encoder={path}"
+    if base_of(path, where):
+        raise UserError(f"{where} is a LoRA adapter: merge it first (merge_and_unload of peft), and name that")
     try:
         config = AutoConfig.from_pretrained(expand(str(path)), trust_remote_code=False)
     except (OSError, ValueError) as error:
-        reason = first_line(error)
-        raise UserError(f"fit_reward.encoder={path}: no model can be read there ({reason})") from error
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        positions -= config.pad_token_id + 1  # their positions are counted from the pad id on
-    return reads_last_token(config.model_type), positions
+        raise UserError(f"{where}: no model can be read there ({first_line(error)})") from error
+    return reads_last_token(config.model_type), positions_of(config)
 
 
-def load_encoder(path: str | Path, dtype: torch.dtype = torch.float32) -> HfModel:
-    """The backbone of a Hugging Face model, without language-model head or pooler.
+def positions_of(config: Any) -> int | None:
+    """Tokens that a model of these settings has positions for; None for one without a limit."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions and ("roberta" in config.model_type or config.model_type in ("camembert", "mpnet")):
+        positions -= config.pad_token_id + 1  # theirs are counted from the pad id on
+    return positions
 
-    Raises:
-        UserError: weights are missing, and would be random numbers; or a text's vector depends on its batch.
+
+def load_encoder(path: str | Path) -> HfModel:
+    """The backbone of a Hugging Face model in float32, without language-model head or pooler.
+
+    A `UserError` where weights are missing, and would be random numbers, or a text's vector depends on its batch.
     """
     from transformers import AutoModel  # slow to import: see causal.py
 
     folder = expand(str(path))
+    config = Path(folder, "config.json")
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.exists() else None
+    options = {"add_pooling_layer": False} if kind in POOLED else {}  # no pooler is asked for, so its weights stay out
     model, info = AutoModel.from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        output_loading_info=True,
-        trust_remote_code=False,
-        **_encoder_options(Path(folder)),
+        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False, **options
     )
-    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
-    if missing:
+    if missing := sorted(name for name in info["missing_keys"] if "pooler" not in name):
         raise UserError(f"{path}: {len(missing)} weights are missing, {missing[0]} for one: not the whole model")
-    if dtype == torch.float32:  # as it is fitted; a fitted one may be opened in less
-        causal = reads_last_token(model.config.model_type)
-        prove_padding(model, lambda ids, mask: pooled(model, ids, mask, causal), str(path))
+    causal = reads_last_token(model.config.model_type)
+    prove_padding(model, lambda ids, mask: pooled(model, ids, mask, causal), str(path))
     return model
 
 
@@ -94,10 +89,3 @@ def pooled(
     states = encoder(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
     weights = mask.unsqueeze(-1).to(states.dtype)
     return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
-
-
-def _encoder_options(folder: Path) -> dict[str, bool]:
-    """Asking for no pooler keeps its weights out."""
-    config = folder / "config.json"
-    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.exists() else None
-    return {"add_pooling_layer": False} if kind in POOLED else {}

@@ -1,8 +1,8 @@
 """Where a reward model's features lay in training, and how far from there a text lies.
 
-A reward model knows little of texts that are unlike those it was fitted to, and a policy that gains reward
-moves towards them. Source: Lee et al. 2018 (arXiv 1807.03888), section 2.1, with one class; the covariance is
-shrunk as of Ledoit and Wolf 2004 (10.1016/S0047-259X(03)00096-4), because there may be fewer texts than features.
+A reward model knows little of texts unlike those it was fitted to, and a policy that gains reward moves towards them.
+Source: Lee et al. 2018 (arXiv 1807.03888), section 2.1, with one class; the covariance is shrunk as of Ledoit and Wolf
+2004 (10.1016/S0047-259X(03)00096-4), because there may be fewer texts than features.
 """
 
 from dataclasses import dataclass
@@ -31,33 +31,25 @@ class FeatureCloud:
     @classmethod
     def fit(cls, features: Float[Tensor, "E N H"]) -> "FeatureCloud | None":
         """The cloud of these texts' features; None where an encoding makes all texts alike."""
-        fitted = [_fit(encoding.double().numpy()) for encoding in features.cpu()]
-        known = [pair for pair in fitted if pair is not None]
-        if len(known) < len(fitted):
+        known = [pair for encoding in features.cpu() if (pair := _fit(encoding.double().numpy()))]
+        if len(known) < len(features):
             return None
-        means, factors = (np.stack(parts) for parts in zip(*known, strict=True))
-        return cls(torch.from_numpy(means).float(), torch.from_numpy(factors).float())
+        return cls(*(torch.from_numpy(np.stack(parts)).float() for parts in zip(*known, strict=True)))
 
     def distances(self, features: Float[Tensor, "E B H"]) -> Float[Tensor, "E B"]:
         """Mahalanobis distance of each text, in r.m.s. distances of the training texts; float32 on the CPU."""
         return ((features.float() - self.mean[:, None]) @ self.whitening).norm(dim=-1).cpu()
 
     def to(self, device: str) -> "FeatureCloud":
-        """The same cloud on `device`."""
         return FeatureCloud(self.mean.to(device), self.whitening.to(device))
 
     def save(self, folder: Path) -> None:
         """Write the cloud beside its member."""
-        tensors = {"mean": self.mean, "whitening": self.whitening}
-        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, folder / CLOUD_FILE)
+        save_file({name: value.cpu().contiguous() for name, value in vars(self).items()}, folder / CLOUD_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> "FeatureCloud | None":
-        """The cloud beside a member; None for a member that was saved without one.
-
-        Raises:
-            UserError: the file is damaged.
-        """
+        """The cloud beside a member; None for one that was saved without, a `UserError` where the file is damaged."""
         path = folder / CLOUD_FILE
         if not path.is_file():
             return None

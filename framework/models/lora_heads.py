@@ -4,6 +4,7 @@ Source: Zhang et al. 2024 (arXiv 2401.16635), section 3; adapters are peft's.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,28 +31,19 @@ class LoraHeads(Member):
         self.encoder: HfModel = get_peft_model(encoder, settings, adapter_name=_adapter(0))
         for k in range(1, num_heads):
             self.encoder.add_adapter(_adapter(k), settings)
-        self.heads = nn.ModuleList(nn.Linear(width, 1) for _ in range(num_heads))
-        for k in range(num_heads):
-            nn.init.normal_(self.head(k).weight, std=1 / (width + 1) ** 0.5)
-            nn.init.zeros_(self.head(k).bias)
+        heads = [nn.Linear(width, 1) for _ in range(num_heads)]
+        for head in heads:
+            nn.init.normal_(head.weight, std=1 / (width + 1) ** 0.5)
+            nn.init.zeros_(head.bias)
+        self.heads: Any = nn.ModuleList(heads)
 
     @property
     def num_heads(self) -> int:
         return len(self.heads)
 
-    def head(self, k: int) -> nn.Linear:
-        """The linear head of adapter k."""
-        head = self.heads[k]
-        assert isinstance(head, nn.Linear)
-        return head
-
     def member(self, k: int) -> "LoraMember":
         """Adapter k and its head as a module with one head, to be fitted apart from the others."""
         return LoraMember(self, k)
-
-    def forward(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
-        """What each head says of the encoding that its own adapter makes."""
-        return self.read(input_ids, mask)[0]
 
     def read(
         self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
@@ -62,13 +54,13 @@ class LoraHeads(Member):
     def read_one(
         self, k: int, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "1 B"], Float[Tensor, "B H"]]:
-        """What head k says, and of which features."""
+        """What head k says, and of which features: of the encoding that its own adapter makes."""
         # Only an adapter that is being fitted may ask for gradients.
         self.encoder.set_adapter(_adapter(k), inference_mode=not torch.is_grad_enabled())
         features = pooled(self.encoder, input_ids, mask, self.causal)
         with torch.autocast(features.device.type, enabled=False):  # as in RewardHeads
-            features = features.to(self.head(k).weight.dtype)
-            return self.head(k)(features).float().T, features
+            features = features.to(self.heads[k].weight.dtype)
+            return self.heads[k](features).float().T, features
 
     def save(self, folder: Path) -> None:
         """Write the encoder in Hugging Face layout, adapters in peft's, and all heads in one file."""
@@ -82,35 +74,20 @@ class LoraHeads(Member):
         for k in range(self.num_heads):
             self.encoder.save_pretrained(str(folder), selected_adapters=[_adapter(k)])
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
-        save_heads(self._stacked(), folder)
+        save_heads(
+            torch.cat([head.weight for head in self.heads]), torch.cat([head.bias for head in self.heads]), folder
+        )
 
     @classmethod
-    def load(
-        cls, folder: Path, num_heads: int, rank: int, alpha: int, dtype: torch.dtype = torch.float32
-    ) -> "LoraHeads":
-        """Read what `save` wrote.
-
-        Raises:
-            UserError: heads are missing.
-        """
-        module = cls(load_encoder(folder, dtype), num_heads, rank, alpha)
+    def load(cls, folder: Path, num_heads: int, rank: int, alpha: int) -> "LoraHeads":
+        """Read what `save` wrote; a `UserError` where heads are missing."""
+        module = cls(load_encoder(folder), num_heads, rank, alpha)
         for k in range(num_heads):
             module.encoder.load_adapter(str(folder / _adapter(k)), _adapter(k))
-        stacked = module._stacked()
-        load_heads(stacked, folder)
-        with torch.no_grad():
-            for k in range(num_heads):
-                module.head(k).weight.copy_(stacked.weight[k : k + 1])
-                module.head(k).bias.copy_(stacked.bias[k : k + 1])
+        saved = load_heads(folder, (num_heads, module.heads[0].in_features))
+        for k, head in enumerate(module.heads):
+            head.load_state_dict({name: value[k : k + 1] for name, value in saved.items()})
         return module
-
-    def _stacked(self) -> nn.Linear:
-        heads = [self.head(k) for k in range(self.num_heads)]
-        stacked = nn.Linear(heads[0].in_features, self.num_heads)
-        with torch.no_grad():
-            stacked.weight.copy_(torch.cat([head.weight for head in heads]))
-            stacked.bias.copy_(torch.cat([head.bias for head in heads]))
-        return stacked
 
 
 class LoraMember(Member):
@@ -123,14 +100,11 @@ class LoraMember(Member):
         self.k, self.causal = k, ensemble.causal
         self.ensemble = [ensemble]  # a list, so that the other adapters are not this module's parameters
         ensemble.encoder.set_adapter(_adapter(k))
+        parameters = ensemble.encoder.named_parameters()
         self.adapter = nn.ParameterDict(
-            {
-                name.replace(".", "/"): value
-                for name, value in ensemble.encoder.named_parameters()
-                if f".{_adapter(k)}." in name
-            }
+            {name.replace(".", "/"): value for name, value in parameters if f".{_adapter(k)}." in name}
         )
-        self.head = ensemble.head(k)
+        self.head = ensemble.heads[k]
 
     def train(self, mode: bool = True) -> "LoraMember":
         """The encoder is no module of this one, but its dropout is part of the fit."""
@@ -139,11 +113,9 @@ class LoraMember(Member):
         return self
 
     def forward(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "1 B"]:
-        """What this member says."""
         return self.ensemble[0].read_one(self.k, input_ids, mask)[0]
 
     def save(self, folder: Path) -> None:
-        """A member is saved with its ensemble."""
         raise AssertionError("save the ensemble")
 
 

@@ -27,10 +27,8 @@ def prove(model: HfModel, where: str) -> float:
     """The largest KL (nats per token) between what is sampled or learnt from and the model's own forward.
 
     On a ragged batch, left-padded: all at once, as an update reads, and token by token on a cache, as a sampler does.
-    Costs a few passes of a dozen tokens; the model should be float32.
-
-    Raises:
-        UserError: they differ, or the model cannot be asked at all.
+    Costs a few passes of a dozen tokens; the model should be float32. A `UserError` where they differ, or the model cannot
+    be asked at all.
     """
     worst = 0.0
     with _asking(model, where, "sampled from"):
@@ -55,17 +53,15 @@ def prove(model: HfModel, where: str) -> float:
 def prove_padding(model: HfModel, read: Read, where: str) -> None:
     """Shows that what `read` makes of a text does not depend on the longer texts beside it.
 
-    Raises:
-        UserError: it does, or it is not finite, or the model cannot be asked at all.
+    A `UserError` where it does, or is not finite, or the model cannot be asked at all.
     """
     with _asking(model, where, "read from"):
         ids, mask = _right_padded(model)
         alone = torch.cat([read(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(LENGTHS)]).float()
         moved = float((read(ids, mask).float() - alone).abs().max() / alone.std().clamp(min=1e-6))
     if not alone.isfinite().all():
-        raise UserError(
-            f"{where}: the model makes numbers of a text that are not finite: its weights are damaged; name another"
-        )
+        what = "the model makes numbers of a text that are not finite"
+        raise UserError(f"{where}: {what}: its weights are damaged; name another")
     if not moved <= LARGEST_PART * (1 if model.dtype == torch.float32 else 5):
         raise UserError(
             f"{where}: what a model of type {model.config.model_type!r} makes of a text depends on the longer texts "
@@ -83,11 +79,8 @@ def _asking(model: HfModel, where: str, verb: str) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # any kind: this is code of two hundred families
-        reason = first_line(error, "")
-        raise UserError(
-            f"{where}: a model of type {model.config.model_type!r} cannot be {verb} ({type(error).__name__}: {reason}); "
-            "name another"
-        ) from error
+        kind, why = model.config.model_type, f"{type(error).__name__}: {first_line(error, '')}"
+        raise UserError(f"{where}: a model of type {kind!r} cannot be {verb} ({why}); name another") from error
     finally:
         model.train(before)
 

@@ -41,11 +41,7 @@ def member_record(member: Member) -> dict[str, Any]:
 
 
 def load_member(folder: Path, record: dict[str, Any]) -> Member:
-    """A member from its folder, as its record in `reward.json` says.
-
-    Raises:
-        UserError: it is missing, damaged, or of a kind that this version does not know.
-    """
+    """A member as its record in `reward.json` says; a `UserError` where it is missing, damaged or of an unknown kind."""
     try:
         match record["kind"]:
             case "heads":
@@ -53,7 +49,7 @@ def load_member(folder: Path, record: dict[str, Any]) -> Member:
             case "lora":
                 return LoraHeads.load(folder, record["heads"], record["rank"], record["alpha"])
             case "published":
-                return PublishedReward.load(folder)
+                return PublishedReward.from_published(folder, "reward model")
             case kind:
                 raise UserError(f"{folder}: a member of kind {kind!r} is not known to this version")
     except UserError:
@@ -63,8 +59,12 @@ def load_member(folder: Path, record: dict[str, Any]) -> Member:
         raise UserError(f"{folder}: a member is missing or damaged ({reason}); fit the model again") from error
 
 
-def load_tokenizers(folder: Path, records: Sequence[dict[str, Any]], members: Sequence[Member]) -> list[HfTokenizer]:
-    """One per member, each the one it was saved with; equal ones are one object, so that work is shared."""
+def load_members(folder: Path, records: Sequence[dict[str, Any]]) -> tuple[list[Member], list[HfTokenizer]]:
+    """Members as of `load_member`, and the tokenizer of each: equal ones are one object, so that work is shared.
+
+    A `UserError` where a tokenizer is not the one that its member was saved with.
+    """
+    members = [load_member(folder / record["folder"], record) for record in records]
     shared: dict[str, HfTokenizer] = {}
     tokenizers = []
     for record, member in zip(records, members, strict=True):
@@ -72,20 +72,14 @@ def load_tokenizers(folder: Path, records: Sequence[dict[str, Any]], members: Se
         published = member.tokenizer if isinstance(member, PublishedReward) else None
         tokenizer = published or load_tokenizer(place, needs_end=False)
         if tokenizer_hash(tokenizer) != record["tokenizer"]:
-            raise UserError(
-                f"{place}: the tokenizer there is not the one this reward model was saved with: "
-                "put its own back, or fit the model again"
-            )
+            what = "the tokenizer there is not the one this reward model was saved with"
+            raise UserError(f"{place}: {what}: put its own back, or fit the model again")
         tokenizers.append(published or shared.setdefault(record["tokenizer"], tokenizer))
-    return tokenizers
+    return members, tokenizers
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `reward.json` and the calibration file hold, checked against each other.
-
-    Raises:
-        UserError: not a reward model, or a damaged one.
-    """
+    """What `reward.json` and the calibration file hold; a `UserError` where they are not there, or do not agree."""
     for name in (SETTINGS_FILE, CALIBRATION_FILE):
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no {name}: not a reward model; make one with fit-reward")
@@ -97,10 +91,8 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(f"{folder / SETTINGS_FILE} names no members: it is damaged; fit the model again")
     tensors = read_tensors(folder / CALIBRATION_FILE, CALIBRATION)
     heads = sum(record["heads"] for record in settings["members"])
-    if len(tensors["centre"]) != heads:
-        raise UserError(
-            f"{folder / CALIBRATION_FILE} holds {len(tensors['centre'])} of {heads} heads: fit the model again"
-        )
+    if (found := len(tensors["centre"])) != heads:
+        raise UserError(f"{folder / CALIBRATION_FILE} holds {found} of {heads} heads: fit the model again")
     if not bool((tensors["scale"] > 0).all()):
         raise UserError(f"{folder / CALIBRATION_FILE}: a scale is not above 0; fit the model again")
     return settings, tensors

@@ -34,8 +34,8 @@ class Member(nn.Module):
         raise NotImplementedError
 
     def forward(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
-        """What each head says before calibration, of right-padded texts."""
-        raise NotImplementedError
+        """What each head says before calibration, of right-padded texts: what the Bradley-Terry loss sees."""
+        return self.read(input_ids, mask)[0]
 
     def read(
         self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
@@ -71,8 +71,7 @@ class RewardHeads(Member):
         with torch.no_grad():
             self.heads.weight.mul_(torch.tensor(init_scales).unsqueeze(1))
         nn.init.zeros_(self.heads.bias)
-        self.dropout = dropout
-        self.frozen_encoder = False
+        self.dropout, self.frozen_encoder = dropout, False
         self.causal = reads_last_token(encoder.config.model_type)
 
     @property
@@ -91,12 +90,8 @@ class RewardHeads(Member):
         return self
 
     def features(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B H"]:
-        """One vector per right-padded text: the last real token's state if causal, else the mean."""
+        """One vector per right-padded text, as of `pooled`."""
         return pooled(self.encoder, input_ids, mask, self.causal)
-
-    def forward(self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "K B"]:
-        """What each head says before calibration: what the Bradley-Terry loss sees."""
-        return self.read(input_ids, mask)[0]
 
     def read(
         self, input_ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]
@@ -124,57 +119,41 @@ class RewardHeads(Member):
     def save(self, folder: Path) -> None:
         """Write the encoder in Hugging Face layout, and the heads beside it."""
         self.encoder.save_pretrained(folder)
-        save_heads(self.heads, folder)
+        save_heads(self.heads.weight, self.heads.bias, folder)
 
     @classmethod
-    def load(cls, folder: Path, num_heads: int, dtype: torch.dtype = torch.float32) -> "RewardHeads":
-        """Read what `save` wrote.
-
-        Raises:
-            UserError: heads are missing.
-        """
-        module = cls(load_encoder(folder, dtype), num_heads)
-        load_heads(module.heads, folder)
+    def load(cls, folder: Path, num_heads: int) -> "RewardHeads":
+        """Read what `save` wrote; a `UserError` where heads are missing."""
+        module = cls(load_encoder(folder), num_heads)
+        module.heads.load_state_dict(load_heads(folder, module.heads.weight.shape))
         return module
 
 
-def save_heads(heads: nn.Linear, folder: Path) -> None:
-    """Write weight [K, H] and bias [K] as float32."""
-    tensors = {"weight": heads.weight, "bias": heads.bias}
+def save_heads(weight: Float[Tensor, "K H"], bias: Float[Tensor, "K"], folder: Path) -> None:
+    """Write them as float32."""
+    tensors = {"weight": weight, "bias": bias}
     save_file({k: v.detach().float().contiguous() for k, v in tensors.items()}, folder / HEADS_FILE)
 
 
-def load_heads(heads: nn.Linear, folder: Path) -> None:
-    """Read what `save_heads` wrote into `heads`.
-
-    Raises:
-        UserError: no file, a damaged one, or not as many heads as the model is said to have.
-    """
+def load_heads(folder: Path, shape: Sequence[int]) -> dict[str, Tensor]:
+    """What `save_heads` wrote; a `UserError` where it is not there, damaged, or of another shape than the model."""
     if not (folder / HEADS_FILE).exists():
         raise UserError(f"{folder} holds no {HEADS_FILE}: not a reward model; make one with fit-reward")
     tensors = read_tensors(folder / HEADS_FILE, ("weight", "bias"))
-    if tensors["weight"].shape != heads.weight.shape:
-        found, wanted = list(tensors["weight"].shape), list(heads.weight.shape)
+    if tensors["weight"].shape != shape:
         raise UserError(
-            f"{folder / HEADS_FILE} holds heads of shape {found}, and {wanted} were saved with this model: "
-            "heads are missing; fit the model again"
+            f"{folder / HEADS_FILE} holds heads of shape {list(tensors['weight'].shape)}, and {list(shape)} were saved "
+            "with this model: heads are missing; fit the model again"
         )
-    with torch.no_grad():
-        heads.weight.copy_(tensors["weight"])
-        heads.bias.copy_(tensors["bias"])
+    return {name: tensors[name] for name in ("weight", "bias")}
 
 
 def read_tensors(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    """What a safetensors file of a reward model holds, `names` among it.
-
-    Raises:
-        UserError: the file is cut short or damaged, or lacks one of the names.
-    """
+    """What a safetensors file of a reward model holds; a `UserError` where it is damaged or lacks one of `names`."""
     try:
         tensors = load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path} is damaged ({error}); fit the model again") from error
-    absent = [name for name in names if name not in tensors]
-    if absent:
+    if absent := [name for name in names if name not in tensors]:
         raise UserError(f"{path} lacks {', '.join(absent)}: it is damaged; fit the model again")
     return tensors

@@ -1,18 +1,17 @@
 """A scorer in the reward model's place: a Python function or a judge as the proxy, with nothing fitted."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter
-from safetensors.torch import save_file
 
 from framework.artifacts import fingerprint
 from framework.component import spelled
 from framework.errors import UserError
 from framework.gold import Reward
 from framework.length_curve import text_lengths
-from framework.models.reward_folder import CALIBRATION_FILE, SETTINGS_FILE, read_reference, read_settings
+from framework.models.encoding import Ended
+from framework.models.reward_folder import read_reference, read_settings
 from framework.models.reward_model import RewardModel
 from framework.types import ReferenceScores, Scores
 
@@ -26,18 +25,13 @@ class ScorerReward(RewardModel):
         super().__init__([], [], max_tokens=0)
         self.settings, self.scorer = settings, settings.build(device)
 
-    def read(self, prompts: Sequence[str], responses: Sequence[str], ended: Sequence[bool] | None = None) -> Scores:
+    def read(self, prompts: Sequence[str], responses: Sequence[str], ended: Ended = None) -> Scores:
         """The scores of all texts, asked for at once."""
         scored = self.scorer.score(prompts, responses)
         return Scores(scored.values[None], scored.num_cut)
 
     def calibrate(
-        self,
-        prompts: Sequence[str],
-        responses: Sequence[str],
-        ended: Sequence[bool] | None = None,
-        *,
-        by_length: bool = False,
+        self, prompts: Sequence[str], responses: Sequence[str], ended: Ended = None, *, by_length: bool = False
     ) -> int:
         """Keep the scores of reference responses, which transforms compare with; they change no score."""
         scored = self.score(prompts, responses, ended)
@@ -48,17 +42,13 @@ class ScorerReward(RewardModel):
         """Write down which scorer it is, its function's source included, and the reference scores."""
         own = spelled(self.settings)
         member = {"folder": ".", "heads": 1, "kind": "scorer", "scorer": own, "fingerprint": fingerprint(own, {})}
-        record = {"heads": 1, "max_tokens": 0, "members": [member]}
-        (folder / SETTINGS_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        found = {"reference_scores": self.reference.scores, "reference_lengths": self.reference.lengths}
-        save_file({"centre": self.centre, "scale": self.scale} | found, folder / CALIBRATION_FILE)
+        self._write(folder, [member])
 
     @classmethod
     def reopened(cls, folder: Path, settings: Reward | None, device: str) -> "ScorerReward":
         """What `save` wrote; `settings` are those of now, which may differ in what changes no score. None: as it was.
 
-        Raises:
-            UserError: the function is not the one that it was.
+        A `UserError` where the function is not the one that it was.
         """
         (member,) = read_settings(folder)[0]["members"]
         settings = settings or TypeAdapter(Reward).validate_python(member["scorer"])

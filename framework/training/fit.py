@@ -4,7 +4,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -93,12 +93,7 @@ class FitLoop:
     """Fits modules one after the other, each from where a stopped fit left it."""
 
     def __init__(self, section: str, setting: FitSetting, total_steps: int, save_every: int) -> None:
-        """A loop of `total_steps` optimiser steps over all modules.
-
-        Args:
-            section: of the configuration, for messages.
-            save_every: steps between saves of an unfinished module.
-        """
+        """`total_steps` over all modules, `save_every` of one until it is saved; messages name the `section`."""
         self.section, self.setting = section, setting
         self.total_steps, self.save_every = total_steps, save_every
         self.done_steps = 0
@@ -106,14 +101,11 @@ class FitLoop:
     def fit(
         self, module: nn.Module, name: str, steps: int, optimizer: Optimizer, loss: Loss, draws: Sequence[int | str]
     ) -> list[float]:
-        """Fit `module` in place, and return the loss of each step.
+        """Fit `module` in place, and return the loss of each step; a `RunError` where it or a gradient is not finite.
 
         Args:
             name: of the module among those of the fit; its saves lie in a folder of that name.
             draws: name the random numbers of the forward passes, dropout above all.
-
-        Raises:
-            RunError: a loss or a gradient that is not finite.
         """
         setting, shard = self.setting, self.setting.shard
         kind = TorchEngine if shard.size == 1 else DataParallelEngine
@@ -127,21 +119,19 @@ class FitLoop:
             state.step += 1
             stop = self._show(state.step, state.losses[-1])
             if stop or (state.step % self.save_every == 0 and state.step < steps):
-                engine.assert_finite(*self._words(name))
-                setting.checkpoints.save(name, state, module, engine)
+                self._save(name, state, module, engine)
             if stop:
                 raise stop
         module.eval()
         if not state.finished:
-            engine.assert_finite(*self._words(name))
-            state.finished = True
-            setting.checkpoints.save(name, state, module, engine)
+            self._save(name, replace(state, finished=True), module, engine)
         self.done_steps += steps
         return state.losses
 
-    def _words(self, name: str) -> tuple[str, str]:
-        """Where the fit of a module is at fault, and how to mend it."""
-        return f"{self.section}, {name}", f"lower {self.section}.optimizer.lr"
+    def _save(self, name: str, state: FitState, module: nn.Module, engine: TorchEngine) -> None:
+        """Keep where the module stands, which is refused where it is not finite."""
+        engine.assert_finite(f"{self.section}, {name}", f"lower {self.section}.optimizer.lr")
+        self.setting.checkpoints.save(name, state, module, engine)
 
     def _step(self, engine: TorchEngine, loss: Tensor, where: str) -> float:
         """Take one optimiser step, and return the loss that it was taken on."""
@@ -167,11 +157,7 @@ class FitLoop:
 
 
 def assert_divides(section: str, batch: int, shard: Shard) -> None:
-    """Refuse a batch that the processes of a fit cannot divide among them.
-
-    Raises:
-        UserError: says which setting to change.
-    """
+    """Refuses a batch that the processes of a fit cannot divide among them."""
     if batch % shard.size:
         raise UserError(
             f"{section}.batch={batch} does not divide into {shard.size} workers: "

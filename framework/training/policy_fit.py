@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from pydantic import Field
 
 from framework.component import Component
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from framework.models.huggingface import HfTokenizer
     from framework.training.fit import FitSetting
     from framework.training.torch_engine import TorchEngine
-
-SAVE_EVERY = 100
-"""Optimiser steps between saves of an unfinished fit."""
 
 
 class FitPolicy(Component):
@@ -43,7 +40,7 @@ def fit_policy(
     corpus: Sequence[tuple[str, str]],
     settings: FitPolicy,
     setting: "FitSetting",
-    save_every: int = SAVE_EVERY,
+    save_every: int = 100,
     instruction: str | None = None,
 ) -> dict[str, float]:
     """Fit in place; returns the mean loss (nats per token) over the last tenth of the steps.
@@ -52,6 +49,7 @@ def fit_policy(
     to the same policy. Texts whose prompt alone is `max_tokens` long are left out, and counted as `nothing_to_learn`.
 
     Args:
+        save_every: optimiser steps between saves of an unfinished fit.
         instruction: what stands around prompts in sampling.
 
     Raises:
@@ -59,6 +57,7 @@ def fit_policy(
         RunError: a loss or a gradient that is not finite.
     """
     from framework.models.causal import ResponseLoss
+    from framework.models.encoding import padded
     from framework.training.fit import FitLoop, assert_divides
 
     shard, size = setting.shard, settings.batch
@@ -81,7 +80,10 @@ def fit_policy(
 
     def loss(engine: "TorchEngine", step: int) -> Float[Tensor, ""]:
         batch = order[step * size : (step + 1) * size]
-        ids, learn = pad_rows([rows[i] for i in shard.take(batch)])
+        mine = [rows[i] for i in shard.take(batch)]
+        ids, learn = padded([row for row, _ in mine])
+        for at, (_, skip) in enumerate(mine):
+            learn[at, :skip] = False
         with engine.autocast():
             total = engine(ids.to(setting.device), learn.to(setting.device))
         learnt = sum(_learnt(*rows[i]) for i in batch)  # of the whole batch
@@ -107,7 +109,7 @@ def encode_corpus(
     The prompt stands as in sampling: with the instruction, and through the chat template where a rollout's would. There
     a response begins without the blank that joins it to a prompt of plain text.
     """
-    from framework.models.chat import open_ids, opening
+    from framework.models.encoding import open_ids, opening
 
     openings = [opening(tokenizer, prompt, instruction) for prompt, _ in corpus]
     texts = [
@@ -123,13 +125,3 @@ def encode_corpus(
         ended = len(ids) > shared and ids[-1] == end  # a response may spell its end
         rows.append(((ids if ended else [*ids, end])[:max_tokens], shared))
     return rows
-
-
-def pad_rows(rows: Sequence[tuple[list[int], int]]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:
-    """Right-padded ids, and True where a token is to be learnt."""
-    from framework.models.encoding import pad_right
-
-    ids, learn = pad_right([row for row, _ in rows])
-    for i, (_, skip) in enumerate(rows):
-        learn[i, :skip] = False
-    return ids, learn

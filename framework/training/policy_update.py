@@ -24,8 +24,6 @@ from framework.training.engine import Optimizer
 from framework.types import Credited, PolicyBatch
 
 if TYPE_CHECKING:
-    import torch
-
     from framework.training.torch_engine import TorchEngine
 
 
@@ -64,16 +62,11 @@ class PolicyUpdate:
         seed: int,
         temperature: float,
     ) -> None:
-        self.engine, self.settings = engine, settings
-        self.objective, self.shaping = objective, shaping
+        self.engine, self.settings, self.objective, self.shaping = engine, settings, objective, shaping
         self.seed, self.temperature = seed, temperature
 
     def __call__(self, credited: Credited) -> dict[str, float]:
-        """Metrics of the update, each a mean over its optimiser steps.
-
-        Raises:
-            RunError: a loss or gradient that is not finite; no step is taken on it.
-        """
+        """Metrics, each a mean over the optimiser steps; a `RunError`, and no step, where a loss or gradient is not finite."""
         step = credited.shaped.rollout.step
         order = numpy_generator(self.seed, "minibatch", step)
         seen: list[dict[str, float]] = []
@@ -83,9 +76,8 @@ class PolicyUpdate:
                 # Rows go back to sampling order inside a mini-batch: order must not matter.
                 seen.append(self._minibatch(credited.select(sorted(part.tolist()))))
         report = {name: float(np.mean([m[name] for m in seen])) for name in seen[0]}
-        report["sampler_gap"] = seen[0]["logprob_gap"]
         del report["logprob_gap"]
-        return report
+        return report | {"sampler_gap": seen[0]["logprob_gap"]}
 
     def _minibatch(self, batch: Credited) -> dict[str, float]:
         """One optimiser step."""
@@ -114,7 +106,8 @@ class PolicyUpdate:
 
     def _loss(self, micro: Credited, weights: Float[Tensor, "B T"]) -> tuple[Tensor, dict[str, Tensor]]:
         """The micro-batch's part of the mini-batch loss, and token means to log."""
-        micro, weights = _trim(micro, weights, self.engine.device)
+        width = max(1, int(micro.shaped.rollout.mask.sum(dim=1).max()))  # beyond it are columns of padding alone
+        micro, weights = micro.columns(width).to(self.engine.device), weights[:, :width].to(self.engine.device)
         rollout, objective = micro.shaped.rollout, self.objective
         with self.engine.autocast():
             said = self.engine(rollout, self.temperature, objective.needs_logits, objective.needs_features)
@@ -124,9 +117,8 @@ class PolicyUpdate:
         )
         loss = (output.token_loss * weights).sum()
         if isinstance(self.shaping, KlInLoss):
-            loss = loss + self.shaping.loss(
-                logprobs, micro.shaped.reference, rollout.mask, micro.shaped.kl_coef, weights
-            )
+            reference, coef = micro.shaped.reference, micro.shaped.kl_coef
+            loss = loss + self.shaping.loss(logprobs, reference, rollout.mask, coef, weights)
         metrics = {name: masked_mean(m, rollout.mask) for name, m in output.token_metrics.items()}
         if values is not None and rollout.values is not None:
             critic = self.settings.critic
@@ -136,11 +128,3 @@ class PolicyUpdate:
         gap = (logprobs.detach() - rollout.old_logprobs).abs()
         metrics["logprob_gap"] = masked_mean(gap, rollout.mask)
         return loss, metrics
-
-
-def _trim(
-    micro: Credited, weights: Float[Tensor, "B T"], device: "torch.device"
-) -> tuple[Credited, Float[Tensor, "B W"]]:
-    """The batch without columns that are padding in every row, on the policy's device."""
-    width = max(1, int(micro.shaped.rollout.mask.sum(dim=1).max()))
-    return micro.columns(width).to(device), weights[:, :width].to(device)

@@ -40,8 +40,7 @@ def apply_strength(
 ) -> tuple[list[Pair], dict[str, int]]:
     """The pairs in their order with labels mended, and how many were treated in each way.
 
-    Shares are of the training pairs; held-out pairs stay as they are. Equal strengths rank in the order of
-    the pairs.
+    Shares are of the training pairs; held-out pairs stay as they are. Equal strengths rank in the order of the pairs.
 
     Args:
         strength: mean over heads of score(chosen) - score(rejected), raw: log-odds by Bradley-Terry.
@@ -51,16 +50,16 @@ def apply_strength(
     ranked = train[np.argsort(strength[train], kind="stable")].tolist()
     num_flipped = round(settings.flip_share * len(train))
     num_soft = min(round(settings.soft_share * len(train)), len(train) - num_flipped)
+    rest = ranked[num_flipped + num_soft :] if settings.margin else []
     mended = list(pairs)
-    counts = {"flipped": num_flipped, "softened": num_soft, "margins": 0}
     for i in ranked[:num_flipped]:
         mended[i] = turned_round(pairs[i])
     for i in ranked[num_flipped : num_flipped + num_soft]:
-        mended[i] = replace(pairs[i], target=_sigmoid(float(strength[i])))
-    for i in ranked[num_flipped + num_soft :] if settings.margin else []:
+        mended[i] = replace(pairs[i], target=float(np.exp(-np.logaddexp(0.0, -float(strength[i])))))
+    for i in rest:
         mended[i] = replace(pairs[i], margin=max(0.0, float(strength[i])))
-        counts["margins"] += strength[i] > 0
-    return mended, {name: int(count) for name, count in counts.items()}
+    counts = {"flipped": num_flipped, "softened": num_soft, "margins": sum(float(strength[i]) > 0 for i in rest)}
+    return mended, counts
 
 
 def turned_round(pair: Pair) -> Pair:
@@ -75,7 +74,3 @@ def turned_round(pair: Pair) -> Pair:
         rejected_ended=pair.chosen_ended,
         flipped=not pair.flipped,
     )
-
-
-def _sigmoid(value: float) -> float:
-    return float(np.exp(-np.logaddexp(0.0, -value)))

@@ -1,7 +1,6 @@
 """The fit of a reward model from pairs to a calibrated model and what it is worth on held-out pairs."""
 
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from framework.data.preferences import Pair, both_sides
 from framework.data.tables import TableSource, column_names, read_rows
 from framework.errors import UserError
 from framework.models.encoders import reads_and_takes
+from framework.models.encoding import Ended
 from framework.models.huggingface import HfTokenizer
 from framework.models.published import PublishedReward
 from framework.models.reward_heads import RewardHeads
@@ -43,8 +43,7 @@ def fit_reward(
         rows: texts per forward pass when scoring.
 
     Raises:
-        UserError: fewer training pairs than one batch, no held-out pairs, too many texts to be cut, or
-            weights that are all 0.
+        UserError: fewer training pairs than one batch, no held-out pairs, too many texts to be cut, or no weight.
         RunError: a loss or a gradient that is not finite.
     """
     tokenizer = load_tokenizer(source, needs_end=False)
@@ -58,9 +57,8 @@ def fit_reward(
         if settings.odin and isinstance(member, RewardHeads):
             member.keep_heads(member.num_heads // 2)
     tokenizers = [m.tokenizer if isinstance(m, PublishedReward) else tokenizer for m in members]
-    model = RewardModel(members, tokenizers, settings.max_tokens, rows=rows, precision=setting.precision).to(
-        setting.device
-    )
+    model = RewardModel(members, tokenizers, settings.max_tokens, rows=rows, precision=setting.precision)
+    model.to(setting.device)
     cut = model.calibrate(*both_sides(held), by_length=settings.length_calibration)
     refuse_cut(cut, 2 * len(held), settings, "held-out texts")
     drawn = numpy_generator(setting.seed, "feature-cloud").permutation(len(train))[:CLOUD_PAIRS]
@@ -73,11 +71,7 @@ def fit_reward(
 
 
 def _told_apart(settings: FitReward, source: str, tokenizer: HfTokenizer, pairs: Sequence[Pair]) -> Sequence[Pair]:
-    """The pairs whose responses the encoder can tell apart: an uncased tokenizer, or a cut, can make them one text.
-
-    Raises:
-        UserError: none is left of the training or of the held-out ones.
-    """
+    """The pairs whose responses the encoder can tell apart: an uncased tokenizer, or a cut, can make them one text."""
     if not settings.ensemble.parts():
         return pairs  # no encoder is fitted
     any_cut = settings.model_copy(update={"max_cut_share": 1.0})
@@ -85,9 +79,8 @@ def _told_apart(settings: FitReward, source: str, tokenizer: HfTokenizer, pairs:
     both = zip(pairs, encoded.chosen, encoded.rejected, strict=True)
     kept = [pair for pair, chosen, rejected in both if chosen != rejected]
     if len(kept) < len(pairs):
-        what = (
-            f"{len(pairs) - len(kept)} of {len(pairs)} pairs are one text to the encoder, as its tokenizer writes them"
-        )
+        lost = len(pairs) - len(kept)
+        what = f"{lost} of {len(pairs)} pairs are one text to the encoder, as its tokenizer writes them"
         if {pair.split for pair in kept} != {pair.split for pair in pairs}:
             raise UserError(f"{what}, and too few are left: give pairs that differ in more than case or blanks")
         warnings.warn(f"{what}, and are left out", stacklevel=3)
@@ -95,11 +88,7 @@ def _told_apart(settings: FitReward, source: str, tokenizer: HfTokenizer, pairs:
 
 
 def split_pairs(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
-    """Training and held-out pairs, as each pair says.
-
-    Raises:
-        UserError: one of the two is empty.
-    """
+    """Training and held-out pairs, as each pair says; a `UserError` where there are too few of either."""
     train = [p for p in pairs if p.split == "train"]
     held = [p for p in pairs if p.split == "held_out"]
     if len(held) < 2 or not train:
@@ -119,9 +108,9 @@ def prepare_pairs(
     if settings.strength:
         judge = RewardModel.load(settings.strength.model, setting.device, rows=rows)
         # Raw scores: their differences are log-odds, which is what targets and margins are made of.
-        raw, cut = judge.raw_scores(*both_sides(pairs))
-        refuse_cut(cut, 2 * len(pairs), settings, "texts for fit_reward.strength")
-        won, lost = raw.split(len(pairs), dim=1)
+        read = judge.read(*both_sides(pairs))
+        refuse_cut(read.num_cut, 2 * len(pairs), settings, "texts for fit_reward.strength")
+        won, lost = read.values.split(len(pairs), dim=1)
         pairs, changed = apply_strength(pairs, (won - lost).mean(dim=0).numpy(), settings.strength)
         counted |= {f"strength_{name}": float(count) for name, count in changed.items()}
     if settings.augment:
@@ -133,7 +122,7 @@ def prepare_pairs(
 def measure(model: RewardModel, held: Sequence[Pair]) -> tuple[dict[str, float], dict[str, Any]]:
     """Figures on held-out pairs: those that are one number, and all of them."""
     prompts, responses, ended = both_sides(held)
-    scores = model.raw_scores(prompts, responses, ended)[0]
+    scores = model.read(prompts, responses, ended).values
     raw = scores.split(len(held), dim=1)
     served = model.calibrated(scores, responses).split(len(held), dim=1)
     known = all(np.isfinite([p.gold_chosen, p.gold_rejected]).all() for p in held)
@@ -144,26 +133,16 @@ def measure(model: RewardModel, held: Sequence[Pair]) -> tuple[dict[str, float],
     right = held_out_quality(served[0].numpy(), served[1].numpy(), target, flipped)
     quality |= {name: value for name, value in right.items() if "accuracy" in name}
     reference = model.reference.scores.numpy()
-    quality |= {
-        "head_correlation": head_correlation(reference),
-        "disagreement": disagreement(reference),
-        "held_out_pairs": len(held),
-    }
-    figures = {
-        name: float(value)
-        for name, value in quality.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    return figures, quality
+    quality |= {"head_correlation": head_correlation(reference), "disagreement": disagreement(reference)}
+    quality["held_out_pairs"] = len(held)
+    return {name: float(value) for name, value in quality.items() if isinstance(value, int | float)}, quality
 
 
 def policy_responses(source: TableSource) -> tuple[list[str], list[str], list[bool]]:
     """Prompts and responses of a table, and whether each ended by itself: as a column `ended` says, else all did.
 
-    A policy may say nothing, so a response may be empty.
-
-    Raises:
-        UserError: no such table or column, a value that is no text, or an `ended` that is neither true nor false.
+    A policy may say nothing, so a response may be empty. A `UserError` where there is no such table or column, a value is
+    no text, or an `ended` is neither true nor false.
     """
     texts = ("prompt", "response")
     rows = read_rows(source, [*texts, *(["ended"] if source.theirs("ended") in column_names(source) else [])])
@@ -176,7 +155,7 @@ def policy_responses(source: TableSource) -> tuple[list[str], list[str], list[bo
 
 
 def compare_on(
-    model: RewardModel, prompts: Sequence[str], responses: Sequence[str], ended: Sequence[bool] | None = None
+    model: RewardModel, prompts: Sequence[str], responses: Sequence[str], ended: Ended = None
 ) -> dict[str, float | None]:
     """How the heads agree on a policy's responses beside the reference responses, and how many were cut or empty."""
     scored = model.score(prompts, responses, ended)
@@ -198,11 +177,12 @@ def _check_size(settings: FitReward, train: Sequence[Pair], shard: Shard) -> Non
     if not any(p.weight > 0 for p in train):
         raise UserError("every training pair has weight 0: there is nothing to fit; mend the column `weight`")
     assert_divides("fit_reward", settings.batch, shard)
-    longer = Counter(len(p.chosen) > len(p.rejected) for p in train if len(p.chosen) != len(p.rejected))
-    if sum(longer.values()) > 50 and max(longer.values()) > 0.9 * sum(longer.values()):
-        side = "longer" if longer[True] > longer[False] else "shorter"
+    longer = [len(p.chosen) > len(p.rejected) for p in train if len(p.chosen) != len(p.rejected)]
+    most = max(sum(longer), len(longer) - sum(longer))
+    if len(longer) > 50 and most > 0.9 * len(longer):
+        side = "longer" if sum(longer) == most else "shorter"
         warnings.warn(
-            f"the chosen response is the {side} one in {max(longer.values())} of {sum(longer.values())} pairs: "
-            "the model may learn length alone; see fit_reward.odin and fit_reward.length_calibration",
+            f"the chosen response is the {side} one in {most} of {len(longer)} pairs: the model may learn length alone; "
+            "see fit_reward.odin and fit_reward.length_calibration",
             stacklevel=2,
         )

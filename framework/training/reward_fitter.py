@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,7 @@ from framework.data.preferences import Pair, both_sides
 from framework.ensembles.recipe import Part
 from framework.errors import UserError
 from framework.models.encoders import load_encoder, reads_and_takes
-from framework.models.encoding import pad_right, tokenize_texts
+from framework.models.encoding import padded, tokenize_texts
 from framework.models.huggingface import HfTokenizer
 from framework.models.reward_heads import Member, RewardHeads
 from framework.preference import preference_loss
@@ -22,6 +23,8 @@ from framework.training.odin import odin_penalty
 from framework.training.reward_settings import FitReward
 from framework.training.torch_engine import TorchEngine
 
+Fitted = TypeVar("Fitted", bound=Member)
+
 
 @dataclass(frozen=True)
 class EncodedPairs:
@@ -29,9 +32,8 @@ class EncodedPairs:
 
     chosen: list[list[int]]
     rejected: list[list[int]]
-    target: Float[Tensor, "N"]
-    margin: Float[Tensor, "N"]
-    weight: Float[Tensor, "N"]
+    labels: dict[str, Float[Tensor, "N"]]
+    """Target, margin and weight, as `preference_loss` takes them."""
     lengths: Float[Tensor, "N two"]
     """Characters of the chosen and the rejected response."""
     num_cut: int
@@ -58,13 +60,13 @@ class RewardFitter:
         """Mean loss over the last tenth of each part."""
 
     def seed_member(self, member: int) -> None:
-        """Set torch's global generator to the member's own seed."""
+        """Set torch's global generator to the member's own seed, before something is drawn from it."""
         torch.manual_seed(derive(self.seed, "reward", member) % 2**32)
 
     def start(
         self, member: int, heads: int = 1, init_scales: tuple[float, ...] = (1.0,), dropout: float = 0.0
     ) -> RewardHeads:
-        """The encoder at its start, with heads drawn from the member's own seed."""
+        """The encoder as it is before any reward fit, with heads drawn from the member's own seed."""
         encoder = load_encoder(self.source)
         if self.settings.odin:  # quality heads, then as many length heads
             heads, init_scales = 2 * heads, init_scales * (2 if len(init_scales) > 1 else 1)
@@ -75,12 +77,8 @@ class RewardFitter:
         """Optimiser steps of a part."""
         return (part.epochs or self.settings.epochs) * (len(self._share(part)) // self.settings.batch)
 
-    def fit(self, module: Member, name: str) -> None:
-        """Fit `module` in place as part `name`.
-
-        Raises:
-            RunError: a loss or a gradient that is not finite.
-        """
+    def fit(self, module: Fitted, name: str) -> Fitted:
+        """The `module`, fitted in place as the recipe's part `name`, from where a stopped fit left it; errors as of `FitLoop`."""
         part, optimizer = self.parts[name], self.settings.optimizer
         optimizer = optimizer.model_copy(update={"lr": optimizer.lr * part.lr_factor})
         total, share, counts = self.steps(part), self._share(part), self._counts(module, part)
@@ -90,6 +88,7 @@ class RewardFitter:
 
         losses = self.loop.fit(module, name, total, optimizer, loss, ("reward-dropout", part.order))
         self.losses.append(sum(tail := losses[-max(1, total // 10) :]) / len(tail))
+        return module
 
     def _share(self, part: Part) -> list[int]:
         """The pairs that a part is fitted to."""
@@ -117,10 +116,9 @@ class RewardFitter:
         self, module: Member, engine: TorchEngine, index: list[int], counts: Float[Tensor, "K N"]
     ) -> Float[Tensor, ""]:
         """The loss of a batch; under ODIN pairs are judged by the sum of quality and length heads."""
-        settings, pairs = self.settings, self.pairs
-        shard = self.setting.shard
+        settings, pairs, shard = self.settings, self.pairs, self.setting.shard
         mine = shard.take(index)
-        ids, mask = pad_right([pairs.chosen[i] for i in mine] + [pairs.rejected[i] for i in mine])
+        ids, mask = padded([pairs.chosen[i] for i in mine] + [pairs.rejected[i] for i in mine])
         with engine.autocast():
             raw = engine(ids.to(self.device), mask.to(self.device))
         chosen, rejected = (shard.gather(part) for part in raw.split(len(mine), dim=1))
@@ -128,9 +126,7 @@ class RewardFitter:
         loss = preference_loss(
             _summed(chosen, heads),
             _summed(rejected, heads),
-            target=pairs.target[index].to(raw.device),
-            margin=pairs.margin[index].to(raw.device),
-            weight=pairs.weight[index].to(raw.device),
+            **{name: values[index].to(raw.device) for name, values in pairs.labels.items()},
             counts=counts[:, index].to(raw.device),
             score_l2=settings.score_l2,
             label_smoothing=settings.label_smoothing,
@@ -149,11 +145,7 @@ def encode_pairs(
 ) -> EncodedPairs:
     """Token rows and labels of the pairs.
 
-    Args:
-        positions: tokens that the encoder can take; None where it has no limit.
-
-    Raises:
-        UserError: too many texts are longer than `settings.max_tokens`, or one is longer than `positions`.
+    A `UserError` where too many texts are longer than `settings.max_tokens`, or one than the encoder's `positions`.
     """
     end = tokenizer.eos_token_id if causal else None
     prompts, responses, ended = both_sides(pairs)
@@ -161,16 +153,14 @@ def encode_pairs(
     refuse_cut(num_cut, len(rows), settings, "training texts")
     longest = max((len(row) for row in rows), default=0)
     if positions is not None and longest > positions:
-        raise UserError(
-            f"a text has {longest} tokens, and the encoder takes {positions}: lower "
-            f"fit_reward.max_tokens={settings.max_tokens} to that"
-        )
+        mend = f"lower fit_reward.max_tokens={settings.max_tokens} to that"
+        raise UserError(f"a text has {longest} tokens, and the encoder takes {positions}: {mend}")
     return EncodedPairs(
         chosen=rows[: len(pairs)],
         rejected=rows[len(pairs) :],
-        target=torch.tensor([p.target for p in pairs], dtype=torch.float32),
-        margin=torch.tensor([p.margin for p in pairs], dtype=torch.float32),
-        weight=torch.tensor([p.weight for p in pairs], dtype=torch.float32),
+        labels={
+            name: torch.tensor([float(getattr(p, name)) for p in pairs]) for name in ("target", "margin", "weight")
+        },
         lengths=torch.tensor([[float(len(p.chosen)), float(len(p.rejected))] for p in pairs]).reshape(-1, 2),
         num_cut=num_cut,
     )

@@ -24,18 +24,11 @@ class TorchEngine:
     def __init__(
         self, module: nn.Module, optimizer: Optimizer, total_steps: int | None = None, precision: Precision = "float32"
     ) -> None:
-        self.module, self.settings, self.total_steps = module, optimizer, total_steps
-        self.steps_taken = 0
-        self.precision = precision
+        self.module, self.settings, self.precision = module, optimizer, precision
+        self.total_steps, self.steps_taken = total_steps, 0
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.adam = torch.optim.AdamW(
-            self.parameters,
-            lr=optimizer.lr,
-            betas=optimizer.betas,
-            eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
-            fused=True,
-        )
+        own = optimizer.model_dump(include={"lr", "betas", "eps", "weight_decay"})
+        self.adam = torch.optim.AdamW(self.parameters, **own, fused=True)
 
     @property
     def device(self) -> torch.device:
@@ -70,11 +63,7 @@ class TorchEngine:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def assert_finite(self, where: str, mend: str) -> None:
-        """Refuse to call a state good in which a weight or a moment is no finite number.
-
-        Raises:
-            DivergedError: which, and how to mend it.
-        """
+        """A `DivergedError` where a weight or a moment is no finite number: such a state is not to be called good."""
         moments = [(f"moment {kind}", value) for own in self.adam.state.values() for kind, value in own.items()]
         for name, value in [*self.module.named_parameters(), *moments]:
             if not bool(torch.isfinite(value).all()):

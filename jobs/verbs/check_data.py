@@ -17,10 +17,9 @@ from framework.errors import UserError, one_line, short
 from framework.generation.sampler import left_padded
 from framework.gold import Classifier, Judge, Python
 from framework.models.adapters import base_of, shapes, tokenizer_place
-from framework.models.causal import context_of
+from framework.models.causal import context_of, refuse_type
 from framework.models.encoders import reads_and_takes
 from framework.models.huggingface import HfModel
-from framework.models.load import refuse_type
 from framework.models.reward_folder import is_reward_model, read_settings
 from framework.models.settings import Pretrained
 from framework.models.tokenizer import load_tokenizer

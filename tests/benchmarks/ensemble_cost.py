@@ -162,7 +162,7 @@ def train_at_once(engines: list[TorchEngine], batch: Batch) -> None:
 
 @torch.inference_mode()
 def score(members: list[Member], batch: Batch, passes: int) -> None:
-    """Forward passes as `RewardModel.raw_scores` makes them, after the tokenizer."""
+    """Forward passes as `RewardModel.read` makes them, after the tokenizer."""
     for _ in range(passes):
         torch.cat([member(batch.ids, batch.mask).float().cpu() for member in members])
 

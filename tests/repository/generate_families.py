@@ -14,10 +14,10 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 from transformers.models.auto import modeling_auto
 
 from framework.errors import UserError
+from framework.models.causal import load_causal
 from framework.models.encoders import load_encoder
-from framework.models.load import load_causal
 from framework.models.proof import LARGEST_KL, prove, prove_padding
-from framework.models.sequence_classifier import logits
+from framework.models.published import logits
 from tests.tiny_families import tiny_model
 
 CAUSAL = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

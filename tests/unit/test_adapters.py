@@ -15,6 +15,7 @@ from framework.gold import Classifier
 from framework.models.causal import CausalPolicy
 from framework.models.convert import to_plain
 from framework.models.encoders import reads_and_takes
+from framework.models.encoding import tokenize_texts
 from framework.models.published import PublishedReward
 from framework.worlds.reviews import Reviews
 
@@ -67,7 +68,7 @@ def test_a_policy_is_merged_into_a_plain_model(made, tmp_path):
 def test_a_reward_model_is_merged_with_its_head_and_serves_as_gold_too(made, tmp_path):
     folder, _, adapted, _ = made
     member = PublishedReward.from_published(str(folder / "reward"))
-    rows, _ = member.tokenize(*TEXTS)
+    rows, _ = tokenize_texts(member.tokenizer, *TEXTS, member.max_tokens)
     with torch.no_grad():
         expected = [float(adapted(input_ids=torch.tensor([row])).logits[0, 0]) for row in rows]
         scores = [float(member(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.bool))[0, 0]) for row in rows]
@@ -75,7 +76,7 @@ def test_a_reward_model_is_merged_with_its_head_and_serves_as_gold_too(made, tmp
     assert len({round(value, 3) for value in expected}) == 3
     member.save(tmp_path)
     assert not (tmp_path / "adapter_config.json").exists()
-    again = PublishedReward.load(tmp_path)
+    again = PublishedReward.from_published(tmp_path)
     with torch.no_grad():
         row = torch.tensor([rows[0]])
         assert float(again(row, row >= 0)[0, 0]) == pytest.approx(scores[0], abs=1e-5)

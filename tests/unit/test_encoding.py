@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from framework.models.encoding import pad_right, tokenize_texts
+from framework.models.encoding import padded, tokenize_texts
 from framework.worlds.reviews import Reviews
 from tests.tiny_reward import encode_texts
 
@@ -87,11 +87,11 @@ def test_a_template_writes_the_turns_and_its_own_special_tokens(tokenizer):
 def test_no_texts_and_empty_ones(tokenizer):
     assert tokenize_texts(tokenizer, [], [], 8, 1) == ([], 0)
     assert tokenize_texts(tokenizer, [""], [""], 8, 1) == ([[1]], 0)
-    ids, mask = pad_right([])
+    ids, mask = padded([])
     assert ids.shape == mask.shape == (0, 0)
 
 
 def test_padding_is_on_the_right_and_as_wide_as_the_longest():
-    ids, mask = pad_right([[5, 6, 7], [8], []])
+    ids, mask = padded([[5, 6, 7], [8], []])
     assert ids.tolist() == [[5, 6, 7], [8, 0, 0], [0, 0, 0]]
     assert mask.tolist() == [[True] * 3, [True, False, False], [False] * 3]

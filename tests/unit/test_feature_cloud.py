@@ -77,7 +77,7 @@ def test_the_features_are_those_of_the_pass_that_scores(kind):
                 assert torch.equal(features, heads.features(ids, mask)[None])
                 torch.testing.assert_close(heads.heads(features[0]).T, scores)
             else:
-                again = torch.cat([adapters.head(k)(features[k]).T for k in range(2)])
+                again = torch.cat([adapters.heads[k](features[k]).T for k in range(2)])
                 torch.testing.assert_close(again, scores)
 
 

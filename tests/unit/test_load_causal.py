@@ -10,9 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from actors.policy import PolicyWorker
 from framework.errors import UserError
-from framework.models.causal import CausalPolicy
+from framework.models.causal import CausalPolicy, refuse_type
 from framework.models.convert import to_plain
-from framework.models.load import refuse_type
 from framework.models.proof import prove
 from framework.objectives import PpoClip
 from framework.shaping import KlInReward

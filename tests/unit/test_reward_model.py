@@ -69,7 +69,7 @@ def test_calibrated_scores_are_centred_and_scaled_per_head(model):
 
 
 def test_scores_before_calibration_are_raw(model):
-    assert torch.equal(model.score(PROMPTS, RESPONSES).values, model.raw_scores(PROMPTS, RESPONSES)[0])
+    assert torch.equal(model.score(PROMPTS, RESPONSES).values, model.read(PROMPTS, RESPONSES).values)
     with pytest.raises(AssertionError, match="calibrate the model first"):
         _ = model.reference
 
@@ -246,7 +246,7 @@ def test_members_of_two_tokenizers_read_their_own(tmp_path, tokenizer):
     members[1].load_state_dict(members[0].state_dict())
     model = RewardModel(members, [tokenizer, other], 32).to("cpu")
     # Swapped words in a text would be the same token either way; a space joins prompt and response here.
-    glued = model.raw_scores(["the"], ["room"])[0]
+    glued = model.read(["the"], ["room"]).values
     assert glued[0, 0] != glued[1, 0]
     model.calibrate(PROMPTS, RESPONSES)
     model.save(tmp_path)
