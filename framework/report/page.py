@@ -20,7 +20,7 @@ from framework.report.charts import VEGA_LITE, png
 from framework.report.drawn import dot_rows, method_title, runs_of
 from framework.report.sections.best_of_n import best_of_n
 from framework.report.sections.budgets import budgets
-from framework.report.sections.comparison import cell_name, comparison
+from framework.report.sections.comparison import comparison
 from framework.report.sections.curves import curves
 from framework.report.sections.frontier import frontier
 from framework.report.sections.samples import samples
@@ -52,22 +52,12 @@ def write_report(experiment: Experiment, folder: Path, live: bool = False) -> Pa
     figures = [figure for section in sections.values() for figure in section.figures]
     stills = {figure.name: figure.still(dots) for figure in figures}
     specs = {f"{f.name}-{place}": panel.live() for f in figures for place, panel in enumerate(f.panels)}
-    page = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            name=experiment.name,
-            kicker=_kicker(experiment),
-            sections=sections,
-            is_live=live,
-            files={name: what for name, what in BESIDE.items() if (Path(folder) / name).is_file()},
-            stills=stills,
-            specs=specs,
-            dots=dots,
-            scripts=(_library(), (TEMPLATES / "page.js").read_text(encoding="utf-8")) if figures else (),
-            style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
-        )
-    )
+    script, style = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    page = _environment().get_template("page.html").render(
+        name=experiment.name, kicker=_kicker(experiment), sections=sections, is_live=live,
+        files={name: what for name, what in BESIDE.items() if (Path(folder) / name).is_file()},
+        stills=stills, specs=specs, dots=dots, scripts=(_library(), script) if figures else (), style=style,
+    )  # fmt: skip
     target = Path(folder) / "report.html"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +95,7 @@ def _environment() -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     own.globals |= {"number": number, "count": count, "percent": percent, "significant": significant}
-    own.globals |= {"plural": plural, "cell_name": cell_name, "method_title": method_title}
+    own.globals |= {"plural": plural, "method_title": method_title}
     own.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
     own.filters["hash"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return own

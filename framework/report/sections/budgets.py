@@ -4,17 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from framework.analysis.curve_analysis import CurveAnalysis
-from framework.analysis.experiment import Experiment
+from framework.analysis.experiment import CurveAnalysis, Experiment
 from framework.measure import HELD
 from framework.report.charts import GREY, Figure, Palette, Panel, Rows, Spec, axis, banded, bars, line, spots
 from framework.report.drawn import bounds, means, runs_of
 from framework.report.sections import Section
 
-LARGEST_RATIO = 2.5
-"""Of KL to the budget that is drawn: what goes beyond would flatten all the rest."""
-MOST_ROWS = 6
-"""Curves whose traces are drawn."""
+LARGEST_RATIO = 2.5  # of KL to the budget that is drawn: what goes beyond would flatten all the rest
+MOST_ROWS = 6  # curves whose traces are drawn
 ASKED = "KL budget asked for (nats per sequence)"
 
 

@@ -1,6 +1,6 @@
 """Every variant against the baseline: gold at the end and at the peak, wins, and what the proxy did meanwhile."""
 
-from framework.analysis.comparison import Cell, Comparison
+from framework.analysis.comparison import Comparison
 from framework.analysis.experiment import Experiment
 from framework.report.charts import Figure, Palette, Panel, Rows, axis, bars, layer, spots
 from framework.report.drawn import bounds, method_title
@@ -31,15 +31,10 @@ def comparison(experiment: Experiment) -> Section | None:
     return Section("comparison", f"Against {own.baseline}", (figure,), values)
 
 
-def cell_name(cell: Cell) -> str:
-    """Variant and point."""
-    return " ".join(filter(None, (cell.variant, cell.point)))
-
-
 def _condition(own: Comparison, condition: str, palette: Palette) -> Panel:
     """A dot and its interval for each variant of a condition, the baseline's mean as a line."""
     rows: Rows = [
-        {"x": gold.mean, **bounds(gold), "seeds": gold.num_seeds, "name": cell_name(cell)}
+        {"x": gold.mean, **bounds(gold), "seeds": gold.num_seeds, "name": cell.name}
         | {"method": method_title(method), "is_baseline": cell.variant == own.baseline}
         for method, figures in own.figures.items()
         for cell, each in figures.items()

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from framework.analysis.curve_analysis import CurveAnalysis
-from framework.analysis.experiment import Experiment
+from framework.analysis.experiment import CurveAnalysis, Experiment
 from framework.analysis.forms import FORMS
 from framework.analysis.over_seeds import Band
 from framework.report.charts import Figure, Palette, Panel, Rows, axis, banded, bars, dots, spots
