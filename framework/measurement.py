@@ -29,19 +29,13 @@ class Measurement:
     """A batch of responses with what the reference, the reward model and gold say of it."""
 
     rollout: Rollout
-    reference: Float[Tensor, "B T"]
-    """Log-probability of each sampled token under the reference policy; 0 at padding."""
-    scores: Scores
-    """Of every head."""
-    proxy: Float[Tensor, "B"]
-    """The heads' scores, aggregated, before any transform: reference standard deviations."""
-    gold: Float[Tensor, "B"] | None
-    """The gold scorer's units; None where it was not asked."""
+    reference: Float[Tensor, "B T"]  # log-probability of each sampled token under the reference policy; 0 at padding
+    scores: Scores  # of every head
+    proxy: Float[Tensor, "B"]  # the heads' scores, aggregated, before any transform: reference standard deviations
+    gold: Float[Tensor, "B"] | None  # the gold scorer's units; None where it was not asked
     exact_kl: Float[Tensor, "n"] | None = None
     """KL over the whole vocabulary in nats, of the rows that `rows_across_prompts` picks; None where not taken."""
-
-    golds: Mapping[str, Float[Tensor, "B"] | None] = field(default_factory=dict)
-    """Of the signals beside gold, by name."""
+    golds: Mapping[str, Float[Tensor, "B"] | None] = field(default_factory=dict)  # of the signals beside gold, by name
 
     def beside(self, golds: Mapping[str, Any]) -> "Measurement":
         """The same with what the other gold signals say, each waited for."""

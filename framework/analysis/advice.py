@@ -20,15 +20,13 @@ from scipy.special import stdtrit
 from framework.analysis.over_seeds import Estimate
 from framework.seeding import numpy_generator
 
-DRAWS = 2000
-"""Bootstrap samples of the seeds."""
+DRAWS = 2000  # bootstrap samples of the seeds
 TOLERATED_SHARE = 0.1
 """Of the gain that the best budget brought over the start policy: how much of it may be given up by default."""
 TIE = 1e-6
 """Of the highest mean in size: means that are closer than this are equal, and the smaller budget is the better one.
 Their digits beyond that are the ridge's and the processor's."""
-SEED_RIDGE = 1e-6
-"""Weight that draws effects of seeds towards 0: it decides only between budgets that no seed links."""
+SEED_RIDGE = 1e-6  # weight that draws effects of seeds towards 0: it decides only between budgets that no seed links
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,8 @@ class PointGold:
 
     choice: Choice
     gold: Estimate
-    below_best: Estimate
-    """The best point's gold less this one's, seed by seed."""
-    is_close: bool
-    """Whether the loss is at most epsilon with the stated confidence."""
+    below_best: Estimate  # the best point's gold less this one's, seed by seed
+    is_close: bool  # whether the loss is at most epsilon with the stated confidence
 
 
 @dataclass(frozen=True)
@@ -62,8 +58,7 @@ class Advice:
     interval: tuple[Choice, Choice] | None
     """95% percentiles of what the rule recommends on bootstrap samples of the seeds; None with one seed."""
     best: Choice
-    epsilon: float
-    """Gold units that may be given up."""
+    epsilon: float  # gold units that may be given up
     num_seeds: int
     rows: list[PointGold]
     sentence: str

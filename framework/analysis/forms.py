@@ -22,31 +22,27 @@ class Form:
     """A curve through R0 at d = 0."""
 
     name: str
-    formula: str
-    """For a legend or a table, R0 left out."""
-    terms: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    """first(d) and second(d)."""
+    formula: str  # for a legend or a table, R0 left out
+    basis: Callable[[np.ndarray], np.ndarray]
+    """What alpha and beta are multiplied with in gold, first(d) and -second(d) [points 2]."""
     ratio_at: Callable[[float], float]
     """The alpha / beta with which gold's slope is zero at d: the x of the slope's sign, alpha - beta * x."""
     flat_at: Callable[[float], float]
     """Its inverse: the d at which the slope is zero; 0 where it is negative from the start, infinite past any float."""
 
-    def basis(self, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 2"]:
-        """What alpha and beta are multiplied with in gold."""
-        first, second = self.terms(d)
-        return np.stack([first, -second], axis=1)
-
 
 # The first two are those of arXiv 2210.10760, and the parabola in KL itself is what they are held against.
 _FORMS = (
-    Form("bon", "d (α − β d)", lambda d: (d, d**2), lambda d: 2 * d, lambda ratio: max(ratio, 0.0) / 2),
     Form(
-        "rl", "d (α − β log d)", lambda d: (d, d * np.log(np.where(d > 0, d, 1.0))),
-        lambda d: 1 + math.log(d) if d > 0 else -math.inf,
-        lambda ratio: math.exp(ratio - 1) if ratio < 700 else math.inf,
+        "bon", "d (α − β d)", lambda d: np.stack([d, -(d**2)], axis=1),
+        lambda d: 2 * d, lambda ratio: max(ratio, 0.0) / 2,
     ),
     Form(
-        "quadratic", "α d² − β d⁴", lambda d: (d**2, d**4),
+        "rl", "d (α − β log d)", lambda d: np.stack([d, -(d * np.log(np.where(d > 0, d, 1.0)))], axis=1),
+        lambda d: 1 + math.log(d) if d > 0 else -math.inf, lambda ratio: math.exp(ratio - 1) if ratio < 700 else math.inf,
+    ),
+    Form(
+        "quadratic", "α d² − β d⁴", lambda d: np.stack([d**2, -(d**4)], axis=1),
         lambda d: 2 * d**2, lambda ratio: math.sqrt(max(ratio, 0.0) / 2),
     ),
 )  # fmt: skip
@@ -57,12 +53,9 @@ FORMS: dict[str, Form] = {form.name: form for form in _FORMS}
 class Peak:
     """The peak of a fitted curve, in sqrt(nats per sequence), nats per sequence and gold's units."""
 
-    supported: bool
-    """Whether gold clearly rises somewhere below it and clearly falls somewhere above it, within the d seen."""
-    reason: str
-    """In words, for a reader."""
-    d: float | None = None
-    """The fitted curve's own peak, where it has one within the d seen, supported or not."""
+    supported: bool  # whether gold clearly rises somewhere below it and falls somewhere above it, within the d seen
+    reason: str  # in words, for a reader
+    d: float | None = None  # the fitted curve's own peak, where it has one within the d seen, supported or not
     kl_nats: float | None = None
     gold: float | None = None
     d_interval: tuple[float, float] | None = None

@@ -16,13 +16,10 @@ from framework.analysis.over_seeds import t_quantile
 from framework.analysis.table import Curve
 from framework.seeding import numpy_generator
 
-DRAWS = 2000
-"""Bootstrap samples of the seeds."""
+DRAWS = 2000  # bootstrap samples of the seeds
 COEFFICIENTS = ("r0", "alpha", "beta")
-RELATIVE_RANK = 1e-10
-"""Of a sample's normal equations: directions this much weaker than the strongest are left at zero."""
-ROUNDING = 1e-12
-"""Of the largest gold in size: differences below this are those of floating point."""
+RELATIVE_RANK = 1e-10  # of a sample's normal equations: directions this much weaker than the strongest are left at zero
+ROUNDING = 1e-12  # of the largest gold in size: differences below this are those of floating point
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +28,10 @@ class Points:
 
     d: Float[np.ndarray, "points"]
     gold: Float[np.ndarray, "points"]
-    seed: Int[np.ndarray, "points"]
-    """Which of `seeds`, by position."""
+    seed: Int[np.ndarray, "points"]  # which of `seeds`, by position
     seeds: tuple[int, ...]
-    starts: Float[np.ndarray, "seeds"]
-    """Each seed's mean gold at step 0 (at n = 1), NaN where it was not measured."""
-    num_dropped: int
-    """Rows left out for want of gold or KL."""
+    starts: Float[np.ndarray, "seeds"]  # each seed's mean gold at step 0 (at n = 1), NaN where it was not measured
+    num_dropped: int  # rows left out for want of gold or KL
 
     @classmethod
     def of(cls, curves: Sequence[Curve]) -> "Points":
@@ -72,26 +66,19 @@ class Fit:
     """A fitted curve; intervals are 95% over seeds, None with one seed."""
 
     form: str
-    intercept: bool
-    """Whether R0 is fitted; else it is the mean gold at the start."""
+    intercept: bool  # whether R0 is fitted; else it is the mean gold at the start
     coefficients: dict[str, float]
     intervals: dict[str, tuple[float, float] | None]
     num_points: int
     num_dropped: int
     num_seeds: int
-    d_range: tuple[float, float]
-    """Smallest and largest d seen."""
-    rmse: float
-    """Over all points, in gold's units."""
-    r_squared: float | None
-    """None where gold does not vary."""
-    cv_rmse: float | None
-    """The same on the points of a seed left out of the fit, each in turn; None with one seed."""
+    d_range: tuple[float, float]  # smallest and largest d seen
+    rmse: float  # over all points, in gold's units
+    r_squared: float | None  # None where gold does not vary
+    cv_rmse: float | None  # `rmse` on the points of a seed left out of the fit, each in turn; None with one seed
     peak: Peak
-    covariance: Float[np.ndarray, "3 3"] | None
-    """Of the coefficients, over seeds, corrected for their small number."""
-    draws: Float[np.ndarray, "draws 3"] | None
-    """The coefficients of each bootstrap sample."""
+    covariance: Float[np.ndarray, "3 3"] | None  # of the coefficients, over seeds, corrected for their small number
+    draws: Float[np.ndarray, "draws 3"] | None  # the coefficients of each bootstrap sample
 
     def curve(self, d: Float[np.ndarray, "d"]) -> Float[np.ndarray, "d"]:
         """Fitted gold."""
@@ -143,22 +130,9 @@ def fit_points(points: Points, form: Form, intercept: bool) -> Fit | None:
     peak = Peak(False, f"{NO_PEAK}gold does not vary")
     if r_squared is not None:
         peak = find_peak(form, coefficients, covariance, quantile, d_range, groups)
-    return Fit(
-        form=form.name,
-        intercept=intercept,
-        coefficients=dict(zip(COEFFICIENTS, coefficients.tolist(), strict=True)),
-        intervals=intervals,
-        num_points=len(points.d),
-        num_dropped=points.num_dropped,
-        num_seeds=groups,
-        d_range=d_range,
-        rmse=rmse,
-        r_squared=r_squared,
-        cv_rmse=cv_rmse,
-        peak=peak,
-        covariance=covariance,
-        draws=draws,
-    )
+    named = dict(zip(COEFFICIENTS, coefficients.tolist(), strict=True))
+    sizes, errors = (len(points.d), points.num_dropped, groups), (rmse, r_squared, cv_rmse)
+    return Fit(form.name, intercept, named, intervals, *sizes, d_range, *errors, peak, covariance, draws)
 
 
 def seed_solver(points: Points, form: Form, intercept: bool) -> Callable[[np.ndarray], np.ndarray] | None:

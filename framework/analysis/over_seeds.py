@@ -8,8 +8,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float
 
-NORMAL_95: Final = 1.959963984540054
-"""Of the standard normal, 95% lie within so many deviations."""
+NORMAL_95: Final = 1.959963984540054  # of the standard normal, 95% lie within so many deviations
 
 
 @dataclass(frozen=True)
@@ -18,10 +17,8 @@ class Estimate:
 
     mean: float | None
     interval: tuple[float, float] | None
-    num_seeds: int
-    """Values that it is the mean of; of a share of runs, the runs."""
-    p_value: float | None = None
-    """Two-sided, of there being no difference; only where there is one to be tested."""
+    num_seeds: int  # values that it is the mean of; of a share of runs, the runs
+    p_value: float | None = None  # two-sided, of there being no difference; only where there is one to be tested
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> "Estimate":

@@ -15,8 +15,7 @@ from framework.analysis.over_seeds import Estimate, t_quantile
 from framework.analysis.table import Curve
 from framework.measure import end_of
 
-GRID = 401
-"""Points between the smallest and the largest d at which curves are read."""
+GRID = 401  # points between the smallest and the largest d at which curves are read
 Interval = tuple[float, float]
 
 
@@ -87,14 +86,12 @@ class OverOptimisation:
     """Read off the fitted curve between the smallest and the largest d seen; intervals are 95% over seeds, and one that
     reaches down to 0 says that a loss is not established."""
 
-    index: float
-    """The curve's highest gold less its gold at the largest d, in gold's units."""
+    index: float  # the curve's highest gold less its gold at the largest d, in gold's units
     index_interval: Interval | None
     area_lost: float
     """Highest gold less gold, integrated over d from the peak to the largest d: gold's units times sqrt(nats)."""
     area_lost_interval: Interval | None
-    kl_nats_at_peak: float | None
-    """Nats per sequence; None where the curve has no peak within the d seen."""
+    kl_nats_at_peak: float | None  # None where the curve has no peak within the d seen
     kl_nats_at_peak_interval: Interval | None
     gold_at_peak: float | None
     gap_at_end: Estimate
@@ -113,10 +110,10 @@ class Frontier:
     fits: list[Fit]
     """The method's own form with and without intercept, then the quadratic; those that the points determine."""
     errors: list[PredictionError]
-    verdict: str
-    """What the held-out seeds say, or why nothing was fitted."""
-    slope_past_peak: Estimate | None
-    """In gold per sqrt(nats), like the losses of the first fit; None where that has no peak."""
+    verdict: str  # what the held-out seeds say, or why nothing was fitted
+    slope_past_peak: (
+        Estimate | None
+    )  # in gold per sqrt(nats), like the losses of the first fit; None where that has no peak
     losses: OverOptimisation | None
 
     @property

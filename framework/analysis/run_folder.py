@@ -20,8 +20,7 @@ from framework.artifacts import MANIFEST, read_manifest
 from framework.errors import UserError, first_line
 
 SUMMARY = "summary.json"
-STOPPED_FILE = "stopped_early.txt"
-"""In the folder of a run that the scheduler of its experiment stopped."""
+STOPPED_FILE = "stopped_early.txt"  # in the folder of a run that the scheduler of its experiment stopped
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,7 @@ class Run:
     fingerprint: str
     manifest: dict[str, Any]
     metrics: list[dict[str, Any]]
-    timings: list[dict[str, Any]]
-    """Empty when the run kept none."""
+    timings: list[dict[str, Any]]  # empty when the run kept none
 
     @cached_property
     def steps(self) -> Float[np.ndarray, "steps"]:

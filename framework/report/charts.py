@@ -16,13 +16,10 @@ DASHES = ([1, 0], [7, 3], [2, 2], [8, 3, 2, 3])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 SHADE = "#8a909b"
 GREY = {"color": {"value": SHADE}}
-POINTS = "points"
-"""The data set of the dots of all runs: one for the whole page."""
+POINTS = "points"  # the data set of the dots of all runs: one for the whole page
 KL_TITLE = "KL to the initial policy (nats per sequence, √ scale)"
-WIDTHS = {1: 980, 2: 480, 3: 310}
-"""Pixels of a still panel's axes, by panels in a row."""
-MOST_STILL = 300
-"""Dots of a picture that cannot be asked."""
+WIDTHS = {1: 980, 2: 480, 3: 310}  # pixels of a still panel's axes, by panels in a row
+MOST_STILL = 300  # dots of a picture that cannot be asked
 VEGA_LITE = "6.4"
 FONT = "system-ui, Segoe UI, Helvetica Neue, DejaVu Sans, sans-serif"
 INK = "#33363c"
@@ -47,8 +44,7 @@ class Palette:
     """Colour, dashes and shape of each name, in their order: 28 lines and 35 dots differ."""
 
     names: tuple[str, ...]
-    key: str = "curve"
-    """The column that holds the names."""
+    key: str = "curve"  # the column that holds the names
 
     def look(self, place: int) -> dict[str, Any]:
         """Of the name in this place, by channel."""
@@ -73,8 +69,7 @@ class Panel:
 
     title: str
     layers: Sequence[Spec]
-    data: Mapping[str, Rows] = field(default_factory=dict)
-    """The data sets that the layers name, `POINTS` left out."""
+    data: Mapping[str, Rows] = field(default_factory=dict)  # the data sets that the layers name, `POINTS` left out
     height: int = 250
 
     def spec(self, **own: Any) -> Spec:
@@ -95,8 +90,7 @@ class Figure:
     title: str
     caption: str
     panels: Sequence[Panel]
-    palette: Palette | None = None
-    """What the legend shows; none with fewer than two names."""
+    palette: Palette | None = None  # what the legend shows; none with fewer than two names
     widest: int = 3
 
     @property

@@ -19,16 +19,11 @@ from framework.analysis.table import Curve
 from framework.measure import moving_mean
 from framework.report.charts import KL_TITLE, Rows, Spec, axis, plain
 
-MOST_DOTS = 800
-"""Over all runs: each has a few samples to open."""
-FEWEST_DOTS = 8
-"""Of a run, however many runs there are."""
-MOST_VERTICES = 60
-"""Of a line."""
-METRICS = ("kl_nats", "proxy", "gold", "gap", "kl_coef", "disagreement", "response_tokens", "ended")
-"""Of a dot."""
-METHODS = {BEST_OF_N: "best-of-n", RUNS: "training"}
-"""What is called otherwise than it is named."""
+MOST_DOTS = 800  # over all runs: each has a few samples to open
+FEWEST_DOTS = 8  # of a run, however many runs there are
+MOST_VERTICES = 60  # of a line
+METRICS = ("kl_nats", "proxy", "gold", "gap", "kl_coef", "disagreement", "response_tokens", "ended")  # of a dot
+METHODS = {BEST_OF_N: "best-of-n", RUNS: "training"}  # what is called otherwise than it is named
 
 
 def method_title(method: str) -> str:

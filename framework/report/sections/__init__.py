@@ -12,5 +12,4 @@ class Section(NamedTuple):
     name: str
     title: str
     figures: Sequence[Figure] = ()
-    values: Mapping[str, Any] = {}
-    """What the template makes its tables of."""
+    values: Mapping[str, Any] = {}  # what the template makes its tables of

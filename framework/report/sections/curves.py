@@ -33,8 +33,7 @@ STAGES = {
     "rollout": "#0072B2", "reference": "#56B4E9", "reward": "#E69F00", "gold": "#F0E442",
     "update": "#D55E00", "driver": "#000000", "log": "#999999", "checkpoint": "#CC79A7",
 }  # fmt: skip
-MOST_BANDS = 8
-"""Lines in a panel beyond which their bands would hide each other."""
+MOST_BANDS = 8  # lines in a panel beyond which their bands would hide each other
 READING = (
     "Dots are single steps; the line is the mean over seeds and the band its pointwise 95% t interval; with one seed the line"
     " is a moving mean. The nearest dot tells its numbers, and a click opens its samples."

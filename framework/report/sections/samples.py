@@ -12,14 +12,10 @@ from framework.report.sections import Section
 from framework.report.text import number, plural
 
 COLUMNS = ("row", "prompt", "response", "tokens", "ended", "proxy", "gold", "kl_nats")
-MOST_CHARACTERS = 2_400_000
-"""Of all samples together: they share what room there is."""
-SHORTEST, LONGEST = 160, 1500
-"""Characters of a prompt, or of a response, that are shown."""
-MOST_RUNS = 24
-"""Runs whose last samples are read without a script."""
-MOST_SAMPLES = 2
-"""Of a step, a typical one left out."""
+MOST_CHARACTERS = 2_400_000  # of all samples together: they share what room there is
+SHORTEST, LONGEST = 160, 1500  # characters of a prompt, or of a response, that are shown
+MOST_RUNS = 24  # runs whose last samples are read without a script
+MOST_SAMPLES = 2  # of a step, a typical one left out
 
 Sample = dict[str, Any]
 """One response to read: `label` says why it is shown, `gap` is empty without gold, `figures` are in words, and
