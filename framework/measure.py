@@ -133,10 +133,8 @@ def start_of(values: Float[np.ndarray, "rows"]) -> float | None:
 
 
 def end_of(values: Float[np.ndarray, "rows"], axis: str = "step") -> float | None:
-    """The mean over the last fifth of the rows, rounded up; of best-of-n (axis `n`) the value at the largest n.
-
-    Where nothing was measured there, the last value of the second half: before, the policy was on its way.
-    """
+    """The mean over the last fifth of the rows, rounded up; of best-of-n (axis `n`) the value at the largest n. Where
+    nothing was measured there, the last value of the second half: before, the policy was on its way."""
     rows = _end_rows(values, axis)
     return float(values[rows].mean()) if len(rows) else None
 
@@ -192,10 +190,8 @@ def highest_of(values: Float[np.ndarray, "rows"], errors: Float[np.ndarray, "row
 
 
 def moving_mean(values: Float[np.ndarray, "rows"]) -> Float[np.ndarray, "rows"]:
-    """Centred mean over `WINDOW` measured values, truncated at the ends; NaN where nothing was measured.
-
-    The window is 3 below ten measurements, and 1 below six: five over three steps would flatten a short run.
-    """
+    """Centred mean over `WINDOW` measured values, truncated at the ends; NaN where nothing was measured. The window is 3
+    below ten measurements, and 1 below six: five over three steps would flatten a short run."""
     measured = np.flatnonzero(np.isfinite(values))
     count = len(measured)
     window = WINDOW if count >= 2 * WINDOW else 3 if count >= 6 else 1

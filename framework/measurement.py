@@ -47,10 +47,8 @@ class Measurement:
         return sequence_log_ratio(self.rollout.logprobs, self.reference, self.rollout.mask)
 
     def figures(self, reward: Float[Tensor, "B"] | None = None, kl_coef: float | None = None) -> dict[str, Any]:
-        """The metrics of the batch, in the order of metrics.jsonl; keys and units are in docs/artifacts.md.
-
-        Without `reward` nothing is paid; without `kl_coef`, in reward units per nat, no coefficient is in force.
-        """
+        """The metrics of the batch, in the order of metrics.jsonl; keys and units are in docs/artifacts.md. Without
+        `reward` nothing is paid; without `kl_coef`, in reward units per nat, no coefficient is in force."""
         rollout, heads, distance = self.rollout, self.scores.values, self.scores.distance
         lengths, tokens = rollout.mask.sum(dim=1), rollout.mask.sum()
         kl_nats, gold, exact, group = self.kl_nats, self.gold, self.exact_kl, rollout.group

@@ -5,9 +5,7 @@ missing, means are those of an additive model of budgets and seeds, lest a budge
 other is compared with it seed by seed, because runs of one seed share their start policy and their reward data, and
 what these add to gold cancels. Recommended is the largest budget whose gold is, by the lower end of the 95% t interval
 of that difference, at most epsilon below the best. Where KL is set by another key than a budget, points are in the
-order of the KL that they reached.
-
-Sizes: `points`, `seeds`, `draws` bootstrap samples of the seeds.
+order of the KL that they reached. Sizes: `points`, `seeds`, `draws` bootstrap samples of the seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -101,10 +99,8 @@ def recommend(
 
 
 def point_means(values: Float[np.ndarray, "draws points seeds"]) -> Float[np.ndarray, "draws points"]:
-    """Mean gold of each point over all seeds, by least squares on gold = point + seed where runs are missing (NaN).
-
-    Minus infinity without any run.
-    """
+    """Mean gold of each point over all seeds, by least squares on gold = point + seed where runs are missing (NaN); minus
+    infinity without any run."""
     known = np.isfinite(values).astype(float)
     gold = np.where(known > 0, values, 0.0)
     # Effects of seeds eliminated: what is left are the normal equations of the points.

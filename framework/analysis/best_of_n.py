@@ -29,21 +29,17 @@ POOL_LINK = "pool.json"
 
 
 def best_of_n_kl(n: int) -> float:
-    """KL from best-of-n to the policy that was sampled: `log n - (n - 1)/n`, in nats per sequence.
-
-    Exact where no two responses tie, and an upper bound where some do (arXiv 2210.10760).
-    """
+    """KL from best-of-n to the policy that was sampled: `log n - (n - 1)/n`, in nats per sequence. Exact where no two
+    responses tie, and an upper bound where some do (arXiv 2210.10760)."""
     assert n >= 1
     return math.log(n) - (n - 1) / n
 
 
 def rank_weights(size: int, n: int) -> Float[np.ndarray, "N"]:
-    """Share of the subsets of `n` out of `size` whose best is the i-th from below: `C(i-1, n-1) / C(size, n)`.
-
-    Built from the top, `n/size` for the best of all, by the ratio of neighbours `(i - n)/(i - 1)`: nothing
-    overflows, and no digits are lost to differences of large logarithms.
-    """
+    """Share of the subsets of `n` out of `size` whose best is the i-th from below: `C(i-1, n-1) / C(size, n)`."""
     assert 1 <= n <= size, (n, size)
+    # From the top, n/size for the best of all, by the ratio of neighbours (i - n)/(i - 1): nothing overflows, and no
+    # digits are lost to differences of large logarithms.
     above = np.arange(size, 1, -1)
     ratios = np.maximum(above - n, 0) / (above - 1)
     return (n / size * np.cumprod(np.concatenate([[1.0], ratios])))[::-1]
@@ -107,10 +103,8 @@ class Ranking:
 def best_of_n_win_rate(
     proxy: Float[np.ndarray, "P N"], rival: Float[np.ndarray, "P N"], gold: Float[np.ndarray, "P N"], ns: Sequence[int]
 ) -> Float[np.ndarray, "P n"]:
-    """Chance that the best of n by `proxy` has more gold than the best of n by `rival`; a tie in gold is one half.
-
-    Each picks from n random responses of its own out of the one pool, so they can pick the same one, which is a tie.
-    """
+    """Chance that the best of n by `proxy` has more gold than the best of n by `rival`; a tie in gold is one half. Each
+    picks from n random responses of its own out of the one pool, so they can pick the same one, which is a tie."""
     ours, theirs, by_gold = Ranking.of(proxy), Ranking.of(rival), Ranking.of(gold)
     return np.stack([by_gold.win_rate(ours.selection(n), theirs.selection(n)) for n in ns], axis=1)
 

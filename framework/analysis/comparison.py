@@ -1,7 +1,5 @@
-"""Every variant against a baseline of the same condition, point and seed, by its runs and by best-of-n.
-
-The layout is that of Coste et al. (arXiv 2310.02743): gold at the end and at the peak, and the win rate.
-"""
+"""Every variant against a baseline of the same condition, point and seed, by its runs and by best-of-n; laid out as by
+Coste et al. (arXiv 2310.02743): gold at the end and at the peak, and the win rate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -77,9 +75,8 @@ def compare(table: Table, records: Sequence[RunRecord], baseline: str) -> Compar
     `gold_end_difference`, `gold_peak_difference` and `win_rate`. The win rate of runs is the share of pairs of samples
     for one prompt, one of each policy, that have more gold than the baseline's, a tie counting one half, over the last
     gold-scored steps: runs of one seed answer the same prompts. That of best-of-n is the chance that its choice at the
-    largest n has more gold than the baseline's from the same pool.
-
-    Without folders in `records` there is no win rate; a `UserError` where a file of a run cannot be read.
+    largest n has more gold than the baseline's from the same pool. Without folders in `records` there is no win rate; a
+    `UserError` where a file of a run cannot be read.
     """
     folders = {(record.run, record.seed): record.folder for record in records if record.folder}
     pools = {(record.curve, record.seed): record.folder for record in reversed(records) if record.folder}

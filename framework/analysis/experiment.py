@@ -98,10 +98,8 @@ class Experiment:
 def analyse(
     name: str, table: Table, records: Sequence[RunRecord], baseline: str | None = None, epsilon: float | None = None
 ) -> Experiment:
-    """The analysis of the runs in a table; `epsilon` is that of `recommend`.
-
-    `records` has their folders where rollouts and pools are to be read; `table.records` where the table is all there is.
-    """
+    """The analysis of the runs in a table; `epsilon` is that of `recommend`. `records` has their folders where rollouts
+    and pools are to be read; they are `table.records` where the table is all there is."""
     runs = {name: [c for c in table.curves_of(name) if c.method != BEST_OF_N] for name in table.curve_names}
     leads = alarm_leads(runs)
     told = {each.curve for each in leads if each.signal != CONTROL.name and each.num_turned + each.num_unturned}

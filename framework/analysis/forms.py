@@ -79,11 +79,8 @@ def find_peak(
 
     The confidence set of the slope's zero is Fieller's for a ratio: every x with
     |alpha - beta x| <= quantile * se(alpha - beta x). The peak counts as supported where that set is an interval within
-    the d seen: left of it gold clearly rises, right of it gold clearly falls.
-
-    Args:
-        covariance: of R0, alpha and beta, over seeds; None with one seed.
-        d_range: smallest and largest d seen.
+    the d seen, `d_range`: left of it gold clearly rises, right of it gold clearly falls. `covariance` is of R0, alpha
+    and beta, over seeds; None with one seed.
     """
     alpha, beta = coefficients[1:].tolist()
     least, largest = d_range

@@ -51,10 +51,8 @@ class Points:
         return float(np.nanmean(self.starts)) if np.isfinite(self.starts).any() else None
 
     def errors(self, residuals: Float[np.ndarray, "points"]) -> tuple[float, float | None]:
-        """Their root mean square, in gold's units, and the share of gold's variance that is not in them.
-
-        The rounding of gold counts as 0; there is no share, None, where gold does not vary.
-        """
+        """Their root mean square, in gold's units, and the share of gold's variance that is not in them. The rounding of
+        gold counts as 0; there is no share, None, where gold does not vary."""
         tolerance = len(self.gold) * (ROUNDING * float(np.abs(self.gold).max())) ** 2
         sums = (float(np.square(each).sum()) for each in (residuals, self.gold - self.gold.mean()))
         squares, spread = (each if each > tolerance else 0.0 for each in sums)
@@ -136,9 +134,8 @@ def fit_points(points: Points, form: Form, intercept: bool) -> Fit | None:
 
 
 def seed_solver(points: Points, form: Form, intercept: bool) -> Callable[[np.ndarray], np.ndarray] | None:
-    """What gives R0, alpha and beta [draws 3] of samples, from how often each holds each seed [draws seeds].
-
-    None where the points do not determine them.
+    """What gives R0, alpha and beta [draws 3] of samples, from how often each holds each seed [draws seeds]; None where
+    the points do not determine them.
 
     The normal equations of a sample are a weighted sum of those of its seeds. They are of orthonormal columns, made of
     the form's by a QR decomposition over all points: squaring the form's own, which are nearly dependent where d spans

@@ -76,10 +76,8 @@ def wilson(share: float, count: float, quantile: float = NORMAL_95) -> tuple[flo
 
 
 def holm(p_values: Sequence[float | None]) -> list[bool]:
-    """Which of several comparisons are clear together: at most 5% that any is marked by chance (Holm, 1979).
-
-    What has no p-value is not counted and not marked.
-    """
+    """Which of several comparisons are clear together: at most 5% that any is marked by chance (Holm, 1979). What has no
+    p-value is not counted and not marked."""
     known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     marked = [False] * len(p_values)
     for rank, (p, place) in enumerate(known):
@@ -126,10 +124,8 @@ def band_by_step(steps: Sequence[np.ndarray], curves: Sequence[np.ndarray]) -> B
 
 
 def band_by_axis(positions: Sequence[np.ndarray], curves: Sequence[np.ndarray], points: int = 60) -> Band:
-    """The seeds' mean against a measured axis such as sqrt(KL), over the range that every seed reached.
-
-    Each seed's values are averaged over all visits to a grid cell and interpolated across empty cells.
-    """
+    """The seeds' mean against a measured axis such as sqrt(KL), over the range that every seed reached. Each seed's
+    values are averaged over all visits to a grid cell and interpolated across empty cells."""
     top = max((np.nanmax(x) for x in positions if np.isfinite(x).any()), default=0.0)
     axis = np.linspace(0.0, max(float(top), 1e-9), points)
     table = np.full((len(curves), points), math.nan)

@@ -67,11 +67,8 @@ def verdict(fit: Fit, isotonic: PredictionError) -> str:
 
 
 def slope_past(points: Points, d: float) -> Estimate:
-    """Slope of gold on sqrt(KL) over the points past d, a straight line per seed, then over seeds; gold per sqrt(nats).
-
-    A seed that went less than half of the way from d to the largest d seen has no say: a line through so short a piece
-    is mostly noise.
-    """
+    """Slope of gold on sqrt(KL) over the points past d, a straight line per seed, then over seeds; gold per sqrt(nats)."""
+    # Who went less than half of the way from d to the largest d has no say: a line through so short a piece is noise.
     halfway = (d + points.d.max()) / 2
     slopes: list[float | None] = []
     for number in range(len(points.seeds)):
@@ -123,11 +120,8 @@ class Frontier:
 
 
 def fit_frontier(points: Points, method: str, curves: Sequence[Curve]) -> Frontier:
-    """The fits of these points, and of the curves that they are of what they lose.
-
-    The form is what arXiv 2210.10760 found for best-of-n, and for any other method the one that it found for RL; a
-    quadratic in KL is fitted beside it.
-    """
+    """The fits of these points, and of the curves that they are of what they lose. The form is what arXiv 2210.10760
+    found for best-of-n, and for any other method the one that it found for RL; a quadratic in KL is fitted beside it."""
     form = "bon" if method == BEST_OF_N else "rl"
     wanted = [(form, True), (form, False), ("quadratic", True)]
     fits = [fit for name, intercept in wanted if (fit := fit_points(points, FORMS[name], intercept))]

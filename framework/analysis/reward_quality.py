@@ -62,9 +62,8 @@ def accuracy_of(chosen: Float[np.ndarray, "N"], rejected: Float[np.ndarray, "N"]
 
 
 def rewardbench_sections(accuracies: Mapping[str, Accuracy]) -> dict[str, Any] | None:
-    """RewardBench's summary; None where some subset is not one of its own.
-
-    `sections` has the accuracy of each section with pairs, `score` their mean, None where one has no pairs.
+    """RewardBench's summary: `sections` has the accuracy of each section with pairs, `score` their mean, None where one
+    has no pairs. None where some subset is not one of its own.
 
     Inside a section subsets weigh by their pairs, but `math-prm` as much as all code subsets together, as in its
     published code. Its score there counts a tie as a loss; ours, like every accuracy here, as one half.
@@ -94,11 +93,9 @@ def held_out_quality(
 
     `accuracy_*` is the mean over heads of each head's accuracy, `mean_accuracy_*` that of the mean reward; a
     tie counts one half, and a soft label counts as the share of its draws that agree. Accuracy on gold
-    undoes the flips. The other figures are of the mean reward against the labels.
-
-    Args:
-        target: probability that `chosen` is the better one, by the label.
-        flipped: whether gold prefers `rejected`; None where gold is not known, and then so is accuracy on it.
+    undoes the flips. The other figures are of the mean reward against the labels. `target` is the probability that
+    `chosen` is the better one, by the label; `flipped` says whether gold prefers `rejected`, None where gold is not
+    known, and then so is accuracy on it.
     """
     assert chosen.shape[1] > 0, "held-out pairs are needed"
     lead = chosen - rejected
@@ -151,10 +148,8 @@ def disagreement(scores: Float[np.ndarray, "K N"]) -> float:
 
 
 def compare(reference: Float[np.ndarray, "K N"], policy: Float[np.ndarray, "K M"]) -> dict[str, float | None]:
-    """How the heads' disagreement and correlation differ between reference and policy samples, by calibrated scores.
-
-    `disagreement_ratio` is policy / reference, None where the heads do not disagree on the reference samples.
-    """
+    """How the heads' disagreement and correlation differ between reference and policy samples, by calibrated scores; the
+    ratio is policy / reference, None where the heads do not disagree on the reference samples."""
     before, after = disagreement(reference), disagreement(policy)
     return {
         "disagreement_reference": before,

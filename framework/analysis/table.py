@@ -155,11 +155,9 @@ def summarise_run(folder: Path) -> dict[str, Any]:
 def read_table(path: Path) -> Table:
     """The table in a Parquet file: one that an experiment wrote, or the user's own.
 
-    The user's own needs `REQUIRED` and may leave out `DEFAULTS`; all its other number columns are metrics.
-
-    Raises:
-        UserError: not Parquet, no rows, a column missing or of the wrong kind, a label missing in a row, a budget that
-            is none, or rows that cannot all belong to the run that they name: they would be merged or counted twice.
+    The user's own needs `REQUIRED` and may leave out `DEFAULTS`; all its other number columns are metrics. A `UserError`
+    refuses what cannot be read so, and rows that cannot all belong to the run that they name: they would be merged or
+    counted twice.
     """
     table = Table(*read_columns(path))
     for curve in table.curves:

@@ -199,9 +199,7 @@ def dots(x: Spec, y: Spec, palette: Palette, where: Mapping[str, Sequence[str]])
     """The dots of the runs: the nearest one says what it is, its run stands out, and a click opens its samples.
 
     What it says is put together by the page's script: Vega-Lite gives the nearest dot's tooltip another row's values.
-
-    Args:
-        where: the values of columns that are drawn.
+    `where` has the values of columns that are drawn.
     """
     here, own_run = ({"param": name, "empty": False} for name in ("here", "own_run"))
     looks = {

@@ -1,7 +1,4 @@
-"""The rows that charts draw: dots of single steps, thinned to what a page can hold, and means over seeds.
-
-Lines and bands are made of all rows of the table; only the dots are thinned.
-"""
+"""The rows that charts draw: dots of single steps, thinned to what a page can hold, and means over seeds of all rows."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

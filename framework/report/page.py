@@ -39,14 +39,9 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def write_report(experiment: Experiment, folder: Path, live: bool = False) -> Path:
-    """The path of `report.html`, written into the folder whole or not at all, with its charts as PNG beside it.
-
-    Args:
-        live: the experiment goes on; the page says so and loads itself again, and the PNGs are left for the end.
-
-    Raises:
-        UserError: the folder cannot be written, or a run's folder cannot be read.
-    """
+    """The path of `report.html`, written into the folder whole or not at all, with its charts as PNG beside it. While the
+    experiment is `live`, the page says so and loads itself again, and the PNGs are left for the end. A `UserError` where
+    the folder cannot be written, or a run's folder cannot be read."""
     dots = dot_rows(experiment)
     sections = {made.name: made for make in SECTIONS if (made := make(experiment))}
     figures = [figure for section in sections.values() for figure in section.figures]
