@@ -100,8 +100,7 @@ def analyse(
 ) -> Experiment:
     """The analysis of the runs in a table; `epsilon` is that of `recommend`. `records` has their folders where rollouts
     and pools are to be read; they are `table.records` where the table is all there is."""
-    runs = {name: [c for c in table.curves_of(name) if c.method != BEST_OF_N] for name in table.curve_names}
-    leads = alarm_leads(runs)
+    leads = alarm_leads({name: [run for run in table.records if run.curve == name] for name in table.curve_names})
     told = {each.curve for each in leads if each.signal != CONTROL.name and each.num_turned + each.num_unturned}
     curves = {curve: _analyse_curve(table, curve, records, epsilon) for curve in table.curve_names}
     comparison = None if baseline is None else compare(table, records, baseline)
@@ -111,14 +110,11 @@ def analyse(
 
 
 def _analyse_curve(table: Table, curve: str, records: Sequence[RunRecord], epsilon: float | None) -> CurveAnalysis:
-    curves = table.curves_of(curve)
-    by_method = {method: table.curves_of(curve, method) for method in dict.fromkeys(each.method for each in curves)}
+    methods = dict.fromkeys(each.method for each in table.curves_of(curve))
+    by_method = {method: table.curves_of(curve, method) for method in methods}
     frontiers = {method: fit_frontier(Points.of(own), method, own) for method, own in by_method.items()}
-    outcomes = [
-        RunOutcome(run.run, run.point, run.seed, run.method, run.status, outcome_of(run))
-        for run in curves
-        if run.method != BEST_OF_N and run.is_complete
-    ]
+    complete = [run for run in table.records if run.curve == curve and run.is_complete]
+    outcomes = [RunOutcome(c.run, c.point, c.seed, c.method, c.status, outcome_of(c)) for c in complete]
     points = point_outcomes(outcomes)
     choices = [point.choice for point in points]
     # Where budgets are asked, the advice is one of them.

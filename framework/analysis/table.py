@@ -86,8 +86,8 @@ class Table:
         return tuple(c for c in self.curves if c.curve == curve and method in (None, c.method))
 
     @cached_property
-    def records(self) -> tuple[RunRecord, ...]:
-        """The runs with rows, as far as the table knows them: for one from elsewhere, without folders."""
+    def records(self) -> tuple[Curve, ...]:
+        """The curves that are of runs, all but best-of-n: as records they have what the table knows, no folders."""
         return tuple(curve for curve in self.curves if curve.method != BEST_OF_N)
 
     def write(self, path: Path) -> Path:
@@ -118,11 +118,8 @@ def build_table(records: Sequence[RunRecord]) -> Table:
 
 def best_of_n_table(curves: Mapping[str, Sequence[Mapping[str, Any]]], seed: int) -> Table:
     """The table of best-of-n curves by their names, each of points as of `best_of_n_points`."""
-    parts = []
-    for name, points in curves.items():
-        own = RunRecord(name, name, "", name, "", seed, BEST_OF_N, status="finished", axis="n")
-        parts.append(_pool_part(own, points))
-    return Table(*assemble(parts))
+    names = {name: RunRecord(name, name, "", name, "", seed, BEST_OF_N, status="finished", axis="n") for name in curves}
+    return Table(*assemble([_pool_part(names[name], points) for name, points in curves.items()]))
 
 
 def record_of(folder: Path) -> RunRecord:
@@ -167,35 +164,29 @@ def read_table(path: Path) -> Table:
                 raise UserError(f"{name} has {label} {values[0]} and {values[1]}: give each run a name of its own")
         known = curve.position[np.isfinite(curve.position)]
         if len(known) > len(np.unique(known)):
-            raise UserError(
-                f"{name} has more than one row for the same {curve.axis}: each row must be a {curve.axis} of its own"
-            )
+            own = f"each row must be a {curve.axis} of its own"
+            raise UserError(f"{name} has more than one row for the same {curve.axis}: {own}")
     return table
 
 
 def _run_part(record: RunRecord, run: Run) -> Part:
     """Every scalar metric of a run, and the gap."""
-    named = [pair for line in run.metrics for pair in line.items()]
+    named = (pair for line in run.metrics for pair in line.items())
     names = dict.fromkeys(name for name, value in named if is_number(value) and name != "step")
-    columns = {"at": run.series(record.axis)} | {name: run.series(name) for name in [*names, "gap"]}
-    return record, columns
+    return record, {"at": run.series(record.axis)} | {name: run.series(name) for name in [*names, "gap"]}
 
 
 def _pool_record(record: RunRecord, members: Sequence[Mapping[str, Any]]) -> RunRecord:
     """Best-of-n by the reward of a curve. It samples the initial policy: no budget is asked of it, no run's end is its
     own, and of the swept settings it has those that all runs of the curve share."""
-    own = record.settings.items()
-    shared = {k: v for k, v in own if all(k in other and other[k] == v for other in members)}
-    point = record.point
-    if shared != record.settings:
-        point = json.dumps(shared, sort_keys=True) if shared else ""
-    unasked = replace(record, method=BEST_OF_N, budget=None, status="finished", axis="n")
-    return replace(unasked, run=record.curve, point=point, settings=shared)
+    shared = {k: v for k, v in record.settings.items() if all(k in other and other[k] == v for other in members)}
+    point = record.point if shared == record.settings else json.dumps(shared, sort_keys=True) if shared else ""
+    asked = replace(record, run=record.curve, point=point, settings=shared)
+    return replace(asked, method=BEST_OF_N, budget=None, status="finished", axis="n")
 
 
 def _pool_part(record: RunRecord, points: Sequence[Mapping[str, Any]]) -> Part:
     """Best-of-n points; wins over single heads are those of curves that have them."""
     known = [name for name in BEST_OF_N_COLUMNS if any(name in point for point in points)]
     rows = [[math.nan if point[name] is None else point[name] for name in known] for point in points]
-    columns = dict(zip(("at", *known[1:]), np.array(rows, dtype=float).T, strict=True))
-    return record, columns
+    return record, dict(zip(("at", *known[1:]), np.array(rows, dtype=float).T, strict=True))

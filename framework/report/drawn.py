@@ -28,11 +28,6 @@ def method_title(method: str) -> str:
     return METHODS.get(method, method)
 
 
-def runs_of(experiment: Experiment) -> list[Curve]:
-    """The curves that are of runs: all but best-of-n."""
-    return [curve for curve in experiment.table.curves if curve.method != BEST_OF_N]
-
-
 def other_golds(curve: Curve) -> list[str]:
     """The columns of gold signals beside `gold`."""
     return [name for name in curve.data.column_names if name.startswith("gold_") and not name.endswith("_se")]
@@ -42,7 +37,7 @@ def other_golds(curve: Curve) -> list[str]:
 def dot_rows(experiment: Experiment) -> Rows:
     """The dots of all runs, and every n of best-of-n."""
     folders = {(record.run, record.seed): record.folder for record in experiment.records}
-    share = max(FEWEST_DOTS, MOST_DOTS // max(1, len(runs_of(experiment))))
+    share = max(FEWEST_DOTS, MOST_DOTS // max(1, len(experiment.table.records)))
     rows: Rows = []
     for curve in experiment.table.curves:
         folder = None if curve.method == BEST_OF_N else folders.get((curve.run, curve.seed))

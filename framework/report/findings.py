@@ -12,7 +12,6 @@ from framework.analysis.frontier import Fit
 from framework.analysis.over_seeds import Estimate
 from framework.analysis.table import Curve
 from framework.measure import HELD, Outcome, outcome_of
-from framework.report.drawn import runs_of
 from framework.report.text import interval, listed, number, percent, plural
 
 MOST_NAMED = 6  # names that one sentence lists
@@ -20,7 +19,7 @@ MOST_NAMED = 6  # names that one sentence lists
 
 def headline(experiment: Experiment) -> str:
     """The finding, in one sentence: where gold peaks, who ends highest, or what became of the only run."""
-    runs = runs_of(experiment)
+    runs = experiment.table.records
     if any(own.advice for own in experiment.curves.values()):
         return _peaks(experiment)
     if experiment.comparison is not None and (text := _against_baseline(experiment.comparison)):

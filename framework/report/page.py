@@ -17,14 +17,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from framework.analysis.experiment import Experiment
 from framework.errors import UserError
 from framework.report.charts import VEGA_LITE, png
-from framework.report.drawn import dot_rows, method_title, runs_of
-from framework.report.sections.best_of_n import best_of_n
+from framework.report.drawn import dot_rows, method_title
 from framework.report.sections.budgets import budgets
 from framework.report.sections.comparison import comparison
 from framework.report.sections.curves import curves
-from framework.report.sections.frontier import frontier
-from framework.report.sections.samples import samples
-from framework.report.sections.tables import overview, provenance, warnings
+from framework.report.sections.frontier import best_of_n, frontier
+from framework.report.sections.tables import overview, provenance, samples, warnings
 from framework.report.text import count, number, percent, plural, significant
 
 SECTIONS = (overview, comparison, frontier, budgets, best_of_n, curves, warnings, samples, provenance)
@@ -67,7 +65,7 @@ def write_report(experiment: Experiment, folder: Path, live: bool = False) -> Pa
 
 
 def _kicker(experiment: Experiment) -> str:
-    runs = {(own.run, own.seed) for own in experiment.records or runs_of(experiment)}
+    runs = {(own.run, own.seed) for own in experiment.records or experiment.table.records}
     seeds = sorted({seed for _, seed in runs} or {curve.seed for curve in experiment.table.curves})
     many = ((len(experiment.curves), "curve"), (len(runs), "run"), (len(seeds), "seed"))
     names = [plural(number, noun) for number, noun in many if number > 1]

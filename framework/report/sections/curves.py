@@ -10,7 +10,7 @@ from framework.analysis.experiment import Experiment
 from framework.analysis.run_folder import load_run
 from framework.analysis.table import Curve
 from framework.report.charts import Figure, Palette, Panel, Rows, axis, banded, dots, layer, line
-from framework.report.drawn import kl_axis, limits, means, method_title, other_golds, runs_of
+from framework.report.drawn import kl_axis, limits, means, method_title, other_golds
 from framework.report.sections import Section
 
 FIGURES = {
@@ -42,7 +42,7 @@ READING = (
 
 def curves(experiment: Experiment) -> Section | None:
     """The figures, condition by condition where there are several."""
-    runs = runs_of(experiment)
+    runs = experiment.table.records
     figures: list[Figure] = []
     # With several budgets, what was spent is drawn beside what was asked for.
     left_out = "kl" if len({curve.budget for curve in runs} - {None}) > 1 else ""
@@ -70,14 +70,12 @@ def _panel(runs: Sequence[Curve], metric: str, palette: Palette, is_kl: bool) ->
     if metric == "kl_coef":
         rows, y = [row for row in rows if row["y"] > 0], axis("y", type="log", nice=False)
     x = kl_axis(runs) if is_kl else axis("x", runs[0].axis, nice=False, padding=5)
-    methods = sorted({method_title(curve.method) for curve in runs})
-    where = {"condition": [runs[0].condition], "method": methods}
+    where = {"condition": [runs[0].condition], "method": sorted({method_title(curve.method) for curve in runs})}
     found = dots(x | {"field": "kl_nats" if is_kl else "at"}, y | {"field": metric}, palette, where)
     lines = banded("means", x, y, palette.by("color", "strokeDash"))
     if len({row["group"] for row in rows}) > MOST_BANDS:
         lines = [line("means", x, y, palette.by("color", "strokeDash"), width=1.2)]
-    title = TITLES.get(metric, f"{metric} (its own units)")
-    return Panel(title, [found, *lines], {"means": rows})
+    return Panel(TITLES.get(metric, f"{metric} (its own units)"), [found, *lines], {"means": rows})
 
 
 def _time(experiment: Experiment) -> Figure | None:
@@ -90,22 +88,17 @@ def _time(experiment: Experiment) -> Figure | None:
     rows: Rows = []
     words = []
     for curve, steps in timings.items():
-        wall = sum(step.get("seconds") or 0.0 for step in steps)
         totals: Counter[str] = Counter()
         for step in steps:
             totals.update(step.get("stage_seconds") or {})
-        rows += [
-            {"curve": curve, "stage": stage, "seconds": seconds / len(steps)}
-            for stage, seconds in totals.items()
-            if seconds
-        ]
-        if wall:
+        rows += [{"curve": curve, "stage": stage, "seconds": s / len(steps)} for stage, s in totals.items() if s]
+        if wall := sum(step.get("seconds") or 0.0 for step in steps):
             walls.append({"curve": curve, "seconds": wall / len(steps)})
             tokens = sum(step.get("tokens") or 0 for step in steps)
             peak = max((size for step in steps for size in (step.get("peak_rss_mb") or {}).values()), default=0)
+            size = f", at most {peak:,.0f} MB in a process" if peak else ""
             words.append(
-                f"{curve}: {wall / len(steps):.3g} s a step, {tokens / wall:,.0f} generated tokens a second"
-                + (f", at most {peak:,.0f} MB in a process" if peak else "")
+                f"{curve}: {wall / len(steps):.3g} s a step, {tokens / wall:,.0f} generated tokens a second{size}"
             )
     caption = (
         f"Mean over steps and seeds. {'; '.join(words)}. Stages that run at the same time are each counted in full, so a"
