@@ -63,17 +63,14 @@ class Measurement:
             "length_correlation": head_correlation(torch.stack([self.proxy, lengths.to(self.proxy)]).numpy()),
             "feature_distance": None if distance is None else float(distance.mean()),
             "gold": None if gold is None else float(gold.mean()),
-            "gold_se": None if gold is None else _standard_error(gold, group),
+            "gold_se": _standard_error(gold, group),
             **{f"gold_{name}": own if own is None else float(own.mean()) for name, own in self.golds.items()},
-            **{
-                f"gold_{name}_se": own if own is None else _standard_error(own, group)
-                for name, own in self.golds.items()
-            },
+            **{f"gold_{name}_se": _standard_error(own, group) for name, own in self.golds.items()},
             "kl_nats": float(kl_nats.mean()),
             "kl_nats_se": _standard_error(kl_nats, group),
             "kl_per_token": float(kl_nats.sum() / tokens),
             "kl_exact_nats": None if exact is None else float(exact.mean()),
-            "kl_exact_nats_se": None if exact is None else _standard_error(exact, exact_group),
+            "kl_exact_nats_se": _standard_error(exact, exact_group),
             **({} if kl_coef is None else {"kl_coef": kl_coef}),
             "response_tokens": float(tokens / len(rollout)),
             "ended": float(rollout.ended.float().mean()),
@@ -106,7 +103,7 @@ class Measurement:
         return table
 
 
-def _standard_error(values: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> float | None:
-    """None where all rows are of one prompt: it is not known."""
-    error = batch_mean(values, group).standard_error
+def _standard_error(values: Float[Tensor, "B"] | None, group: Int[Tensor, "B"]) -> float | None:
+    """None where nothing was measured, or all rows are of one prompt: it is not known."""
+    error = math.inf if values is None else batch_mean(values, group).standard_error
     return error if math.isfinite(error) else None

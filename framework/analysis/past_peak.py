@@ -9,8 +9,7 @@ from jaxtyping import Float
 from sklearn.isotonic import IsotonicRegression
 
 from framework.analysis.columns import BEST_OF_N
-from framework.analysis.forms import FORMS, NO_PEAK
-from framework.analysis.frontier import Fit, Points, fit_points
+from framework.analysis.frontier import FORMS, NO_PEAK, Fit, Points, fit_points
 from framework.analysis.over_seeds import Estimate, t_quantile
 from framework.analysis.table import Curve
 from framework.measure import end_of

@@ -1,14 +1,14 @@
 """Charts as Vega-Lite specs: each is drawn three ways, interactive in the page, still inside it, and as PNG beside it.
 
-A panel is one spec without its width and the dots; a figure is a few panels over one caption. All take one palette,
-in which colour is never the only carrier: dashes and shapes say the same.
+A panel is one spec without its width and the dots; a figure is a few panels over one caption, a section a few figures and
+tables. All take one palette, in which colour is never the only carrier: dashes and shapes say the same.
 """
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's palette (2008), told apart with any common colour vision."""
@@ -136,6 +136,15 @@ class Figure:
         name = layer["data"]["name"]
         data = {"name": name if name == POINTS else f"{name}-{place}"}
         return {key: layer[key] for key in layer if key != "params"} | {"encoding": encoding, "data": data}
+
+
+class Section(NamedTuple):
+    """What the template of this name shows."""
+
+    name: str
+    title: str
+    figures: Sequence[Figure] = ()
+    values: Mapping[str, Any] = {}  # what the template makes its tables of
 
 
 def png(svg: str) -> bytes:

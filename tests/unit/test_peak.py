@@ -6,8 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from framework.analysis.forms import FORMS
-from framework.analysis.frontier import Points, fit_points
+from framework.analysis.frontier import FORMS, Points, fit_points
 from framework.analysis.past_peak import fit_frontier
 from tests.unit.known_curves import TRUTH, noisy_points, rng_of, with_gold
 

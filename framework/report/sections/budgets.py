@@ -6,9 +6,8 @@ import numpy as np
 
 from framework.analysis.experiment import CurveAnalysis, Experiment
 from framework.measure import HELD
-from framework.report.charts import GREY, Figure, Palette, Panel, Rows, Spec, axis, banded, bars, line, spots
+from framework.report.charts import GREY, Figure, Palette, Panel, Rows, Section, Spec, axis, banded, bars, line, spots
 from framework.report.drawn import bounds, means
-from framework.report.sections import Section
 
 LARGEST_RATIO = 2.5  # of KL to the budget that is drawn: what goes beyond would flatten all the rest
 MOST_ROWS = 6  # curves whose traces are drawn

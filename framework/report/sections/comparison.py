@@ -2,9 +2,8 @@
 
 from framework.analysis.comparison import Comparison
 from framework.analysis.experiment import Experiment
-from framework.report.charts import Figure, Palette, Panel, Rows, axis, bars, layer, spots
+from framework.report.charts import Figure, Palette, Panel, Rows, Section, axis, bars, layer, spots
 from framework.report.drawn import bounds, method_title
-from framework.report.sections import Section
 
 
 def comparison(experiment: Experiment) -> Section | None:

@@ -9,9 +9,8 @@ import numpy as np
 from framework.analysis.experiment import Experiment
 from framework.analysis.run_folder import load_run
 from framework.analysis.table import Curve
-from framework.report.charts import Figure, Palette, Panel, Rows, axis, banded, dots, layer, line
+from framework.report.charts import Figure, Palette, Panel, Rows, Section, axis, banded, dots, layer, line
 from framework.report.drawn import kl_axis, limits, means, method_title, other_golds
-from framework.report.sections import Section
 
 FIGURES = {
     "by_kl": ("Gold, proxy and their gap against KL", ("gold", "proxy", "gap")),

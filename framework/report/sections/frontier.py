@@ -6,12 +6,11 @@ import numpy as np
 
 from framework.analysis.columns import BEST_OF_N
 from framework.analysis.experiment import CurveAnalysis, Experiment
-from framework.analysis.forms import FORMS
+from framework.analysis.frontier import FORMS
 from framework.analysis.over_seeds import Band, Estimate
 from framework.analysis.table import Curve
-from framework.report.charts import Figure, Palette, Panel, Rows, axis, banded, bars, dots, spots
+from framework.report.charts import Figure, Palette, Panel, Rows, Section, axis, banded, bars, dots, spots
 from framework.report.drawn import band_rows, bounds, kl_axis, limits, method_title
-from framework.report.sections import Section
 
 MOST_PANELS = 12
 FITTED = (

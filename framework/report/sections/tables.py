@@ -15,10 +15,9 @@ from framework.analysis.run_folder import Origin, load_run, read_origin, read_ro
 from framework.analysis.table import Curve
 from framework.data.conversations import from_cell
 from framework.measure import outcome_of
-from framework.report.charts import Rows
+from framework.report.charts import Rows, Section
 from framework.report.drawn import dot_rows
 from framework.report.findings import headline, paragraphs
-from framework.report.sections import Section
 from framework.report.text import number, plural
 
 COLUMNS = ("row", "prompt", "response", "tokens", "ended", "proxy", "gold", "kl_nats")
