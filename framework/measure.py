@@ -1,8 +1,5 @@
-"""What is read off the curve of a run: its start, peak, end and sqrt(KL), each defined here and nowhere else.
-
-Every table, plot, summary and warning reads these. `rows` are the logged rows of one curve in their order; NaN
-stands where something was not measured.
-"""
+"""What is read off the curve of a run: its start, peak, end and sqrt(KL), each defined here and nowhere else, for every
+table, plot, summary and warning. `rows` are the logged rows of one curve in their order; NaN is what was not measured."""
 
 import math
 from dataclasses import asdict, dataclass

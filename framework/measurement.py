@@ -98,8 +98,8 @@ class Measurement:
         }
         table = pa.table(columns, schema=ROLLOUT_SCHEMA)
         for name, own in self.golds.items():
-            values = pa.array(nothing if own is None else own.tolist(), pa.float32())
-            table = table.append_column(f"gold_{name}", values)
+            listed = nothing if own is None else own.tolist()
+            table = table.append_column(f"gold_{name}", pa.array(listed, pa.float32()))
         return table
 
 

@@ -1,8 +1,5 @@
-"""Where the numbers of a run can be watched while it goes on. Nothing is ever read back from a tracker.
-
-Each number stands under its group, each step is told once, and no run ends because a tracker fails. The libraries of all
-trackers but TensorBoard are extras.
-"""
+"""Where the numbers of a run can be watched while it goes on: each under its group, each step once. Nothing is ever read
+back from a tracker, and no run ends because one fails. The libraries of all but TensorBoard are extras."""
 
 import importlib.util
 import logging

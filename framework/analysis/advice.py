@@ -65,14 +65,12 @@ class Advice:
 def recommend(
     gold: Mapping[Choice, Mapping[int, float]], start: float | None, epsilon: float | None = None
 ) -> Advice | None:
-    """The advice from gold at the end of runs, by point and seed; None where fewer than two points have any.
+    """The advice from gold at the end of runs, by point (the least KL first) and seed, in gold's units; NaN is a run without.
+    None where fewer than two points have any.
 
-    Args:
-        gold: mean gold at the end of the run, in gold's units, the least KL first; NaN is a run without.
-        start: mean gold of the start policy; None where it was not measured.
-        epsilon: gold units that may be given up; by default `TOLERATED_SHARE` of what the best point gained over
-            the start, and nothing where it gained nothing or the start is not known. A standard error instead would
-            let the tolerance grow with the noise.
+    `start` is the mean gold of the start policy, None where it was not measured. `epsilon` is what may be given up: by
+    default `TOLERATED_SHARE` of what the best point gained over the start, and nothing where it gained nothing or the
+    start is not known. A standard error instead would let the tolerance grow with the noise.
     """
     assert epsilon is None or epsilon >= 0, epsilon
     choices = [choice for choice, runs in gold.items() if np.isfinite(list(runs.values())).any()]

@@ -54,11 +54,9 @@ CONTROL = Signal("kl_nats", "up", "the policy is farther from the initial one")
 
 
 def first_alarm(values: Float[np.ndarray, "steps"], direction: Direction, least_spread: float = 0.0) -> int | None:
-    """Index at which the alarm is first raised; None where it is not, or nothing follows the baseline.
-
-    It depends on the values up to that index alone, so the answer is the same in the run and after it. With z
-    the standardised values, S_t = max(0, S_{t-1} + min(z_t, CAP) - ALLOWANCE) and the alarm is S_t > LIMIT.
-    """
+    """Index at which the alarm is first raised; None where it is not, or nothing follows the baseline. It depends on the
+    values up to that index alone, so the answer is the same in the run and after it. With z the standardised values,
+    S_t = max(0, S_{t-1} + min(z_t, CAP) - ALLOWANCE) and the alarm is S_t > LIMIT."""
     measured = np.flatnonzero(np.isfinite(values))
     signed = {"up": 1.0, "down": -1.0, "stronger": np.sign(values[measured])}[direction] * values[measured]
     start = signed[:BASELINE]

@@ -48,10 +48,7 @@ class Form:
 
 # The first two are those of arXiv 2210.10760, and the parabola in KL itself is what they are held against.
 FORMS: dict[str, Form] = {form.name: form for form in (
-    Form(
-        "bon", "d (α − β d)", lambda d: np.stack([d, -(d**2)], axis=1),
-        lambda d: 2 * d, lambda ratio: max(ratio, 0.0) / 2,
-    ),
+    Form("bon", "d (α − β d)", lambda d: np.stack([d, -(d**2)], axis=1), lambda d: 2 * d, lambda ratio: max(ratio, 0.0) / 2),
     Form(
         "rl", "d (α − β log d)", lambda d: np.stack([d, -(d * np.log(np.where(d > 0, d, 1.0)))], axis=1),
         lambda d: 1 + math.log(d) if d > 0 else -math.inf, lambda ratio: math.exp(ratio - 1) if ratio < 700 else math.inf,
@@ -150,10 +147,6 @@ class Fit:
         half = t_quantile(self.num_seeds - 1) * errors
         return self.curve(d) - half, self.curve(d) + half
 
-    def resampled(self, d: Float[np.ndarray, "d"]) -> Float[np.ndarray, "draws d"] | None:
-        """Fitted gold of each bootstrap sample; None with one seed."""
-        return None if self.draws is None else self.draws @ FORMS[self.form].design(d).T
-
 
 def fit_points(points: Points, form: Form, intercept: bool) -> Fit | None:
     """The least-squares fit of the form to all points, each counting once; None where they do not determine it.
@@ -170,14 +163,13 @@ def fit_points(points: Points, form: Form, intercept: bool) -> Fit | None:
     coefficients = solve(np.ones((1, groups)))[0]
     draws = covariance = cv_rmse = None
     intervals: dict[str, tuple[float, float] | None] = dict.fromkeys(COEFFICIENTS)
-    quantile = t_quantile(groups - 1) if groups > 1 else math.nan
     if groups > 1:
         counts = numpy_generator("seeds of a fit").multinomial(groups, np.full(groups, 1 / groups), DRAWS)
         # Few seeds make few samples that differ.
         distinct, which = np.unique(counts, axis=0, return_inverse=True)
         draws = solve(distinct.astype(float))[which]
         covariance = np.cov(draws, rowvar=False, ddof=0) * groups / (groups - 1)
-        halves = quantile * np.sqrt(np.diag(covariance))
+        halves = t_quantile(groups - 1) * np.sqrt(np.diag(covariance))
         low, high = (coefficients - halves).tolist(), (coefficients + halves).tolist()
         intervals = dict(zip(COEFFICIENTS, zip(low, high, strict=True), strict=True))
         left_out = np.einsum("pi,pi->p", design, solve(1.0 - np.eye(groups))[points.seed])
@@ -186,7 +178,7 @@ def fit_points(points: Points, form: Form, intercept: bool) -> Fit | None:
     d_range = float(points.d.min()), float(points.d.max())
     peak = Peak(False, f"{NO_PEAK}gold does not vary")
     if r_squared is not None:
-        peak = find_peak(form, coefficients, covariance, quantile, d_range, groups)
+        peak = find_peak(form, coefficients, covariance, d_range, groups)
     named = dict(zip(COEFFICIENTS, coefficients.tolist(), strict=True))
     sizes, errors = (len(points.d), points.num_dropped, groups), (rmse, r_squared, cv_rmse)
     return Fit(form.name, intercept, named, intervals, *sizes, d_range, *errors, peak, covariance, draws)
@@ -232,14 +224,13 @@ def find_peak(
     form: Form,
     coefficients: Float[np.ndarray, "3"],
     covariance: Float[np.ndarray, "3 3"] | None,
-    quantile: float,
     d_range: tuple[float, float],
     num_seeds: int,
 ) -> Peak:
     """The peak of R0 + alpha * first(d) - beta * second(d) within the d seen.
 
     The confidence set of the slope's zero is Fieller's for a ratio: every x with
-    |alpha - beta x| <= quantile * se(alpha - beta x). The peak counts as supported where that set is an interval within
+    |alpha - beta x| <= t(G - 1) * se(alpha - beta x). The peak counts as supported where that set is an interval within
     the d seen, `d_range`: left of it gold clearly rises, right of it gold clearly falls. `covariance` is of R0, alpha
     and beta, over seeds; None with one seed.
     """
@@ -255,7 +246,7 @@ def find_peak(
     top, trusted = form.flat_at(alpha / beta), max(least, TRUSTED_FROM * largest)
     gold = float(coefficients @ form.design(np.array([top]))[0])
     found = Peak(False, "", top, top**2, gold)
-    interval = None if covariance is None else _fieller(form, coefficients[1:], covariance[1:, 1:], quantile)
+    interval = None if covariance is None else _fieller(form, coefficients[1:], covariance[1:, 1:], num_seeds)
     if top < trusted:
         below = f"the slope below that, {TRUSTED_FROM:.0%} of the largest seen, is not read"
         reason = f"{NO_PEAK}gold falls from √KL {trusted:.2g} on, and {below}"
@@ -272,11 +263,11 @@ def find_peak(
 
 
 def _fieller(
-    form: Form, ratio: Float[np.ndarray, "2"], covariance: Float[np.ndarray, "2 2"], quantile: float
+    form: Form, ratio: Float[np.ndarray, "2"], covariance: Float[np.ndarray, "2 2"], num_seeds: int
 ) -> tuple[float, float] | None:
     """The set of d where the slope may be zero; None where it is not one interval, beta being no clear number."""
     alpha, beta = ratio.tolist()
-    (alpha_square, product), (_, beta_square) = (quantile**2 * covariance).tolist()
+    (alpha_square, product), (_, beta_square) = (t_quantile(num_seeds - 1) ** 2 * covariance).tolist()
     square, cross, constant = beta**2 - beta_square, alpha * beta - product, alpha**2 - alpha_square
     if beta <= 0 or square <= 0:
         return None

@@ -26,11 +26,6 @@ class Estimate:
         known = [value for value in values if value is not None]
         return cls(float(np.mean(known)) if known else None, t_interval(known), len(known))
 
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the whole interval lies above or below zero, else 0."""
-        return 0 if self.interval is None else int(self.interval[0] > 0) - int(self.interval[1] < 0)
-
 
 def paired_difference(own: Mapping[int, float | None], rival: Mapping[int, float | None]) -> Estimate:
     """`own` less `rival` over the seeds that both have, with the t test of no difference."""
@@ -44,11 +39,9 @@ def paired_difference(own: Mapping[int, float | None], rival: Mapping[int, float
 
 
 def share_over_seeds(shares: Sequence[float | None]) -> Estimate:
-    """The mean of a share that each seed has, such as a win rate, with an interval that stays inside [0, 1].
-
-    Wilson's, of as many draws as would scatter as the seeds do, `p (1 - p) / (s^2 / G)`, and with Student's quantile
-    for the seeds' variance. The test is of one half. Where all seeds have 0, or 1, each seed counts as one draw.
-    """
+    """The mean of a share that each seed has, such as a win rate, with an interval that stays inside [0, 1]: Wilson's, of
+    as many draws as would scatter as the seeds do, `p (1 - p) / (s^2 / G)`, and with Student's quantile for the seeds'
+    variance. The test is of one half. Where all seeds have 0, or 1, each seed counts as one draw."""
     known = np.array([share for share in shares if share is not None], dtype=float)
     if len(known) < 2:
         return Estimate.of(known.tolist())

@@ -143,7 +143,8 @@ def _with_checked_peak(fit: Fit, points: Points, isotonic: PredictionError) -> F
     only levels off has a clear peak too."""
     if not fit.peak.supported or fit.peak.d is None:
         return fit
-    if slope_past(points, fit.peak.d).sign >= 0:
+    slope = slope_past(points, fit.peak.d).interval
+    if slope is None or slope[1] >= 0:
         why = f"the points past the fitted peak (√KL {fit.peak.d:.2f}) do not clearly fall by themselves"
     elif never_falls_as_well(fit, isotonic):
         why = "a curve that never falls predicts held-out seeds as well"
@@ -156,8 +157,7 @@ def over_optimisation(fit: Fit, curves: Sequence[Curve]) -> OverOptimisation:
     """The figures of one fit, and the gap of the curves that it was fitted to."""
     d, peak = np.linspace(*fit.d_range, GRID), fit.peak
     index, area = (float(lost[0]) for lost in losses(d, fit.curve(d)[None]))
-    resampled = fit.resampled(d)
-    drawn = (None, None) if resampled is None else losses(d, resampled)
+    drawn = (None, None) if fit.draws is None else losses(d, fit.draws @ FORMS[fit.form].design(d).T)
     furthest: dict[int, tuple[float, float]] = {}
     for curve in curves:
         gap, at = end_of(curve.series("gap"), curve.axis), end_of(curve.sqrt_kl, curve.axis)

@@ -117,12 +117,9 @@ def held_out_quality(
 def reliability(
     chosen: Float[np.ndarray, "K N"], rejected: Float[np.ndarray, "K N"], target: Float[np.ndarray, "N"]
 ) -> list[dict[str, Any]]:
-    """Bins of equal mass (their counts differ by at most one), from least to most sure.
-
-    `predicted` is the mean probability, 0.5 to 1, that the model gives to the response it prefers, `observed` the share
-    of the `count` pairs whose label prefers it too. Equal mass, because a reward model is seldom sure and bins of equal
-    width would mostly be empty.
-    """
+    """Bins of equal mass (their counts differ by at most one), from least to most sure: a reward model is seldom sure, and
+    bins of equal width would mostly be empty. `predicted` is the mean probability, 0.5 to 1, that the model gives to the
+    response it prefers, `observed` the share of the `count` pairs whose label prefers it too."""
     lead = (chosen - rejected).mean(axis=0)
     sure, agrees = _sigmoid(np.abs(lead)), _agreement(lead, target)
     order = np.argsort(sure, kind="stable")

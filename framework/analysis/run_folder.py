@@ -70,7 +70,6 @@ class Origin:
 
 def load_run(folder: Path) -> Run:
     """The run in `folder`; a `UserError` names what is missing or unreadable."""
-    folder = Path(folder)
     metrics = _read_steps(folder / "metrics.jsonl")
     if not metrics:
         raise UserError(f"{folder}: metrics.jsonl holds no step yet; let the run log at least one")

@@ -1,8 +1,6 @@
-"""The one table that every analysis reads: a row for each run and step, and for each best-of-n curve and n.
-
-It is what the runs measured and nothing else: no clock, no path, no code version, so the same runs give the same
-bytes. What was not measured is null on disk and NaN in memory. Sizes here: `rows` of the table, or of one curve.
-"""
+"""The one table that every analysis reads: a row for each run and step, and for each best-of-n curve and n. It is what
+the runs measured and nothing else: no clock, no path, no code version, so the same runs give the same bytes. What was not
+measured is null on disk and NaN in memory. Sizes here: `rows` of the table, or of one curve."""
 
 import json
 import math
@@ -14,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import Float
 
 from framework.analysis.best_of_n import read_pool
-from framework.analysis.columns import BEST_OF_N, LABELS, Part, assemble, read_columns, write_columns
+from framework.analysis.columns import BEST_OF_N, LABELS, SETTINGS_KEY, Part, assemble, read_columns
 from framework.analysis.records import RunRecord, is_number
 from framework.analysis.run_folder import Run, load_run, manifest_of, read_config, status_of
+from framework.artifacts import written_whole
 from framework.errors import UserError
 from framework.measure import outcome_of, sqrt_kl
 
@@ -92,16 +92,16 @@ class Table:
 
     def write(self, path: Path) -> Path:
         """The path, with the table in it as Parquet, whole or not at all; a `RunError` where it could not be written."""
-        write_columns(self.data, self.settings, path)
+        metadata = {SETTINGS_KEY: json.dumps(list(self.settings)).encode()}
+        with written_whole(path) as scratch:
+            pq.write_table(self.data.replace_schema_metadata(metadata), scratch)
         return path
 
 
 def build_table(records: Sequence[RunRecord]) -> Table:
-    """The table of these runs, in their order; reads the folder of each that logged a step.
-
-    Best-of-n curves follow the runs: one per curve and seed, from the pool that lies beside its first run. A run that
-    failed has the steps it made. A `UserError` where no run has a folder, or one cannot be read.
-    """
+    """The table of these runs, in their order; reads the folder of each that logged a step. Best-of-n curves follow: one
+    per curve and seed, from the pool that lies beside its first run. A run that failed has the steps it made. A
+    `UserError` where no run has a folder, or one cannot be read."""
     runs = [(record, load_run(record.folder)) for record in records if record.folder is not None]
     if not runs:
         raise UserError("no run has logged a step yet: there is nothing to tabulate")
@@ -133,11 +133,9 @@ def record_of(folder: Path) -> RunRecord:
 
 
 def summarise_run(folder: Path) -> dict[str, Any]:
-    """What `summary.json` of a run holds, but for how it ended: its outcome, its seed and what it logged.
-
-    `tokens_generated` response tokens; `warnings` the step at which each signal's alarm was raised, `gaps` the steps
-    without a record, where there are any. Nothing of the clock: seconds and memory are in timings.jsonl.
-    """
+    """What `summary.json` of a run holds, but for how it ended: its outcome, its seed and what it logged. `warnings` has
+    the step at which each signal's alarm was raised, `gaps` the steps without a record, where there are any. Nothing of
+    the clock: seconds and memory are in timings.jsonl."""
     run, record = load_run(folder), record_of(folder)
     curve = Table(*assemble([_run_part(record, run)])).curves[0]
     tokens = [timing["tokens"] for timing in run.timings if timing.get("tokens") is not None]
@@ -150,12 +148,9 @@ def summarise_run(folder: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> Table:
-    """The table in a Parquet file: one that an experiment wrote, or the user's own.
-
-    The user's own needs `REQUIRED` and may leave out `DEFAULTS`; all its other number columns are metrics. A `UserError`
-    refuses what cannot be read so, and rows that cannot all belong to the run that they name: they would be merged or
-    counted twice.
-    """
+    """The table in a Parquet file: one that an experiment wrote, or the user's own, which needs `REQUIRED` and may leave
+    out `DEFAULTS`; all its other number columns are metrics. A `UserError` refuses what cannot be read so, and rows that
+    cannot all belong to the run that they name: they would be merged or counted twice."""
     table = Table(*read_columns(path))
     for curve in table.curves:
         name = f"{path}: {curve.curve}, run {curve.run}, seed {curve.seed} ({curve.method})"

@@ -1,5 +1,4 @@
 """Charts as Vega-Lite specs: each is drawn three ways, interactive in the page, still inside it, and as PNG beside it.
-
 A panel is one spec without its width and the dots; a figure is a few panels over one caption, a section a few figures and
 tables. All take one palette, in which colour is never the only carrier: dashes and shapes say the same.
 """

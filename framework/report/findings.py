@@ -41,12 +41,10 @@ def _ends(curves: Mapping[str, Sequence[Outcome]], ends: Mapping[str, float]) ->
         return sum(end - start for start, end in pairs if start is not None and end is not None)
 
     lost = [name for name in ends if rose(name, "proxy") > 0 > rose(name, "gold")]
-    whom = f"all {len(ends)} curves" if len(lost) == len(ends) > 2 else listed(lost) if lost else ""
-    text = (
-        f"The proxy rose and gold ended below its start under {whom}; at the end gold is"
-        if lost
-        else "At the end gold is"
-    )
+    text = "At the end gold is"
+    if lost:
+        whom = f"all {len(ends)} curves" if len(lost) == len(ends) > 2 else listed(lost)
+        text = f"The proxy rose and gold ended below its start under {whom}; at the end gold is"
     (worst, low), *_, (best, high) = sorted(ends.items(), key=lambda item: item[1])
     if number(low) == number(high):
         return f"{text} {number(high)} under each."
@@ -109,8 +107,7 @@ def _clearly(comparison: Comparison, cells: Sequence[Cell]) -> str:
     marks = {cell: comparison.marks[RUNS][cell]["gold_end_difference"] for cell in cells}
     parts = []
     for how, sign in (("higher", 1), ("lower", -1)):
-        names = [cell.name for cell in cells if marks[cell] == sign]
-        if names:
+        if names := [cell.name for cell in cells if marks[cell] == sign]:
             who = listed(names) if len(names) <= MOST_NAMED else plural(len(names), "variant")
             parts.append(f"clearly {how} under {who}")
     if rest := sum(mark == 0 for mark in marks.values()):

@@ -1,8 +1,6 @@
-"""The report of an experiment, of one run or of many: a page that needs nothing else, and its charts as PNG beside it.
-
-The charts' script comes from an installed package and is written into the page. Nothing is loaded from elsewhere, and
-no script runs but the two whose hashes the page's own policy names.
-"""
+"""The report of an experiment, of one run or of many: a page that needs nothing else, and its charts as PNG beside it. The
+charts' script comes from an installed package and is written into the page. Nothing is loaded from elsewhere, and no script
+runs but the two whose hashes the page's own policy names."""
 
 import base64
 import hashlib

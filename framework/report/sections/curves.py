@@ -115,5 +115,4 @@ def _bars(rows: Rows, walls: Rows) -> Panel:
     tips = {"tooltip": [{"field": name} for name in ("curve", "stage", "seconds")]}
     stack = layer("bar", "stages", [place, {"color": colour}, tips], stroke="white", strokeWidth=0.5)
     ticks = layer("tick", "walls", [place], color="black", thickness=2, size=24)
-    data = {"stages": rows, "walls": walls}
-    return Panel("Seconds per step by stage", [stack, ticks], data, 40 + 30 * len(walls))
+    return Panel("Seconds per step by stage", [stack, ticks], {"stages": rows, "walls": walls}, 40 + 30 * len(walls))
