@@ -107,9 +107,7 @@ class Frontier:
     """The method's own form with and without intercept, then the quadratic; those that the points determine."""
     errors: list[PredictionError]
     verdict: str  # what the held-out seeds say, or why nothing was fitted
-    slope_past_peak: (
-        Estimate | None
-    )  # in gold per sqrt(nats), like the losses of the first fit; None where that has no peak
+    slope_past_peak: Estimate | None  # gold per sqrt(nats), past the peak of the first fit; None where it has none
     losses: OverOptimisation | None
 
     @property
