@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from framework.aggregation import Aggregation, Mean
-from framework.analysis.pair_sets import ScorePairs
+from framework.analysis.reward_quality import ScorePairs
 from framework.artifacts import fingerprint
 from framework.best_of_n import BestOfN
 from framework.component import Component, spelled

@@ -1,8 +1,5 @@
-"""What is read off the curve of a run: its start, peak, end and sqrt(KL), each defined here and nowhere else.
-
-Every table, plot, summary and warning reads these. `rows` are the logged rows of one curve in their order; NaN
-stands where something was not measured.
-"""
+"""What is read off the curve of a run: its start, peak, end and sqrt(KL), each defined here and nowhere else, for every
+table, plot, summary and warning. `rows` are the logged rows of one curve in their order; NaN is what was not measured."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -11,12 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
-HELD = 0.1
-"""Share of its budget that the KL at the end of a run may be off and still count as held."""
-WINDOW = 5
-"""Measurements in the centred moving mean, given ten or more."""
-FEWEST = 10
-"""Measurements from which on a peak is cross-fitted."""
+HELD = 0.1  # share of its budget that the KL at the end of a run may be off and still count as held
+WINDOW = 5  # measurements in the centred moving mean, given ten or more
+FEWEST = 10  # measurements from which on a peak is cross-fitted
 THINNINGS = 100
 
 
@@ -37,8 +31,7 @@ class Peak:
     """The highest point of a noisy curve, without the luck of the row that happened to be highest."""
 
     value: float
-    error: float | None
-    """Its standard error; None where the errors it is made of are not known."""
+    error: float | None  # its standard error; None where the errors it is made of are not known
     row: int
 
 
@@ -47,40 +40,30 @@ class Outcome:
     """How one curve began, peaked and ended. None is what was not measured; gold is in its scorer's units."""
 
     steps: int
-    proxy_start: float | None
-    """Reference standard deviations."""
+    proxy_start: float | None  # reference standard deviations
     proxy_end: float | None
     gold_start: float | None
     gold_start_se: float | None
     gold_peak: float | None
     gold_peak_se: float | None
-    gold_peak_at: float | None
-    """A step, or an n."""
+    gold_peak_at: float | None  # a step, or an n
     gold_peak_is_inside: bool
     """Whether it lies before the rows that stand for the end: their mean is below the peak of gold that still rises too."""
     gold_end: float | None
     gold_end_se: float | None
-    kl_nats_at_gold_peak: float | None
-    """Nats per sequence to the initial policy, smoothed."""
+    kl_nats_at_gold_peak: float | None  # nats per sequence to the initial policy, smoothed
     kl_nats_end: float | None
-    gap_end: float | None
-    """Standardised proxy less standardised gold, in standard deviations at the start."""
-    kl_coef_end: float | None
-    """Reward units per nat."""
-    ended_start: float | None
-    """Share of responses that end by themselves."""
+    gap_end: float | None  # standardised proxy less standardised gold, in standard deviations at the start
+    kl_coef_end: float | None  # reward units per nat
+    ended_start: float | None  # share of responses that end by themselves
     ended_end: float | None
-    disagreement_start: float | None
-    """Deviation over heads, in reference standard deviations; None with one head."""
+    disagreement_start: float | None  # deviation over heads, in reference standard deviations; None with one head
     disagreement_end: float | None
     head_correlation_start: float | None
     head_correlation_end: float | None
-    budget: float | None
-    """Nats per sequence asked for."""
-    budget_ratio: float | None
-    """KL at the end over the budget."""
-    budget_held: bool | None
-    """Whether the two differ by at most `HELD` of the budget."""
+    budget: float | None  # nats per sequence asked for
+    budget_ratio: float | None  # KL at the end over the budget
+    budget_held: bool | None  # whether the two differ by at most `HELD` of the budget
 
     @property
     def gained(self) -> bool:
@@ -103,43 +86,32 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, what follows from them too."""
-        follows = {"gained": self.gained, "turned_over": self.turned_over, "share_lost": self.share_lost}
-        return asdict(self) | follows
+        return asdict(self) | {name: getattr(self, name) for name in ("gained", "turned_over", "share_lost")}
 
 
 def outcome_of(curve: Curve) -> Outcome:
     """The outcome of a curve; the same wherever its rows come from."""
-    gold, errors, kl = curve.series("gold"), curve.series("gold_se"), curve.series("kl_nats")
-    proxy, spread, correlation = (curve.series(n) for n in ("proxy", "disagreement", "head_correlation"))
-    if not np.nan_to_num(spread).any():
+    starts = ("proxy", "gold", "ended", "disagreement", "head_correlation")
+    series = {name: curve.series(name) for name in (*starts, "kl_nats", "gap", "kl_coef")}
+    if not np.nan_to_num(series["disagreement"]).any():
         # The disagreement of a single head is 0 throughout: that is no measurement.
-        spread = np.full(len(spread), math.nan)
+        series["disagreement"] = np.full(len(series["gold"]), math.nan)
+    gold, errors, kl = series["gold"], curve.series("gold_se"), series["kl_nats"]
     last = _end_rows(gold, curve.axis)
     peak = highest_of(gold, errors) if curve.axis == "n" else peak_of(gold, errors)
     smooth_kl, kl_end = kl if curve.axis == "n" else moving_mean(kl), end_of(kl, curve.axis)
     ratio = kl_end / curve.budget if kl_end is not None and curve.budget else None
     return Outcome(
+        **{f"{name}_start": start_of(series[name]) for name in starts},
+        **{f"{name}_end": end_of(values, curve.axis) for name, values in series.items()},
         steps=len(gold),
-        proxy_start=start_of(proxy),
-        proxy_end=end_of(proxy, curve.axis),
-        gold_start=start_of(gold),
         gold_start_se=_error_of_mean(errors[np.isfinite(gold)][:1]),
         gold_peak=peak.value if peak else None,
         gold_peak_se=peak.error if peak else None,
         gold_peak_at=_finite(curve.position[peak.row]) if peak else None,
         gold_peak_is_inside=bool(peak is not None and len(last) and peak.row < last[0]),
-        gold_end=end_of(gold, curve.axis),
         gold_end_se=_error_of_mean(errors[last]),
         kl_nats_at_gold_peak=_finite(smooth_kl[peak.row]) if peak else None,
-        kl_nats_end=kl_end,
-        gap_end=end_of(curve.series("gap"), curve.axis),
-        kl_coef_end=end_of(curve.series("kl_coef"), curve.axis),
-        ended_start=start_of(curve.series("ended")),
-        ended_end=end_of(curve.series("ended"), curve.axis),
-        disagreement_start=start_of(spread),
-        disagreement_end=end_of(spread, curve.axis),
-        head_correlation_start=start_of(correlation),
-        head_correlation_end=end_of(correlation, curve.axis),
         budget=curve.budget,
         budget_ratio=ratio,
         budget_held=None if ratio is None else abs(ratio - 1) <= HELD,
@@ -158,10 +130,8 @@ def start_of(values: Float[np.ndarray, "rows"]) -> float | None:
 
 
 def end_of(values: Float[np.ndarray, "rows"], axis: str = "step") -> float | None:
-    """The mean over the last fifth of the rows, rounded up; of best-of-n (axis `n`) the value at the largest n.
-
-    Where nothing was measured there, the last value of the second half: before, the policy was on its way.
-    """
+    """The mean over the last fifth of the rows, rounded up; of best-of-n (axis `n`) the value at the largest n. Where
+    nothing was measured there, the last value of the second half: before, the policy was on its way."""
     rows = _end_rows(values, axis)
     return float(values[rows].mean()) if len(rows) else None
 
@@ -217,10 +187,8 @@ def highest_of(values: Float[np.ndarray, "rows"], errors: Float[np.ndarray, "row
 
 
 def moving_mean(values: Float[np.ndarray, "rows"]) -> Float[np.ndarray, "rows"]:
-    """Centred mean over `WINDOW` measured values, truncated at the ends; NaN where nothing was measured.
-
-    The window is 3 below ten measurements, and 1 below six: five over three steps would flatten a short run.
-    """
+    """Centred mean over `WINDOW` measured values, truncated at the ends; NaN where nothing was measured. The window is 3
+    below ten measurements, and 1 below six: five over three steps would flatten a short run."""
     measured = np.flatnonzero(np.isfinite(values))
     count = len(measured)
     window = WINDOW if count >= 2 * WINDOW else 3 if count >= 6 else 1

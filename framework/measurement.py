@@ -29,19 +29,13 @@ class Measurement:
     """A batch of responses with what the reference, the reward model and gold say of it."""
 
     rollout: Rollout
-    reference: Float[Tensor, "B T"]
-    """Log-probability of each sampled token under the reference policy; 0 at padding."""
-    scores: Scores
-    """Of every head."""
-    proxy: Float[Tensor, "B"]
-    """The heads' scores, aggregated, before any transform: reference standard deviations."""
-    gold: Float[Tensor, "B"] | None
-    """The gold scorer's units; None where it was not asked."""
+    reference: Float[Tensor, "B T"]  # log-probability of each sampled token under the reference policy; 0 at padding
+    scores: Scores  # of every head
+    proxy: Float[Tensor, "B"]  # the heads' scores, aggregated, before any transform: reference standard deviations
+    gold: Float[Tensor, "B"] | None  # the gold scorer's units; None where it was not asked
     exact_kl: Float[Tensor, "n"] | None = None
     """KL over the whole vocabulary in nats, of the rows that `rows_across_prompts` picks; None where not taken."""
-
-    golds: Mapping[str, Float[Tensor, "B"] | None] = field(default_factory=dict)
-    """Of the signals beside gold, by name."""
+    golds: Mapping[str, Float[Tensor, "B"] | None] = field(default_factory=dict)  # of the signals beside gold, by name
 
     def beside(self, golds: Mapping[str, Any]) -> "Measurement":
         """The same with what the other gold signals say, each waited for."""
@@ -53,10 +47,8 @@ class Measurement:
         return sequence_log_ratio(self.rollout.logprobs, self.reference, self.rollout.mask)
 
     def figures(self, reward: Float[Tensor, "B"] | None = None, kl_coef: float | None = None) -> dict[str, Any]:
-        """The metrics of the batch, in the order of metrics.jsonl; keys and units are in docs/artifacts.md.
-
-        Without `reward` nothing is paid; without `kl_coef`, in reward units per nat, no coefficient is in force.
-        """
+        """The metrics of the batch, in the order of metrics.jsonl; keys and units are in docs/artifacts.md. Without
+        `reward` nothing is paid; without `kl_coef`, in reward units per nat, no coefficient is in force."""
         rollout, heads, distance = self.rollout, self.scores.values, self.scores.distance
         lengths, tokens = rollout.mask.sum(dim=1), rollout.mask.sum()
         kl_nats, gold, exact, group = self.kl_nats, self.gold, self.exact_kl, rollout.group
@@ -71,17 +63,14 @@ class Measurement:
             "length_correlation": head_correlation(torch.stack([self.proxy, lengths.to(self.proxy)]).numpy()),
             "feature_distance": None if distance is None else float(distance.mean()),
             "gold": None if gold is None else float(gold.mean()),
-            "gold_se": None if gold is None else _standard_error(gold, group),
+            "gold_se": _standard_error(gold, group),
             **{f"gold_{name}": own if own is None else float(own.mean()) for name, own in self.golds.items()},
-            **{
-                f"gold_{name}_se": own if own is None else _standard_error(own, group)
-                for name, own in self.golds.items()
-            },
+            **{f"gold_{name}_se": _standard_error(own, group) for name, own in self.golds.items()},
             "kl_nats": float(kl_nats.mean()),
             "kl_nats_se": _standard_error(kl_nats, group),
             "kl_per_token": float(kl_nats.sum() / tokens),
             "kl_exact_nats": None if exact is None else float(exact.mean()),
-            "kl_exact_nats_se": None if exact is None else _standard_error(exact, exact_group),
+            "kl_exact_nats_se": _standard_error(exact, exact_group),
             **({} if kl_coef is None else {"kl_coef": kl_coef}),
             "response_tokens": float(tokens / len(rollout)),
             "ended": float(rollout.ended.float().mean()),
@@ -109,12 +98,12 @@ class Measurement:
         }
         table = pa.table(columns, schema=ROLLOUT_SCHEMA)
         for name, own in self.golds.items():
-            values = pa.array(nothing if own is None else own.tolist(), pa.float32())
-            table = table.append_column(f"gold_{name}", values)
+            listed = nothing if own is None else own.tolist()
+            table = table.append_column(f"gold_{name}", pa.array(listed, pa.float32()))
         return table
 
 
-def _standard_error(values: Float[Tensor, "B"], group: Int[Tensor, "B"]) -> float | None:
-    """None where all rows are of one prompt: it is not known."""
-    error = batch_mean(values, group).standard_error
+def _standard_error(values: Float[Tensor, "B"] | None, group: Int[Tensor, "B"]) -> float | None:
+    """None where nothing was measured, or all rows are of one prompt: it is not known."""
+    error = math.inf if values is None else batch_mean(values, group).standard_error
     return error if math.isfinite(error) else None

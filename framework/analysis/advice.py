@@ -5,9 +5,7 @@ missing, means are those of an additive model of budgets and seeds, lest a budge
 other is compared with it seed by seed, because runs of one seed share their start policy and their reward data, and
 what these add to gold cancels. Recommended is the largest budget whose gold is, by the lower end of the 95% t interval
 of that difference, at most epsilon below the best. Where KL is set by another key than a budget, points are in the
-order of the KL that they reached.
-
-Sizes: `points`, `seeds`, `draws` bootstrap samples of the seeds.
+order of the KL that they reached. Sizes: `points`, `seeds`, `draws` bootstrap samples of the seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,15 +18,13 @@ from scipy.special import stdtrit
 from framework.analysis.over_seeds import Estimate
 from framework.seeding import numpy_generator
 
-DRAWS = 2000
-"""Bootstrap samples of the seeds."""
+DRAWS = 2000  # bootstrap samples of the seeds
 TOLERATED_SHARE = 0.1
 """Of the gain that the best budget brought over the start policy: how much of it may be given up by default."""
 TIE = 1e-6
 """Of the highest mean in size: means that are closer than this are equal, and the smaller budget is the better one.
 Their digits beyond that are the ridge's and the processor's."""
-SEED_RIDGE = 1e-6
-"""Weight that draws effects of seeds towards 0: it decides only between budgets that no seed links."""
+SEED_RIDGE = 1e-6  # weight that draws effects of seeds towards 0: it decides only between budgets that no seed links
 
 
 @dataclass(frozen=True)
@@ -48,10 +44,8 @@ class PointGold:
 
     choice: Choice
     gold: Estimate
-    below_best: Estimate
-    """The best point's gold less this one's, seed by seed."""
-    is_close: bool
-    """Whether the loss is at most epsilon with the stated confidence."""
+    below_best: Estimate  # the best point's gold less this one's, seed by seed
+    is_close: bool  # whether the loss is at most epsilon with the stated confidence
 
 
 @dataclass(frozen=True)
@@ -62,8 +56,7 @@ class Advice:
     interval: tuple[Choice, Choice] | None
     """95% percentiles of what the rule recommends on bootstrap samples of the seeds; None with one seed."""
     best: Choice
-    epsilon: float
-    """Gold units that may be given up."""
+    epsilon: float  # gold units that may be given up
     num_seeds: int
     rows: list[PointGold]
     sentence: str
@@ -72,14 +65,12 @@ class Advice:
 def recommend(
     gold: Mapping[Choice, Mapping[int, float]], start: float | None, epsilon: float | None = None
 ) -> Advice | None:
-    """The advice from gold at the end of runs, by point and seed; None where fewer than two points have any.
+    """The advice from gold at the end of runs, by point (the least KL first) and seed, in gold's units; NaN is a run without.
+    None where fewer than two points have any.
 
-    Args:
-        gold: mean gold at the end of the run, in gold's units, the least KL first; NaN is a run without.
-        start: mean gold of the start policy; None where it was not measured.
-        epsilon: gold units that may be given up; by default `TOLERATED_SHARE` of what the best point gained over
-            the start, and nothing where it gained nothing or the start is not known. A standard error instead would
-            let the tolerance grow with the noise.
+    `start` is the mean gold of the start policy, None where it was not measured. `epsilon` is what may be given up: by
+    default `TOLERATED_SHARE` of what the best point gained over the start, and nothing where it gained nothing or the
+    start is not known. A standard error instead would let the tolerance grow with the noise.
     """
     assert epsilon is None or epsilon >= 0, epsilon
     choices = [choice for choice, runs in gold.items() if np.isfinite(list(runs.values())).any()]
@@ -106,10 +97,8 @@ def recommend(
 
 
 def point_means(values: Float[np.ndarray, "draws points seeds"]) -> Float[np.ndarray, "draws points"]:
-    """Mean gold of each point over all seeds, by least squares on gold = point + seed where runs are missing (NaN).
-
-    Minus infinity without any run.
-    """
+    """Mean gold of each point over all seeds, by least squares on gold = point + seed where runs are missing (NaN); minus
+    infinity without any run."""
     known = np.isfinite(values).astype(float)
     gold = np.where(known > 0, values, 0.0)
     # Effects of seeds eliminated: what is left are the normal equations of the points.

@@ -18,12 +18,10 @@ from framework.measure import Curve, Outcome, moving_mean, outcome_of
 Direction = Literal["up", "down", "stronger"]
 """Which way a signal moves when things go wrong; `stronger` is away from zero on either side."""
 
-BASELINE = 10
-"""Measured steps whose mean and standard deviation the later ones are standardised by."""
+BASELINE = 10  # measured steps whose mean and standard deviation the later ones are standardised by
 ALLOWANCE = 1.0
 """Standard deviations a step may lie above the baseline unpunished: half of the shift of 2 that is looked for."""
-CAP = 3.0
-"""Standard deviations at which one step's value is cut, so that no odd batch raises an alarm by itself."""
+CAP = 3.0  # standard deviations at which one step's value is cut, so that no odd batch raises an alarm by itself
 LIMIT = 11.0
 """Sum of excesses at which the alarm is raised.
 
@@ -40,8 +38,7 @@ class Signal:
     name: str
     direction: Direction
     meaning: str  # goes on "than in the first steps"
-    least_spread: float = 0.0
-    """Standard deviation that the baseline is taken to have at least, in the signal's unit."""
+    least_spread: float = 0.0  # standard deviation that the baseline is taken to have at least, in the signal's unit
 
 
 SIGNALS = (
@@ -57,11 +54,9 @@ CONTROL = Signal("kl_nats", "up", "the policy is farther from the initial one")
 
 
 def first_alarm(values: Float[np.ndarray, "steps"], direction: Direction, least_spread: float = 0.0) -> int | None:
-    """Index at which the alarm is first raised; None where it is not, or nothing follows the baseline.
-
-    It depends on the values up to that index alone, so the answer is the same in the run and after it. With z
-    the standardised values, S_t = max(0, S_{t-1} + min(z_t, CAP) - ALLOWANCE) and the alarm is S_t > LIMIT.
-    """
+    """Index at which the alarm is first raised; None where it is not, or nothing follows the baseline. It depends on the
+    values up to that index alone, so the answer is the same in the run and after it. With z the standardised values,
+    S_t = max(0, S_{t-1} + min(z_t, CAP) - ALLOWANCE) and the alarm is S_t > LIMIT."""
     measured = np.flatnonzero(np.isfinite(values))
     signed = {"up": 1.0, "down": -1.0, "stronger": np.sign(values[measured])}[direction] * values[measured]
     start = signed[:BASELINE]
@@ -91,19 +86,14 @@ class AlarmLead:
 
     curve: str
     signal: str
-    num_turned: int
-    """Runs whose gold rose and then fell, by `Outcome.turned_over`."""
-    num_ahead: int
-    """Of those: alarmed at or before the step of gold's peak."""
-    num_late: int
-    """Of those: alarmed after it. The remaining ones were never alarmed."""
+    num_turned: int  # runs whose gold rose and then fell, by `Outcome.turned_over`
+    num_ahead: int  # of those: alarmed at or before the step of gold's peak
+    num_late: int  # of those: alarmed after it; the remaining ones were never alarmed
     lead_steps: float | None
     """Median over turned and alarmed runs of peak less alarm, in steps: negative is late. None without such runs."""
-    lead_nats: float | None
-    """The same of smoothed KL, in nats per sequence."""
+    lead_nats: float | None  # the same of smoothed KL, in nats per sequence
     num_unturned: int
-    num_false: int
-    """Of the unturned: alarmed all the same."""
+    num_false: int  # of the unturned: alarmed all the same
 
 
 def alarm_leads(runs: Mapping[str, Sequence[Curve]]) -> list[AlarmLead]:
@@ -114,28 +104,17 @@ def alarm_leads(runs: Mapping[str, Sequence[Curve]]) -> list[AlarmLead]:
 
 def _lead(curve: str, signal: Signal, runs: Sequence[tuple[Curve, Outcome]]) -> AlarmLead:
     known = [(run, outcome) for run, outcome in runs if _can_tell(run, outcome, signal)]
-    alarms = [
-        (run, own, first_alarm(run.series(signal.name), signal.direction, signal.least_spread)) for run, own in known
-    ]
-    steps, nats = [], []
-    for run, own, alarm in alarms:
+    steps, nats, num_false = [], [], 0
+    for run, own in known:
+        alarm = first_alarm(run.series(signal.name), signal.direction, signal.least_spread)
+        num_false += alarm is not None and not own.turned_over
         if own.turned_over and alarm is not None and own.gold_peak_at is not None:
             steps.append(own.gold_peak_at - float(run.position[alarm]))
             at_peak = math.nan if own.kl_nats_at_gold_peak is None else own.kl_nats_at_gold_peak
             nats.append(at_peak - float(moving_mean(run.series("kl_nats"))[alarm]))
-    num_turned = sum(own.turned_over for _, own in known)
-    ahead = sum(lead >= 0 for lead in steps)
-    return AlarmLead(
-        curve,
-        signal.name,
-        num_turned=num_turned,
-        num_ahead=ahead,
-        num_late=len(steps) - ahead,
-        lead_steps=_median(steps),
-        lead_nats=_median(nats),
-        num_unturned=len(known) - num_turned,
-        num_false=sum(alarm is not None and not own.turned_over for _, own, alarm in alarms),
-    )
+    turned, ahead = sum(own.turned_over for _, own in known), sum(lead >= 0 for lead in steps)
+    leads = ahead, len(steps) - ahead, _median(steps), _median(nats)
+    return AlarmLead(curve, signal.name, turned, *leads, len(known) - turned, num_false)
 
 
 def _can_tell(run: Curve, outcome: Outcome, signal: Signal) -> bool:

@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +29,17 @@ POOL_LINK = "pool.json"
 
 
 def best_of_n_kl(n: int) -> float:
-    """KL from best-of-n to the policy that was sampled: `log n - (n - 1)/n`, in nats per sequence.
-
-    Exact where no two responses tie, and an upper bound where some do (arXiv 2210.10760).
-    """
+    """KL from best-of-n to the policy that was sampled: `log n - (n - 1)/n`, in nats per sequence. Exact where no two
+    responses tie, and an upper bound where some do (arXiv 2210.10760)."""
     assert n >= 1
     return math.log(n) - (n - 1) / n
 
 
 def rank_weights(size: int, n: int) -> Float[np.ndarray, "N"]:
-    """Share of the subsets of `n` out of `size` whose best is the i-th from below: `C(i-1, n-1) / C(size, n)`.
-
-    Built from the top, `n/size` for the best of all, by the ratio of neighbours `(i - n)/(i - 1)`: nothing
-    overflows, and no digits are lost to differences of large logarithms.
-    """
+    """Share of the subsets of `n` out of `size` whose best is the i-th from below: `C(i-1, n-1) / C(size, n)`."""
     assert 1 <= n <= size, (n, size)
+    # From the top, n/size for the best of all, by the ratio of neighbours (i - n)/(i - 1): nothing overflows, and no
+    # digits are lost to differences of large logarithms.
     above = np.arange(size, 1, -1)
     ratios = np.maximum(above - n, 0) / (above - 1)
     return (n / size * np.cumprod(np.concatenate([[1.0], ratios])))[::-1]
@@ -54,8 +49,7 @@ def rank_weights(size: int, n: int) -> Float[np.ndarray, "N"]:
 class Ranking:
     """A pool in ascending order of a score, prompt by prompt, with what ties in it: sorted once, used for every n."""
 
-    order: Int[np.ndarray, "P N"]
-    """Pool positions of each prompt, the least score first."""
+    order: Int[np.ndarray, "P N"]  # pool positions of each prompt, the least score first
     starts: Int[np.ndarray, "G"]
     """Where each group of equal scores begins in the flattened order. No group reaches over two prompts."""
 
@@ -87,9 +81,13 @@ class Ranking:
 
     def selection(self, n: int) -> Float[np.ndarray, "P N"]:
         """Probability of each response, in pool order, to be the best of `n` random ones; sums to 1 per prompt."""
-        first, count = self._groups
-        below = np.concatenate([[0.0], np.cumsum(rank_weights(self.order.shape[1], n))])
-        return (below[first + count] - below[first]) / count
+        size = self.order.shape[1]
+        first, sizes = self.starts % size, np.diff(self.starts, append=self.order.size)
+        below = np.concatenate([[0.0], np.cumsum(rank_weights(size, n))])
+        shares = np.repeat((below[first + sizes] - below[first]) / sizes, sizes).reshape(self.order.shape)
+        placed = np.empty_like(shares)
+        np.put_along_axis(placed, self.order, shares, axis=1)
+        return placed
 
     def win_rate(self, first: Float[np.ndarray, "P N"], second: Float[np.ndarray, "P N"]) -> Float[np.ndarray, "P"]:
         """Chance that a response drawn by `first` ranks above one drawn by `second`, a tie counting one half; both are
@@ -101,26 +99,12 @@ class Ranking:
         won = np.add.reduceat(mine.ravel(), self.starts) * (below + level / 2)
         return np.bincount(self.starts // size, weights=won, minlength=num_prompts)
 
-    @cached_property
-    def _groups(self) -> tuple[Int[np.ndarray, "P N"], Int[np.ndarray, "P N"]]:
-        """Of each response, in pool order: how many score less, and how many score the same, itself included."""
-        size = self.order.shape[1]
-        sizes = np.diff(self.starts, append=self.order.size)
-        unsorted = []
-        for ranked in (np.repeat(self.starts % size, sizes), np.repeat(sizes, sizes)):
-            placed = np.empty_like(self.order)
-            np.put_along_axis(placed, self.order, ranked.reshape(self.order.shape), axis=1)
-            unsorted.append(placed)
-        return unsorted[0], unsorted[1]
-
 
 def best_of_n_win_rate(
     proxy: Float[np.ndarray, "P N"], rival: Float[np.ndarray, "P N"], gold: Float[np.ndarray, "P N"], ns: Sequence[int]
 ) -> Float[np.ndarray, "P n"]:
-    """Chance that the best of n by `proxy` has more gold than the best of n by `rival`; a tie in gold is one half.
-
-    Each picks from n random responses of its own out of the one pool, so they can pick the same one, which is a tie.
-    """
+    """Chance that the best of n by `proxy` has more gold than the best of n by `rival`; a tie in gold is one half. Each
+    picks from n random responses of its own out of the one pool, so they can pick the same one, which is a tie."""
     ours, theirs, by_gold = Ranking.of(proxy), Ranking.of(rival), Ranking.of(gold)
     return np.stack([by_gold.win_rate(ours.selection(n), theirs.selection(n)) for n in ns], axis=1)
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from framework.analysis.records import RunRecord, Status, is_number
-from framework.artifacts import written_whole
 from framework.errors import UserError, first_line
 
 BEST_OF_N = "best_of_n"
@@ -49,11 +48,9 @@ def assemble(parts: Sequence[Part]) -> tuple[pa.Table, tuple[str, ...]]:
     labels = {name: pa.array([getattr(r, name) for r in records], kind) for name, kind in LABELS.items()}
     for name, key in settings.items():
         values = [record.settings.get(key) for record in records]
-        if all(value is None or is_number(value) for value in values):
-            labels[name] = pa.array(values, pa.float64())
-        else:
-            texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
-            labels[name] = pa.array(texts, pa.string())
+        texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+        are_numbers = all(value is None or is_number(value) for value in values)
+        labels[name] = pa.array(values, pa.float64()) if are_numbers else pa.array(texts, pa.string())
     labels["axis"] = pa.array([record.axis for record in records], pa.string())
     columns = {name: values.take(owner) for name, values in labels.items()}
     for name in ["at", *metrics, "gap"]:
@@ -61,13 +58,6 @@ def assemble(parts: Sequence[Part]) -> tuple[pa.Table, tuple[str, ...]]:
         known = np.concatenate([own.get(name, gap) for (_, own), gap in zip(parts, blank, strict=True)])
         columns[name] = pa.array(known, pa.float64(), from_pandas=True)
     return pa.table(columns), tuple(settings)
-
-
-def write_columns(data: pa.Table, settings: Sequence[str], path: Path) -> None:
-    """Write the table as Parquet, whole or not at all."""
-    metadata = {SETTINGS_KEY: json.dumps(list(settings)).encode()}
-    with written_whole(path) as scratch:
-        pq.write_table(data.replace_schema_metadata(metadata), scratch)
 
 
 def read_columns(path: Path) -> tuple[pa.Table, tuple[str, ...]]:

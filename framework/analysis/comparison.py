@@ -1,7 +1,5 @@
-"""Every variant against a baseline of the same condition, point and seed, by its runs and by best-of-n.
-
-The layout is that of Coste et al. (arXiv 2310.02743): gold at the end and at the peak, and the win rate.
-"""
+"""Every variant against a baseline of the same condition, point and seed, by its runs and by best-of-n; laid out as by
+Coste et al. (arXiv 2310.02743): gold at the end and at the peak, and the win rate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,14 +12,13 @@ from jaxtyping import Float
 from framework.analysis.best_of_n import Pool, best_of_n_win_rate, read_pool
 from framework.analysis.columns import BEST_OF_N
 from framework.analysis.over_seeds import Estimate, holm, paired_difference, share_over_seeds
+from framework.analysis.records import RunRecord
 from framework.analysis.run_folder import manifest_of, read_rollouts, rollout_steps
-from framework.analysis.table import Curve, RunRecord, Table
+from framework.analysis.table import Curve, Table
 from framework.measure import Outcome, outcome_of
 
-RUNS = "runs"
-"""Where a comparison holds the figures of runs; those of best-of-n are apart, as it takes no training."""
-LAST_STEPS = 10
-"""Gold-scored steps whose rollouts stand for a run's end."""
+RUNS = "runs"  # where a comparison holds the figures of runs; those of best-of-n are apart, as it takes no training
+LAST_STEPS = 10  # gold-scored steps whose rollouts stand for a run's end
 OWN = (
     "gold_end", "gold_peak", "gold_peak_at", "kl_nats_end", "kl_nats_at_gold_peak", "gap_end", "ended_start", "ended_end",
     "disagreement_start", "disagreement_end", "head_correlation_start", "head_correlation_end",
@@ -38,6 +35,11 @@ class Cell(NamedTuple):
     variant: str
     point: str
 
+    @property
+    def name(self) -> str:
+        """Variant and point."""
+        return " ".join(filter(None, (self.variant, self.point)))
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -46,8 +48,7 @@ class Comparison:
     baseline: str
     conditions: tuple[str, ...]
     variants: tuple[str, ...]
-    points: tuple[str, ...]
-    """Of the runs; like conditions, one empty name where there is none."""
+    points: tuple[str, ...]  # of the runs; like conditions, one empty name where there is none
     figures: Mapping[str, Mapping[Cell, Mapping[str, Estimate]]]
     """Of `RUNS`, whatever their methods, and of `BEST_OF_N` where a pool was scored; see `compare`."""
     marks: Mapping[str, Mapping[Cell, Mapping[str, int]]]
@@ -74,9 +75,8 @@ def compare(table: Table, records: Sequence[RunRecord], baseline: str) -> Compar
     `gold_end_difference`, `gold_peak_difference` and `win_rate`. The win rate of runs is the share of pairs of samples
     for one prompt, one of each policy, that have more gold than the baseline's, a tie counting one half, over the last
     gold-scored steps: runs of one seed answer the same prompts. That of best-of-n is the chance that its choice at the
-    largest n has more gold than the baseline's from the same pool.
-
-    Without folders in `records` there is no win rate; a `UserError` where a file of a run cannot be read.
+    largest n has more gold than the baseline's from the same pool. Without folders in `records` there is no win rate; a
+    `UserError` where a file of a run cannot be read.
     """
     folders = {(record.run, record.seed): record.folder for record in records if record.folder}
     pools = {(record.curve, record.seed): record.folder for record in reversed(records) if record.folder}

@@ -1,28 +1,81 @@
-"""Gold as a function of d = sqrt(KL): the points of all seeds, and curves fitted to them with intervals over seeds.
+"""Gold as a function of d = sqrt(KL): the points of all seeds, the forms that are fitted to them with intervals over seeds,
+and where a fit peaks.
 
-Sizes here: `points` over all seeds, `seeds`, `draws` bootstrap samples of the seeds. Coefficients are in the order of
+Each form is R0 + alpha * first(d) - beta * second(d): linear in its coefficients. Its slope has the sign of
+alpha - beta * x with a rising x(d), which is all that is needed to find the peak and how sure of it one may be. Sizes:
+`points` over all seeds, `seeds`, `draws` bootstrap samples of the seeds. Coefficients are in the order of
 `COEFFICIENTS`: gold's units, and those over powers of sqrt(nats per sequence).
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from framework.analysis.forms import FORMS, NO_PEAK, Form, Peak, find_peak
 from framework.analysis.over_seeds import t_quantile
 from framework.analysis.table import Curve
 from framework.seeding import numpy_generator
 
-DRAWS = 2000
-"""Bootstrap samples of the seeds."""
+DRAWS = 2000  # bootstrap samples of the seeds
 COEFFICIENTS = ("r0", "alpha", "beta")
-RELATIVE_RANK = 1e-10
-"""Of a sample's normal equations: directions this much weaker than the strongest are left at zero."""
-ROUNDING = 1e-12
-"""Of the largest gold in size: differences below this are those of floating point."""
+RELATIVE_RANK = 1e-10  # of a sample's normal equations: directions this much weaker than the strongest are left at zero
+ROUNDING = 1e-12  # of the largest gold in size: differences below this are those of floating point
+TRUSTED_FROM = 0.05
+"""Share of the largest d below which slopes are not read: KL's estimate is mostly noise there, and the RL form's
+slope grows without bound."""
+NO_PEAK = "no peak in this range: "
+
+
+@dataclass(frozen=True)
+class Form:
+    """A curve through R0 at d = 0."""
+
+    name: str
+    formula: str  # for a legend or a table, R0 left out
+    basis: Callable[[np.ndarray], np.ndarray]
+    """What alpha and beta are multiplied with in gold, first(d) and -second(d) [points 2]."""
+    ratio_at: Callable[[float], float]
+    """The alpha / beta with which gold's slope is zero at d: the x of the slope's sign, alpha - beta * x."""
+    flat_at: Callable[[float], float]
+    """Its inverse: the d at which the slope is zero; 0 where it is negative from the start, infinite past any float."""
+
+    def design(self, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 3"]:
+        """What R0, alpha and beta are multiplied with in gold."""
+        return np.concatenate([np.ones((len(d), 1)), self.basis(d)], axis=1)
+
+
+# The first two are those of arXiv 2210.10760, and the parabola in KL itself is what they are held against.
+FORMS: dict[str, Form] = {form.name: form for form in (
+    Form("bon", "d (α − β d)", lambda d: np.stack([d, -(d**2)], axis=1), lambda d: 2 * d, lambda ratio: max(ratio, 0.0) / 2),
+    Form(
+        "rl", "d (α − β log d)", lambda d: np.stack([d, -(d * np.log(np.where(d > 0, d, 1.0)))], axis=1),
+        lambda d: 1 + math.log(d) if d > 0 else -math.inf, lambda ratio: math.exp(ratio - 1) if ratio < 700 else math.inf,
+    ),
+    Form(
+        "quadratic", "α d² − β d⁴", lambda d: np.stack([d**2, -(d**4)], axis=1),
+        lambda d: 2 * d**2, lambda ratio: math.sqrt(max(ratio, 0.0) / 2),
+    ),
+)}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The peak of a fitted curve, in sqrt(nats per sequence), nats per sequence and gold's units."""
+
+    supported: bool  # whether gold clearly rises somewhere below it and falls somewhere above it, within the d seen
+    reason: str  # in words, for a reader
+    d: float | None = None  # the fitted curve's own peak, where it has one within the d seen, supported or not
+    kl_nats: float | None = None
+    gold: float | None = None
+    d_interval: tuple[float, float] | None = None
+    """95%: every d at which a slope of zero cannot be ruled out (Fieller); None where unsupported."""
+
+    @property
+    def kl_interval(self) -> tuple[float, float] | None:
+        """The same in nats per sequence."""
+        return self.d_interval and (self.d_interval[0] ** 2, self.d_interval[1] ** 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +84,10 @@ class Points:
 
     d: Float[np.ndarray, "points"]
     gold: Float[np.ndarray, "points"]
-    seed: Int[np.ndarray, "points"]
-    """Which of `seeds`, by position."""
+    seed: Int[np.ndarray, "points"]  # which of `seeds`, by position
     seeds: tuple[int, ...]
-    starts: Float[np.ndarray, "seeds"]
-    """Each seed's mean gold at step 0 (at n = 1), NaN where it was not measured."""
-    num_dropped: int
-    """Rows left out for want of gold or KL."""
+    starts: Float[np.ndarray, "seeds"]  # each seed's mean gold at step 0 (at n = 1), NaN where it was not measured
+    num_dropped: int  # rows left out for want of gold or KL
 
     @classmethod
     def of(cls, curves: Sequence[Curve]) -> "Points":
@@ -57,10 +107,8 @@ class Points:
         return float(np.nanmean(self.starts)) if np.isfinite(self.starts).any() else None
 
     def errors(self, residuals: Float[np.ndarray, "points"]) -> tuple[float, float | None]:
-        """Their root mean square, in gold's units, and the share of gold's variance that is not in them.
-
-        The rounding of gold counts as 0; there is no share, None, where gold does not vary.
-        """
+        """Their root mean square, in gold's units, and the share of gold's variance that is not in them. The rounding of
+        gold counts as 0; there is no share, None, where gold does not vary."""
         tolerance = len(self.gold) * (ROUNDING * float(np.abs(self.gold).max())) ** 2
         sums = (float(np.square(each).sum()) for each in (residuals, self.gold - self.gold.mean()))
         squares, spread = (each if each > tolerance else 0.0 for each in sums)
@@ -72,43 +120,32 @@ class Fit:
     """A fitted curve; intervals are 95% over seeds, None with one seed."""
 
     form: str
-    intercept: bool
-    """Whether R0 is fitted; else it is the mean gold at the start."""
+    intercept: bool  # whether R0 is fitted; else it is the mean gold at the start
     coefficients: dict[str, float]
     intervals: dict[str, tuple[float, float] | None]
     num_points: int
     num_dropped: int
     num_seeds: int
-    d_range: tuple[float, float]
-    """Smallest and largest d seen."""
-    rmse: float
-    """Over all points, in gold's units."""
-    r_squared: float | None
-    """None where gold does not vary."""
-    cv_rmse: float | None
-    """The same on the points of a seed left out of the fit, each in turn; None with one seed."""
+    d_range: tuple[float, float]  # smallest and largest d seen
+    rmse: float  # over all points, in gold's units
+    r_squared: float | None  # None where gold does not vary
+    cv_rmse: float | None  # `rmse` on the points of a seed left out of the fit, each in turn; None with one seed
     peak: Peak
-    covariance: Float[np.ndarray, "3 3"] | None
-    """Of the coefficients, over seeds, corrected for their small number."""
-    draws: Float[np.ndarray, "draws 3"] | None
-    """The coefficients of each bootstrap sample."""
+    covariance: Float[np.ndarray, "3 3"] | None  # of the coefficients, over seeds, corrected for their small number
+    draws: Float[np.ndarray, "draws 3"] | None  # the coefficients of each bootstrap sample
 
     def curve(self, d: Float[np.ndarray, "d"]) -> Float[np.ndarray, "d"]:
         """Fitted gold."""
-        return _design(FORMS[self.form], d) @ np.array([self.coefficients[name] for name in COEFFICIENTS])
+        return FORMS[self.form].design(d) @ np.array([self.coefficients[name] for name in COEFFICIENTS])
 
     def band(self, d: Float[np.ndarray, "d"]) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "d"]] | None:
         """Pointwise 95% interval of mean gold over seeds; None with one seed."""
         if self.covariance is None:
             return None
-        design = _design(FORMS[self.form], d)
+        design = FORMS[self.form].design(d)
         errors = np.sqrt(np.maximum(np.einsum("di,ij,dj->d", design, self.covariance, design), 0.0))
         half = t_quantile(self.num_seeds - 1) * errors
         return self.curve(d) - half, self.curve(d) + half
-
-    def resampled(self, d: Float[np.ndarray, "d"]) -> Float[np.ndarray, "draws d"] | None:
-        """Fitted gold of each bootstrap sample; None with one seed."""
-        return None if self.draws is None else self.draws @ _design(FORMS[self.form], d).T
 
 
 def fit_points(points: Points, form: Form, intercept: bool) -> Fit | None:
@@ -122,18 +159,17 @@ def fit_points(points: Points, form: Form, intercept: bool) -> Fit | None:
     solve = seed_solver(points, form, intercept)
     if solve is None:
         return None
-    groups, design = len(points.seeds), _design(form, points.d)
+    groups, design = len(points.seeds), form.design(points.d)
     coefficients = solve(np.ones((1, groups)))[0]
     draws = covariance = cv_rmse = None
     intervals: dict[str, tuple[float, float] | None] = dict.fromkeys(COEFFICIENTS)
-    quantile = t_quantile(groups - 1) if groups > 1 else math.nan
     if groups > 1:
         counts = numpy_generator("seeds of a fit").multinomial(groups, np.full(groups, 1 / groups), DRAWS)
         # Few seeds make few samples that differ.
         distinct, which = np.unique(counts, axis=0, return_inverse=True)
         draws = solve(distinct.astype(float))[which]
         covariance = np.cov(draws, rowvar=False, ddof=0) * groups / (groups - 1)
-        halves = quantile * np.sqrt(np.diag(covariance))
+        halves = t_quantile(groups - 1) * np.sqrt(np.diag(covariance))
         low, high = (coefficients - halves).tolist(), (coefficients + halves).tolist()
         intervals = dict(zip(COEFFICIENTS, zip(low, high, strict=True), strict=True))
         left_out = np.einsum("pi,pi->p", design, solve(1.0 - np.eye(groups))[points.seed])
@@ -142,36 +178,22 @@ def fit_points(points: Points, form: Form, intercept: bool) -> Fit | None:
     d_range = float(points.d.min()), float(points.d.max())
     peak = Peak(False, f"{NO_PEAK}gold does not vary")
     if r_squared is not None:
-        peak = find_peak(form, coefficients, covariance, quantile, d_range, groups)
-    return Fit(
-        form=form.name,
-        intercept=intercept,
-        coefficients=dict(zip(COEFFICIENTS, coefficients.tolist(), strict=True)),
-        intervals=intervals,
-        num_points=len(points.d),
-        num_dropped=points.num_dropped,
-        num_seeds=groups,
-        d_range=d_range,
-        rmse=rmse,
-        r_squared=r_squared,
-        cv_rmse=cv_rmse,
-        peak=peak,
-        covariance=covariance,
-        draws=draws,
-    )
+        peak = find_peak(form, coefficients, covariance, d_range, groups)
+    named = dict(zip(COEFFICIENTS, coefficients.tolist(), strict=True))
+    sizes, errors = (len(points.d), points.num_dropped, groups), (rmse, r_squared, cv_rmse)
+    return Fit(form.name, intercept, named, intervals, *sizes, d_range, *errors, peak, covariance, draws)
 
 
 def seed_solver(points: Points, form: Form, intercept: bool) -> Callable[[np.ndarray], np.ndarray] | None:
-    """What gives R0, alpha and beta [draws 3] of samples, from how often each holds each seed [draws seeds].
-
-    None where the points do not determine them.
+    """What gives R0, alpha and beta [draws 3] of samples, from how often each holds each seed [draws seeds]; None where
+    the points do not determine them.
 
     The normal equations of a sample are a weighted sum of those of its seeds. They are of orthonormal columns, made of
     the form's by a QR decomposition over all points: squaring the form's own, which are nearly dependent where d spans
     little, would lose half of the digits. Where a sample does not determine the coefficients, the smallest that fit are
     taken. Without `intercept` R0 is the mean of the seeds' starts; a seed without one has the mean of the others.
     """
-    design = _design(form, points.d)[:, 0 if intercept else 1 :]
+    design = form.design(points.d)[:, 0 if intercept else 1 :]
     if len(design) < design.shape[1] or (points.start is None and not intercept):
         return None
     scale = np.sqrt(np.square(design).mean(axis=0))
@@ -198,5 +220,57 @@ def seed_solver(points: Points, form: Form, intercept: bool) -> Callable[[np.nda
     return solve
 
 
-def _design(form: Form, d: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points 3"]:
-    return np.concatenate([np.ones((len(d), 1)), form.basis(d)], axis=1)
+def find_peak(
+    form: Form,
+    coefficients: Float[np.ndarray, "3"],
+    covariance: Float[np.ndarray, "3 3"] | None,
+    d_range: tuple[float, float],
+    num_seeds: int,
+) -> Peak:
+    """The peak of R0 + alpha * first(d) - beta * second(d) within the d seen.
+
+    The confidence set of the slope's zero is Fieller's for a ratio: every x with
+    |alpha - beta x| <= t(G - 1) * se(alpha - beta x). The peak counts as supported where that set is an interval within
+    the d seen, `d_range`: left of it gold clearly rises, right of it gold clearly falls. `covariance` is of R0, alpha
+    and beta, over seeds; None with one seed.
+    """
+    alpha, beta = coefficients[1:].tolist()
+    least, largest = d_range
+    first, last = (alpha - beta * form.ratio_at(d) if beta else alpha for d in d_range)
+    most, among = f"the largest √KL seen ({largest:.1f})", f"with {num_seeds} seeds"
+    if first <= 0 or last >= 0:
+        how = f"is still rising at {most}" if first > 0 else f"falls first and rises towards {most}"
+        if first <= 0 and last < 0:
+            how = f"falls from the smallest √KL seen ({least:.1f}) on"
+        return Peak(False, f"{NO_PEAK}gold {how}")
+    top, trusted = form.flat_at(alpha / beta), max(least, TRUSTED_FROM * largest)
+    gold = float(coefficients @ form.design(np.array([top]))[0])
+    found = Peak(False, "", top, top**2, gold)
+    interval = None if covariance is None else _fieller(form, coefficients[1:], covariance[1:, 1:], num_seeds)
+    if top < trusted:
+        below = f"the slope below that, {TRUSTED_FROM:.0%} of the largest seen, is not read"
+        reason = f"{NO_PEAK}gold falls from √KL {trusted:.2g} on, and {below}"
+    elif covariance is None:
+        reason = f"the fitted curve peaks at √KL {top:.2f}, but with one seed it cannot be told whether gold would fall again"
+    elif interval is None or interval[1] > largest:
+        reason = f"{NO_PEAK}{among} it cannot be told whether gold falls before {most}"
+    elif interval[0] < trusted:
+        reason = f"{NO_PEAK}gold falls in the end, but {among} the fitted slope is nowhere clearly positive"
+    else:
+        reason = f"gold peaks at √KL {top:.2f}, 95% interval {interval[0]:.2f} to {interval[1]:.2f}"
+        return replace(found, supported=True, reason=reason, d_interval=interval)
+    return replace(found, reason=reason)
+
+
+def _fieller(
+    form: Form, ratio: Float[np.ndarray, "2"], covariance: Float[np.ndarray, "2 2"], num_seeds: int
+) -> tuple[float, float] | None:
+    """The set of d where the slope may be zero; None where it is not one interval, beta being no clear number."""
+    alpha, beta = ratio.tolist()
+    (alpha_square, product), (_, beta_square) = (t_quantile(num_seeds - 1) ** 2 * covariance).tolist()
+    square, cross, constant = beta**2 - beta_square, alpha * beta - product, alpha**2 - alpha_square
+    if beta <= 0 or square <= 0:
+        return None
+    # Never negative but for rounding: the ratio itself is always in the set.
+    half = math.sqrt(max(cross**2 - square * constant, 0.0))
+    return form.flat_at((cross - half) / square), form.flat_at((cross + half) / square)

@@ -8,8 +8,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float
 
-NORMAL_95: Final = 1.959963984540054
-"""Of the standard normal, 95% lie within so many deviations."""
+NORMAL_95: Final = 1.959963984540054  # of the standard normal, 95% lie within so many deviations
 
 
 @dataclass(frozen=True)
@@ -18,21 +17,14 @@ class Estimate:
 
     mean: float | None
     interval: tuple[float, float] | None
-    num_seeds: int
-    """Values that it is the mean of; of a share of runs, the runs."""
-    p_value: float | None = None
-    """Two-sided, of there being no difference; only where there is one to be tested."""
+    num_seeds: int  # values that it is the mean of; of a share of runs, the runs
+    p_value: float | None = None  # two-sided, of there being no difference; only where there is one to be tested
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> "Estimate":
         """The mean of the values that are known, with Student's t interval."""
         known = [value for value in values if value is not None]
         return cls(float(np.mean(known)) if known else None, t_interval(known), len(known))
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the whole interval lies above or below zero, else 0."""
-        return 0 if self.interval is None else int(self.interval[0] > 0) - int(self.interval[1] < 0)
 
 
 def paired_difference(own: Mapping[int, float | None], rival: Mapping[int, float | None]) -> Estimate:
@@ -47,11 +39,9 @@ def paired_difference(own: Mapping[int, float | None], rival: Mapping[int, float
 
 
 def share_over_seeds(shares: Sequence[float | None]) -> Estimate:
-    """The mean of a share that each seed has, such as a win rate, with an interval that stays inside [0, 1].
-
-    Wilson's, of as many draws as would scatter as the seeds do, `p (1 - p) / (s^2 / G)`, and with Student's quantile
-    for the seeds' variance. The test is of one half. Where all seeds have 0, or 1, each seed counts as one draw.
-    """
+    """The mean of a share that each seed has, such as a win rate, with an interval that stays inside [0, 1]: Wilson's, of
+    as many draws as would scatter as the seeds do, `p (1 - p) / (s^2 / G)`, and with Student's quantile for the seeds'
+    variance. The test is of one half. Where all seeds have 0, or 1, each seed counts as one draw."""
     known = np.array([share for share in shares if share is not None], dtype=float)
     if len(known) < 2:
         return Estimate.of(known.tolist())
@@ -79,10 +69,8 @@ def wilson(share: float, count: float, quantile: float = NORMAL_95) -> tuple[flo
 
 
 def holm(p_values: Sequence[float | None]) -> list[bool]:
-    """Which of several comparisons are clear together: at most 5% that any is marked by chance (Holm, 1979).
-
-    What has no p-value is not counted and not marked.
-    """
+    """Which of several comparisons are clear together: at most 5% that any is marked by chance (Holm, 1979). What has no
+    p-value is not counted and not marked."""
     known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     marked = [False] * len(p_values)
     for rank, (p, place) in enumerate(known):
@@ -129,10 +117,8 @@ def band_by_step(steps: Sequence[np.ndarray], curves: Sequence[np.ndarray]) -> B
 
 
 def band_by_axis(positions: Sequence[np.ndarray], curves: Sequence[np.ndarray], points: int = 60) -> Band:
-    """The seeds' mean against a measured axis such as sqrt(KL), over the range that every seed reached.
-
-    Each seed's values are averaged over all visits to a grid cell and interpolated across empty cells.
-    """
+    """The seeds' mean against a measured axis such as sqrt(KL), over the range that every seed reached. Each seed's
+    values are averaged over all visits to a grid cell and interpolated across empty cells."""
     top = max((np.nanmax(x) for x in positions if np.isfinite(x).any()), default=0.0)
     axis = np.linspace(0.0, max(float(top), 1e-9), points)
     table = np.full((len(curves), points), math.nan)

@@ -9,14 +9,12 @@ from jaxtyping import Float
 from sklearn.isotonic import IsotonicRegression
 
 from framework.analysis.columns import BEST_OF_N
-from framework.analysis.forms import FORMS, NO_PEAK
-from framework.analysis.frontier import Fit, Points, fit_points
+from framework.analysis.frontier import FORMS, NO_PEAK, Fit, Points, fit_points
 from framework.analysis.over_seeds import Estimate, t_quantile
 from framework.analysis.table import Curve
 from framework.measure import end_of
 
-GRID = 401
-"""Points between the smallest and the largest d at which curves are read."""
+GRID = 401  # points between the smallest and the largest d at which curves are read
 Interval = tuple[float, float]
 
 
@@ -68,11 +66,8 @@ def verdict(fit: Fit, isotonic: PredictionError) -> str:
 
 
 def slope_past(points: Points, d: float) -> Estimate:
-    """Slope of gold on sqrt(KL) over the points past d, a straight line per seed, then over seeds; gold per sqrt(nats).
-
-    A seed that went less than half of the way from d to the largest d seen has no say: a line through so short a piece
-    is mostly noise.
-    """
+    """Slope of gold on sqrt(KL) over the points past d, a straight line per seed, then over seeds; gold per sqrt(nats)."""
+    # Who went less than half of the way from d to the largest d has no say: a line through so short a piece is noise.
     halfway = (d + points.d.max()) / 2
     slopes: list[float | None] = []
     for number in range(len(points.seeds)):
@@ -87,14 +82,12 @@ class OverOptimisation:
     """Read off the fitted curve between the smallest and the largest d seen; intervals are 95% over seeds, and one that
     reaches down to 0 says that a loss is not established."""
 
-    index: float
-    """The curve's highest gold less its gold at the largest d, in gold's units."""
+    index: float  # the curve's highest gold less its gold at the largest d, in gold's units
     index_interval: Interval | None
     area_lost: float
     """Highest gold less gold, integrated over d from the peak to the largest d: gold's units times sqrt(nats)."""
     area_lost_interval: Interval | None
-    kl_nats_at_peak: float | None
-    """Nats per sequence; None where the curve has no peak within the d seen."""
+    kl_nats_at_peak: float | None  # None where the curve has no peak within the d seen
     kl_nats_at_peak_interval: Interval | None
     gold_at_peak: float | None
     gap_at_end: Estimate
@@ -113,10 +106,8 @@ class Frontier:
     fits: list[Fit]
     """The method's own form with and without intercept, then the quadratic; those that the points determine."""
     errors: list[PredictionError]
-    verdict: str
-    """What the held-out seeds say, or why nothing was fitted."""
-    slope_past_peak: Estimate | None
-    """In gold per sqrt(nats), like the losses of the first fit; None where that has no peak."""
+    verdict: str  # what the held-out seeds say, or why nothing was fitted
+    slope_past_peak: Estimate | None  # gold per sqrt(nats), past the peak of the first fit; None where it has none
     losses: OverOptimisation | None
 
     @property
@@ -126,11 +117,8 @@ class Frontier:
 
 
 def fit_frontier(points: Points, method: str, curves: Sequence[Curve]) -> Frontier:
-    """The fits of these points, and of the curves that they are of what they lose.
-
-    The form is what arXiv 2210.10760 found for best-of-n, and for any other method the one that it found for RL; a
-    quadratic in KL is fitted beside it.
-    """
+    """The fits of these points, and of the curves that they are of what they lose. The form is what arXiv 2210.10760
+    found for best-of-n, and for any other method the one that it found for RL; a quadratic in KL is fitted beside it."""
     form = "bon" if method == BEST_OF_N else "rl"
     wanted = [(form, True), (form, False), ("quadratic", True)]
     fits = [fit for name, intercept in wanted if (fit := fit_points(points, FORMS[name], intercept))]
@@ -153,7 +141,8 @@ def _with_checked_peak(fit: Fit, points: Points, isotonic: PredictionError) -> F
     only levels off has a clear peak too."""
     if not fit.peak.supported or fit.peak.d is None:
         return fit
-    if slope_past(points, fit.peak.d).sign >= 0:
+    slope = slope_past(points, fit.peak.d).interval
+    if slope is None or slope[1] >= 0:
         why = f"the points past the fitted peak (√KL {fit.peak.d:.2f}) do not clearly fall by themselves"
     elif never_falls_as_well(fit, isotonic):
         why = "a curve that never falls predicts held-out seeds as well"
@@ -166,8 +155,7 @@ def over_optimisation(fit: Fit, curves: Sequence[Curve]) -> OverOptimisation:
     """The figures of one fit, and the gap of the curves that it was fitted to."""
     d, peak = np.linspace(*fit.d_range, GRID), fit.peak
     index, area = (float(lost[0]) for lost in losses(d, fit.curve(d)[None]))
-    resampled = fit.resampled(d)
-    drawn = (None, None) if resampled is None else losses(d, resampled)
+    drawn = (None, None) if fit.draws is None else losses(d, fit.draws @ FORMS[fit.form].design(d).T)
     furthest: dict[int, tuple[float, float]] = {}
     for curve in curves:
         gap, at = end_of(curve.series("gap"), curve.axis), end_of(curve.sqrt_kl, curve.axis)

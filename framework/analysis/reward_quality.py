@@ -1,16 +1,86 @@
-"""How good a fitted reward model is on pairs it has not seen, and where its heads part ways.
+"""How good a reward model is on pairs: after its fit on held-out ones, and on a set of pairs by subset, RewardBench's too.
 
 Where it speaks of probabilities it takes raw scores (before calibration): sigmoid(raw difference) is the probability
 that Bradley-Terry fitted. The *mean reward* is the mean over heads. A figure that does not exist is None.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-BINS = 10
-"""Of the reliability table and so of the ECE; fewer where there are fewer pairs."""
+from framework.analysis.over_seeds import wilson
+from framework.component import Component
+from framework.data.tables import TableSource
+
+BINS = 10  # of the reliability table and so of the ECE; fewer where there are fewer pairs
+SECTIONS: Final = {
+    "Chat": ("alpacaeval-easy", "alpacaeval-length", "alpacaeval-hard", "mt-bench-easy", "mt-bench-med"),
+    "Chat Hard": (
+        "mt-bench-hard", "llmbar-natural", "llmbar-adver-neighbor", "llmbar-adver-GPTInst",
+        "llmbar-adver-GPTOut", "llmbar-adver-manual",
+    ),
+    "Safety": (
+        "refusals-dangerous", "refusals-offensive", "xstest-should-refuse", "xstest-should-respond", "donotanswer",
+    ),
+    "Reasoning": ("math-prm", "hep-cpp", "hep-go", "hep-java", "hep-js", "hep-python", "hep-rust"),
+}  # fmt: skip
+"""RewardBench's subsets by section (arXiv 2403.13787)."""
+
+
+class ScorePairs(Component):
+    """Accuracy of a reward model on a set of pairs, as a whole and by subset."""
+
+    model: str | None = None
+    """Folder of a reward model of ours, or folder or hub id of one published as sequence classification. None:
+    the one that this configuration fits."""
+    source: TableSource
+    """The pairs: `prompt`, `chosen`, `rejected`, as strings or conversations; RewardBench's columns as they are."""
+    subset_column: str = "subset"
+    """Their column that names a pair's subset. A table without `subset` is one set."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Agreement with the labels of some pairs."""
+
+    pairs: int
+    ties: int  # pairs whose two responses have the same score; each counts one half
+    accuracy: float
+    low: float  # ends of the 95% interval, by Wilson
+    high: float
+
+
+def accuracy_of(chosen: Float[np.ndarray, "N"], rejected: Float[np.ndarray, "N"]) -> Accuracy:
+    """Share of pairs whose chosen response has the higher reward, a tie counting one half."""
+    assert len(chosen), "there is nothing to measure on no pairs"
+    ties = int((chosen == rejected).sum())
+    accuracy = (int((chosen > rejected).sum()) + ties / 2) / len(chosen)
+    return Accuracy(len(chosen), ties, accuracy, *wilson(accuracy, len(chosen)))
+
+
+def rewardbench_sections(accuracies: Mapping[str, Accuracy]) -> dict[str, Any] | None:
+    """RewardBench's summary: `sections` has the accuracy of each section with pairs, `score` their mean, None where one
+    has no pairs. None where some subset is not one of its own.
+
+    Inside a section subsets weigh by their pairs, but `math-prm` as much as all code subsets together, as in its
+    published code. Its score there counts a tie as a loss; ours, like every accuracy here, as one half.
+    """
+    if not set(accuracies) <= {name for names in SECTIONS.values() for name in names}:
+        return None
+    sections = {}
+    for section, names in SECTIONS.items():
+        weights = {name: accuracies[name].pairs for name in names if name in accuracies}
+        code = sum(pairs for name, pairs in weights.items() if name.startswith("hep-"))
+        if "math-prm" in weights and code:
+            weights["math-prm"] = code
+        if weights:
+            total = sum(weight * accuracies[name].accuracy for name, weight in weights.items())
+            sections[section] = total / sum(weights.values())
+    score = sum(sections.values()) / len(sections) if len(sections) == len(SECTIONS) else None
+    return {"sections": sections, "score": score}
 
 
 def held_out_quality(
@@ -23,11 +93,9 @@ def held_out_quality(
 
     `accuracy_*` is the mean over heads of each head's accuracy, `mean_accuracy_*` that of the mean reward; a
     tie counts one half, and a soft label counts as the share of its draws that agree. Accuracy on gold
-    undoes the flips. The other figures are of the mean reward against the labels.
-
-    Args:
-        target: probability that `chosen` is the better one, by the label.
-        flipped: whether gold prefers `rejected`; None where gold is not known, and then so is accuracy on it.
+    undoes the flips. The other figures are of the mean reward against the labels. `target` is the probability that
+    `chosen` is the better one, by the label; `flipped` says whether gold prefers `rejected`, None where gold is not
+    known, and then so is accuracy on it.
     """
     assert chosen.shape[1] > 0, "held-out pairs are needed"
     lead = chosen - rejected
@@ -49,12 +117,9 @@ def held_out_quality(
 def reliability(
     chosen: Float[np.ndarray, "K N"], rejected: Float[np.ndarray, "K N"], target: Float[np.ndarray, "N"]
 ) -> list[dict[str, Any]]:
-    """Bins of equal mass (their counts differ by at most one), from least to most sure.
-
-    `predicted` is the mean probability, 0.5 to 1, that the model gives to the response it prefers, `observed` the share
-    of the `count` pairs whose label prefers it too. Equal mass, because a reward model is seldom sure and bins of equal
-    width would mostly be empty.
-    """
+    """Bins of equal mass (their counts differ by at most one), from least to most sure: a reward model is seldom sure, and
+    bins of equal width would mostly be empty. `predicted` is the mean probability, 0.5 to 1, that the model gives to the
+    response it prefers, `observed` the share of the `count` pairs whose label prefers it too."""
     lead = (chosen - rejected).mean(axis=0)
     sure, agrees = _sigmoid(np.abs(lead)), _agreement(lead, target)
     order = np.argsort(sure, kind="stable")
@@ -80,10 +145,8 @@ def disagreement(scores: Float[np.ndarray, "K N"]) -> float:
 
 
 def compare(reference: Float[np.ndarray, "K N"], policy: Float[np.ndarray, "K M"]) -> dict[str, float | None]:
-    """How the heads' disagreement and correlation differ between reference and policy samples, by calibrated scores.
-
-    `disagreement_ratio` is policy / reference, None where the heads do not disagree on the reference samples.
-    """
+    """How the heads' disagreement and correlation differ between reference and policy samples, by calibrated scores; the
+    ratio is policy / reference, None where the heads do not disagree on the reference samples."""
     before, after = disagreement(reference), disagreement(policy)
     return {
         "disagreement_reference": before,

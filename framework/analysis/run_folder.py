@@ -20,26 +20,19 @@ from framework.artifacts import MANIFEST, read_manifest
 from framework.errors import UserError, first_line
 
 SUMMARY = "summary.json"
-STOPPED_FILE = "stopped_early.txt"
-"""In the folder of a run that the scheduler of its experiment stopped."""
+STOPPED_FILE = "stopped_early.txt"  # in the folder of a run that the scheduler of its experiment stopped
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder, read; metrics and timings have one record a step, in step order."""
+    """One run folder, read; metrics and timings have one record a step, in step order. Step s was sampled after s updates."""
 
     folder: Path
     config: dict[str, Any]
     fingerprint: str
     manifest: dict[str, Any]
     metrics: list[dict[str, Any]]
-    timings: list[dict[str, Any]]
-    """Empty when the run kept none."""
-
-    @cached_property
-    def steps(self) -> Float[np.ndarray, "steps"]:
-        """The logged steps; step s was sampled after s updates."""
-        return np.array([record["step"] for record in self.metrics], dtype=float)
+    timings: list[dict[str, Any]]  # empty when the run kept none
 
     @cached_property
     def gaps(self) -> list[tuple[int, int]]:
@@ -61,11 +54,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Origin:
-    """Mean and population standard deviation of proxy and gold over the rows of one step.
-
-    The step is the first one whose rows were gold-scored. Proxy and gold have no common unit; this puts both on the
-    spread that the initial policy showed, which is a convention and not an exchange rate.
-    """
+    """Mean and population standard deviation of proxy and gold over the rows of the first gold-scored step. The two have
+    no common unit; this puts both on the spread that the initial policy showed, a convention and not an exchange rate."""
 
     proxy_mean: float
     proxy_std: float
@@ -80,7 +70,6 @@ class Origin:
 
 def load_run(folder: Path) -> Run:
     """The run in `folder`; a `UserError` names what is missing or unreadable."""
-    folder = Path(folder)
     metrics = _read_steps(folder / "metrics.jsonl")
     if not metrics:
         raise UserError(f"{folder}: metrics.jsonl holds no step yet; let the run log at least one")
@@ -155,11 +144,7 @@ def told(gaps: Iterable[tuple[int, int]]) -> str:
 
 
 def read_record(line: str | bytes, path: Path, number: int) -> dict[str, Any]:
-    """The record in a line of metrics or timings.
-
-    Raises:
-        UserError: it is damaged; says how to mend it.
-    """
+    """The record in a line of metrics or timings; a `UserError` says how to mend one that is damaged."""
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -183,10 +168,8 @@ def _read_text(path: Path) -> str:
 
 
 def _read_steps(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSONL file, one per step, in step order.
-
-    A last line that an interruption cut short is left out. Of a step that a resumed run wrote twice the later stands.
-    """
+    """The records of a JSONL file, one per step, in step order. A last line that an interruption cut short is left out;
+    of a step that a resumed run wrote twice the later stands."""
     lines = _read_text(path).split("\n")
     by_step: dict[int, dict[str, Any]] = {}
     for number, line in enumerate(lines, start=1):

@@ -1,8 +1,6 @@
-"""The one table that every analysis reads: a row for each run and step, and for each best-of-n curve and n.
-
-It is what the runs measured and nothing else: no clock, no path, no code version, so the same runs give the same
-bytes. What was not measured is null on disk and NaN in memory. Sizes here: `rows` of the table, or of one curve.
-"""
+"""The one table that every analysis reads: a row for each run and step, and for each best-of-n curve and n. It is what
+the runs measured and nothing else: no clock, no path, no code version, so the same runs give the same bytes. What was not
+measured is null on disk and NaN in memory. Sizes here: `rows` of the table, or of one curve."""
 
 import json
 import math
@@ -14,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import Float
 
 from framework.analysis.best_of_n import read_pool
-from framework.analysis.columns import BEST_OF_N, LABELS, Part, assemble, read_columns, write_columns
+from framework.analysis.columns import BEST_OF_N, LABELS, SETTINGS_KEY, Part, assemble, read_columns
 from framework.analysis.records import RunRecord, is_number
 from framework.analysis.run_folder import Run, load_run, manifest_of, read_config, status_of
+from framework.artifacts import written_whole
 from framework.errors import UserError
 from framework.measure import outcome_of, sqrt_kl
 
@@ -86,22 +86,22 @@ class Table:
         return tuple(c for c in self.curves if c.curve == curve and method in (None, c.method))
 
     @cached_property
-    def records(self) -> tuple[RunRecord, ...]:
-        """The runs with rows, as far as the table knows them: for one from elsewhere, without folders."""
+    def records(self) -> tuple[Curve, ...]:
+        """The curves that are of runs, all but best-of-n: as records they have what the table knows, no folders."""
         return tuple(curve for curve in self.curves if curve.method != BEST_OF_N)
 
     def write(self, path: Path) -> Path:
         """The path, with the table in it as Parquet, whole or not at all; a `RunError` where it could not be written."""
-        write_columns(self.data, self.settings, path)
+        metadata = {SETTINGS_KEY: json.dumps(list(self.settings)).encode()}
+        with written_whole(path) as scratch:
+            pq.write_table(self.data.replace_schema_metadata(metadata), scratch)
         return path
 
 
 def build_table(records: Sequence[RunRecord]) -> Table:
-    """The table of these runs, in their order; reads the folder of each that logged a step.
-
-    Best-of-n curves follow the runs: one per curve and seed, from the pool that lies beside its first run. A run that
-    failed has the steps it made. A `UserError` where no run has a folder, or one cannot be read.
-    """
+    """The table of these runs, in their order; reads the folder of each that logged a step. Best-of-n curves follow: one
+    per curve and seed, from the pool that lies beside its first run. A run that failed has the steps it made. A
+    `UserError` where no run has a folder, or one cannot be read."""
     runs = [(record, load_run(record.folder)) for record in records if record.folder is not None]
     if not runs:
         raise UserError("no run has logged a step yet: there is nothing to tabulate")
@@ -118,11 +118,8 @@ def build_table(records: Sequence[RunRecord]) -> Table:
 
 def best_of_n_table(curves: Mapping[str, Sequence[Mapping[str, Any]]], seed: int) -> Table:
     """The table of best-of-n curves by their names, each of points as of `best_of_n_points`."""
-    parts = []
-    for name, points in curves.items():
-        own = RunRecord(name, name, "", name, "", seed, BEST_OF_N, status="finished", axis="n")
-        parts.append(_pool_part(own, points))
-    return Table(*assemble(parts))
+    names = {name: RunRecord(name, name, "", name, "", seed, BEST_OF_N, status="finished", axis="n") for name in curves}
+    return Table(*assemble([_pool_part(names[name], points) for name, points in curves.items()]))
 
 
 def record_of(folder: Path) -> RunRecord:
@@ -136,11 +133,9 @@ def record_of(folder: Path) -> RunRecord:
 
 
 def summarise_run(folder: Path) -> dict[str, Any]:
-    """What `summary.json` of a run holds, but for how it ended: its outcome, its seed and what it logged.
-
-    `tokens_generated` response tokens; `warnings` the step at which each signal's alarm was raised, `gaps` the steps
-    without a record, where there are any. Nothing of the clock: seconds and memory are in timings.jsonl.
-    """
+    """What `summary.json` of a run holds, but for how it ended: its outcome, its seed and what it logged. `warnings` has
+    the step at which each signal's alarm was raised, `gaps` the steps without a record, where there are any. Nothing of
+    the clock: seconds and memory are in timings.jsonl."""
     run, record = load_run(folder), record_of(folder)
     curve = Table(*assemble([_run_part(record, run)])).curves[0]
     tokens = [timing["tokens"] for timing in run.timings if timing.get("tokens") is not None]
@@ -153,14 +148,9 @@ def summarise_run(folder: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> Table:
-    """The table in a Parquet file: one that an experiment wrote, or the user's own.
-
-    The user's own needs `REQUIRED` and may leave out `DEFAULTS`; all its other number columns are metrics.
-
-    Raises:
-        UserError: not Parquet, no rows, a column missing or of the wrong kind, a label missing in a row, a budget that
-            is none, or rows that cannot all belong to the run that they name: they would be merged or counted twice.
-    """
+    """The table in a Parquet file: one that an experiment wrote, or the user's own, which needs `REQUIRED` and may leave
+    out `DEFAULTS`; all its other number columns are metrics. A `UserError` refuses what cannot be read so, and rows that
+    cannot all belong to the run that they name: they would be merged or counted twice."""
     table = Table(*read_columns(path))
     for curve in table.curves:
         name = f"{path}: {curve.curve}, run {curve.run}, seed {curve.seed} ({curve.method})"
@@ -169,35 +159,29 @@ def read_table(path: Path) -> Table:
                 raise UserError(f"{name} has {label} {values[0]} and {values[1]}: give each run a name of its own")
         known = curve.position[np.isfinite(curve.position)]
         if len(known) > len(np.unique(known)):
-            raise UserError(
-                f"{name} has more than one row for the same {curve.axis}: each row must be a {curve.axis} of its own"
-            )
+            own = f"each row must be a {curve.axis} of its own"
+            raise UserError(f"{name} has more than one row for the same {curve.axis}: {own}")
     return table
 
 
 def _run_part(record: RunRecord, run: Run) -> Part:
     """Every scalar metric of a run, and the gap."""
-    named = [pair for line in run.metrics for pair in line.items()]
+    named = (pair for line in run.metrics for pair in line.items())
     names = dict.fromkeys(name for name, value in named if is_number(value) and name != "step")
-    columns = {"at": run.series(record.axis)} | {name: run.series(name) for name in [*names, "gap"]}
-    return record, columns
+    return record, {"at": run.series(record.axis)} | {name: run.series(name) for name in [*names, "gap"]}
 
 
 def _pool_record(record: RunRecord, members: Sequence[Mapping[str, Any]]) -> RunRecord:
     """Best-of-n by the reward of a curve. It samples the initial policy: no budget is asked of it, no run's end is its
     own, and of the swept settings it has those that all runs of the curve share."""
-    own = record.settings.items()
-    shared = {k: v for k, v in own if all(k in other and other[k] == v for other in members)}
-    point = record.point
-    if shared != record.settings:
-        point = json.dumps(shared, sort_keys=True) if shared else ""
-    unasked = replace(record, method=BEST_OF_N, budget=None, status="finished", axis="n")
-    return replace(unasked, run=record.curve, point=point, settings=shared)
+    shared = {k: v for k, v in record.settings.items() if all(k in other and other[k] == v for other in members)}
+    point = record.point if shared == record.settings else json.dumps(shared, sort_keys=True) if shared else ""
+    asked = replace(record, run=record.curve, point=point, settings=shared)
+    return replace(asked, method=BEST_OF_N, budget=None, status="finished", axis="n")
 
 
 def _pool_part(record: RunRecord, points: Sequence[Mapping[str, Any]]) -> Part:
     """Best-of-n points; wins over single heads are those of curves that have them."""
     known = [name for name in BEST_OF_N_COLUMNS if any(name in point for point in points)]
     rows = [[math.nan if point[name] is None else point[name] for name in known] for point in points]
-    columns = dict(zip(("at", *known[1:]), np.array(rows, dtype=float).T, strict=True))
-    return record, columns
+    return record, dict(zip(("at", *known[1:]), np.array(rows, dtype=float).T, strict=True))

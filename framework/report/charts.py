@@ -1,14 +1,13 @@
 """Charts as Vega-Lite specs: each is drawn three ways, interactive in the page, still inside it, and as PNG beside it.
-
-A panel is one spec without its width and the dots; a figure is a few panels over one caption. All take one palette,
-in which colour is never the only carrier: dashes and shapes say the same.
+A panel is one spec without its width and the dots; a figure is a few panels over one caption, a section a few figures and
+tables. All take one palette, in which colour is never the only carrier: dashes and shapes say the same.
 """
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's palette (2008), told apart with any common colour vision."""
@@ -16,13 +15,10 @@ DASHES = ([1, 0], [7, 3], [2, 2], [8, 3, 2, 3])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 SHADE = "#8a909b"
 GREY = {"color": {"value": SHADE}}
-POINTS = "points"
-"""The data set of the dots of all runs: one for the whole page."""
+POINTS = "points"  # the data set of the dots of all runs: one for the whole page
 KL_TITLE = "KL to the initial policy (nats per sequence, √ scale)"
-WIDTHS = {1: 980, 2: 480, 3: 310}
-"""Pixels of a still panel's axes, by panels in a row."""
-MOST_STILL = 300
-"""Dots of a picture that cannot be asked."""
+WIDTHS = {1: 980, 2: 480, 3: 310}  # pixels of a still panel's axes, by panels in a row
+MOST_STILL = 300  # dots of a picture that cannot be asked
 VEGA_LITE = "6.4"
 FONT = "system-ui, Segoe UI, Helvetica Neue, DejaVu Sans, sans-serif"
 INK = "#33363c"
@@ -47,8 +43,7 @@ class Palette:
     """Colour, dashes and shape of each name, in their order: 28 lines and 35 dots differ."""
 
     names: tuple[str, ...]
-    key: str = "curve"
-    """The column that holds the names."""
+    key: str = "curve"  # the column that holds the names
 
     def look(self, place: int) -> dict[str, Any]:
         """Of the name in this place, by channel."""
@@ -73,8 +68,7 @@ class Panel:
 
     title: str
     layers: Sequence[Spec]
-    data: Mapping[str, Rows] = field(default_factory=dict)
-    """The data sets that the layers name, `POINTS` left out."""
+    data: Mapping[str, Rows] = field(default_factory=dict)  # the data sets that the layers name, `POINTS` left out
     height: int = 250
 
     def spec(self, **own: Any) -> Spec:
@@ -95,8 +89,7 @@ class Figure:
     title: str
     caption: str
     panels: Sequence[Panel]
-    palette: Palette | None = None
-    """What the legend shows; none with fewer than two names."""
+    palette: Palette | None = None  # what the legend shows; none with fewer than two names
     widest: int = 3
 
     @property
@@ -142,6 +135,15 @@ class Figure:
         name = layer["data"]["name"]
         data = {"name": name if name == POINTS else f"{name}-{place}"}
         return {key: layer[key] for key in layer if key != "params"} | {"encoding": encoding, "data": data}
+
+
+class Section(NamedTuple):
+    """What the template of this name shows."""
+
+    name: str
+    title: str
+    figures: Sequence[Figure] = ()
+    values: Mapping[str, Any] = {}  # what the template makes its tables of
 
 
 def png(svg: str) -> bytes:
@@ -205,9 +207,7 @@ def dots(x: Spec, y: Spec, palette: Palette, where: Mapping[str, Sequence[str]])
     """The dots of the runs: the nearest one says what it is, its run stands out, and a click opens its samples.
 
     What it says is put together by the page's script: Vega-Lite gives the nearest dot's tooltip another row's values.
-
-    Args:
-        where: the values of columns that are drawn.
+    `where` has the values of columns that are drawn.
     """
     here, own_run = ({"param": name, "empty": False} for name in ("here", "own_run"))
     looks = {

@@ -1,7 +1,4 @@
-"""The rows that charts draw: dots of single steps, thinned to what a page can hold, and means over seeds.
-
-Lines and bands are made of all rows of the table; only the dots are thinned.
-"""
+"""The rows that charts draw: dots of single steps, thinned to what a page can hold, and means over seeds of all rows."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -19,26 +16,16 @@ from framework.analysis.table import Curve
 from framework.measure import moving_mean
 from framework.report.charts import KL_TITLE, Rows, Spec, axis, plain
 
-MOST_DOTS = 800
-"""Over all runs: each has a few samples to open."""
-FEWEST_DOTS = 8
-"""Of a run, however many runs there are."""
-MOST_VERTICES = 60
-"""Of a line."""
-METRICS = ("kl_nats", "proxy", "gold", "gap", "kl_coef", "disagreement", "response_tokens", "ended")
-"""Of a dot."""
-METHODS = {BEST_OF_N: "best-of-n", RUNS: "training"}
-"""What is called otherwise than it is named."""
+MOST_DOTS = 800  # over all runs: each has a few samples to open
+FEWEST_DOTS = 8  # of a run, however many runs there are
+MOST_VERTICES = 60  # of a line
+METRICS = ("kl_nats", "proxy", "gold", "gap", "kl_coef", "disagreement", "response_tokens", "ended")  # of a dot
+METHODS = {BEST_OF_N: "best-of-n", RUNS: "training"}  # what is called otherwise than it is named
 
 
 def method_title(method: str) -> str:
     """The method as a reader calls it."""
     return METHODS.get(method, method)
-
-
-def runs_of(experiment: Experiment) -> list[Curve]:
-    """The curves that are of runs: all but best-of-n."""
-    return [curve for curve in experiment.table.curves if curve.method != BEST_OF_N]
 
 
 def other_golds(curve: Curve) -> list[str]:
@@ -50,7 +37,7 @@ def other_golds(curve: Curve) -> list[str]:
 def dot_rows(experiment: Experiment) -> Rows:
     """The dots of all runs, and every n of best-of-n."""
     folders = {(record.run, record.seed): record.folder for record in experiment.records}
-    share = max(FEWEST_DOTS, MOST_DOTS // max(1, len(runs_of(experiment))))
+    share = max(FEWEST_DOTS, MOST_DOTS // max(1, len(experiment.table.records)))
     rows: Rows = []
     for curve in experiment.table.curves:
         folder = None if curve.method == BEST_OF_N else folders.get((curve.run, curve.seed))

@@ -7,22 +7,19 @@ from typing import get_args
 from framework.analysis.advice import PointGold
 from framework.analysis.columns import BEST_OF_N, Status
 from framework.analysis.comparison import RUNS, Cell, Comparison
-from framework.analysis.curve_analysis import CurveAnalysis
-from framework.analysis.experiment import Experiment
+from framework.analysis.experiment import CurveAnalysis, Experiment
 from framework.analysis.frontier import Fit
 from framework.analysis.over_seeds import Estimate
 from framework.analysis.table import Curve
 from framework.measure import HELD, Outcome, outcome_of
-from framework.report.drawn import runs_of
 from framework.report.text import interval, listed, number, percent, plural
 
-MOST_NAMED = 6
-"""Names that one sentence lists."""
+MOST_NAMED = 6  # names that one sentence lists
 
 
 def headline(experiment: Experiment) -> str:
     """The finding, in one sentence: where gold peaks, who ends highest, or what became of the only run."""
-    runs = runs_of(experiment)
+    runs = experiment.table.records
     if any(own.advice for own in experiment.curves.values()):
         return _peaks(experiment)
     if experiment.comparison is not None and (text := _against_baseline(experiment.comparison)):
@@ -44,21 +41,16 @@ def _ends(curves: Mapping[str, Sequence[Outcome]], ends: Mapping[str, float]) ->
         return sum(end - start for start, end in pairs if start is not None and end is not None)
 
     lost = [name for name in ends if rose(name, "proxy") > 0 > rose(name, "gold")]
-    whom = f"all {len(ends)} curves" if len(lost) == len(ends) > 2 else listed(lost) if lost else ""
-    text = (
-        f"The proxy rose and gold ended below its start under {whom}; at the end gold is"
-        if lost
-        else "At the end gold is"
-    )
+    text = "At the end gold is"
+    if lost:
+        whom = f"all {len(ends)} curves" if len(lost) == len(ends) > 2 else listed(lost)
+        text = f"The proxy rose and gold ended below its start under {whom}; at the end gold is"
     (worst, low), *_, (best, high) = sorted(ends.items(), key=lambda item: item[1])
     if number(low) == number(high):
         return f"{text} {number(high)} under each."
     proxies = {name: Estimate.of([own.proxy_end for own in curves[name]]).mean or 0.0 for name in ends}
-    fooled = (
-        f", where the proxy is highest ({number(proxies[worst])})"
-        if max(proxies, key=lambda name: proxies[name]) == worst
-        else ""
-    )
+    is_fooled = max(proxies, key=lambda name: proxies[name]) == worst
+    fooled = f", where the proxy is highest ({number(proxies[worst])})" if is_fooled else ""
     return f"{text} highest under {best} ({number(high)}) and lowest under {worst} ({number(low)}){fooled}."
 
 
@@ -88,10 +80,8 @@ def _peaks(experiment: Experiment) -> str:
     peaks = {name: fit for name, fit in fits.items() if fit.peak.supported}
     if not peaks:
         return "No curve has a peak of gold that the data support in the range of KL that was seen."
-    parts = [
-        f"at {number(fit.peak.kl_nats)} nats under {name} ({interval(fit.peak.kl_interval)})"
-        for name, fit in peaks.items()
-    ]
+    where = ((name, fit.peak) for name, fit in peaks.items())
+    parts = [f"at {number(peak.kl_nats)} nats under {name} ({interval(peak.kl_interval)})" for name, peak in where]
     text = f"Gold peaks {listed(parts)}"
     without = [name for name in experiment.curves if name not in peaks]
     return f"{text}; the data support no peak in this range for {listed(without)}." if without else f"{text}."
@@ -104,18 +94,12 @@ def _main_fit(own: CurveAnalysis) -> Fit | None:
 
 def _against_baseline(comparison: Comparison) -> str:
     """Who is clearly better or worse than the baseline, condition by condition."""
-    figures = comparison.figures.get(RUNS, {})
+    cells = comparison.figures.get(RUNS, {}).items()
+    judged = [cell for cell, own in cells if own["gold_end_difference"].p_value is not None]
     parts = []
     for condition in comparison.conditions:
-        judged = [
-            cell
-            for cell, own in figures.items()
-            if cell.condition == condition
-            and cell.variant != comparison.baseline
-            and own["gold_end_difference"].p_value is not None
-        ]
-        if judged:
-            parts.append(": ".join(filter(None, (condition, _clearly(comparison, judged)))))
+        if members := [cell for cell in judged if cell.condition == condition]:
+            parts.append(": ".join(filter(None, (condition, _clearly(comparison, members)))))
     return f"Gold at the end, against {comparison.baseline}: {'; '.join(parts)}." if parts else ""
 
 
@@ -123,8 +107,7 @@ def _clearly(comparison: Comparison, cells: Sequence[Cell]) -> str:
     marks = {cell: comparison.marks[RUNS][cell]["gold_end_difference"] for cell in cells}
     parts = []
     for how, sign in (("higher", 1), ("lower", -1)):
-        names = [" ".join(filter(None, (cell.variant, cell.point))) for cell in cells if marks[cell] == sign]
-        if names:
+        if names := [cell.name for cell in cells if marks[cell] == sign]:
             who = listed(names) if len(names) <= MOST_NAMED else plural(len(names), "variant")
             parts.append(f"clearly {how} under {who}")
     if rest := sum(mark == 0 for mark in marks.values()):
@@ -163,14 +146,11 @@ def _proxy(outcomes: Sequence[Outcome], axis: str) -> str:
     moved = Estimate.of([_less(each.proxy_end, each.proxy_start) for each in outcomes]).mean
     if moved is None:
         return ""
-    rows = outcomes[0].steps
     kl = Estimate.of([each.kl_nats_end for each in outcomes]).mean
     at = "" if kl is None else f", at {number(kl)} nats from the initial policy at the end"
     over = f" (means over {len(outcomes)} runs)" if len(outcomes) > 1 else ""
-    verb = "rose" if moved >= 0 else "fell"
-    return (
-        f"The proxy {verb} by {number(abs(moved))} reference standard deviations over {plural(rows, axis)}{at}{over}."
-    )
+    how = f"{'rose' if moved >= 0 else 'fell'} by {number(abs(moved))} reference standard deviations"
+    return f"The proxy {how} over {plural(outcomes[0].steps, axis)}{at}{over}."
 
 
 def _gold(outcomes: Sequence[Outcome], these: str, axis: str) -> str:
@@ -180,12 +160,12 @@ def _gold(outcomes: Sequence[Outcome], these: str, axis: str) -> str:
         return f"Gold was never measured, so {these} cannot say what the proxy was worth."
     if len(known) == 1:
         return _one_arc(known[0], axis)
-    start, peak, end = (
-        Estimate.of([getattr(each, f"gold_{at}") for each in known]).mean for at in ("start", "peak", "end")
+    figures = (
+        [getattr(each, name) for each in known] for name in ("gold_start", "gold_peak", "gold_end", "share_lost")
     )
-    turned, lost = sum(each.turned_over for each in known), Estimate.of([each.share_lost for each in known])
-    text = f"Gold went from {number(start)} to a peak of {number(peak)} and ended at {number(end)}; it turned over in "
-    text += f"{turned} of {len(known)} runs"
+    start, peak, end, lost = (Estimate.of(values) for values in figures)
+    text = f"Gold went from {number(start.mean)} to a peak of {number(peak.mean)} and ended at {number(end.mean)}; "
+    text += f"it turned over in {sum(each.turned_over for each in known)} of {len(known)} runs"
     if lost.mean is not None:
         those = f", the {lost.num_seeds} runs with a gain" if lost.num_seeds < len(known) else ""
         bounds = interval(lost.interval, percent)
@@ -231,11 +211,8 @@ def _peak(fit: Fit | None) -> str:
 
 def _runs(experiment: Experiment) -> str:
     statuses = Counter(record.status for record in experiment.records)
-    counts = [
-        f"{statuses[status]} {'stopped early with good data' if status == 'stopped' else status}"
-        for status in get_args(Status)
-        if statuses[status]
-    ]
+    names = {status: status for status in get_args(Status)} | {"stopped": "stopped early with good data"}
+    counts = [f"{statuses[status]} {name}" for status, name in names.items() if statuses[status]]
     text = f"Of {len(experiment.records)}: {', '.join(counts)}."
     points = [point for own in experiment.curves.values() for point in own.points]
     if judged := sum(point.held.num_seeds for point in points):

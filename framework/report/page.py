@@ -1,8 +1,6 @@
-"""The report of an experiment, of one run or of many: a page that needs nothing else, and its charts as PNG beside it.
-
-The charts' script comes from an installed package and is written into the page. Nothing is loaded from elsewhere, and
-no script runs but the two whose hashes the page's own policy names.
-"""
+"""The report of an experiment, of one run or of many: a page that needs nothing else, and its charts as PNG beside it. The
+charts' script comes from an installed package and is written into the page. Nothing is loaded from elsewhere, and no script
+runs but the two whose hashes the page's own policy names."""
 
 import base64
 import hashlib
@@ -17,14 +15,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from framework.analysis.experiment import Experiment
 from framework.errors import UserError
 from framework.report.charts import VEGA_LITE, png
-from framework.report.drawn import dot_rows, method_title, runs_of
-from framework.report.sections.best_of_n import best_of_n
+from framework.report.drawn import dot_rows, method_title
 from framework.report.sections.budgets import budgets
-from framework.report.sections.comparison import cell_name, comparison
+from framework.report.sections.comparison import comparison
 from framework.report.sections.curves import curves
-from framework.report.sections.frontier import frontier
-from framework.report.sections.samples import samples
-from framework.report.sections.tables import overview, provenance, warnings
+from framework.report.sections.frontier import best_of_n, frontier
+from framework.report.sections.tables import overview, provenance, samples, warnings
 from framework.report.text import count, number, percent, plural, significant
 
 SECTIONS = (overview, comparison, frontier, budgets, best_of_n, curves, warnings, samples, provenance)
@@ -39,35 +35,20 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def write_report(experiment: Experiment, folder: Path, live: bool = False) -> Path:
-    """The path of `report.html`, written into the folder whole or not at all, with its charts as PNG beside it.
-
-    Args:
-        live: the experiment goes on; the page says so and loads itself again, and the PNGs are left for the end.
-
-    Raises:
-        UserError: the folder cannot be written, or a run's folder cannot be read.
-    """
+    """The path of `report.html`, written into the folder whole or not at all, with its charts as PNG beside it. While the
+    experiment is `live`, the page says so and loads itself again, and the PNGs are left for the end. A `UserError` where
+    the folder cannot be written, or a run's folder cannot be read."""
     dots = dot_rows(experiment)
     sections = {made.name: made for make in SECTIONS if (made := make(experiment))}
     figures = [figure for section in sections.values() for figure in section.figures]
     stills = {figure.name: figure.still(dots) for figure in figures}
     specs = {f"{f.name}-{place}": panel.live() for f in figures for place, panel in enumerate(f.panels)}
-    page = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            name=experiment.name,
-            kicker=_kicker(experiment),
-            sections=sections,
-            is_live=live,
-            files={name: what for name, what in BESIDE.items() if (Path(folder) / name).is_file()},
-            stills=stills,
-            specs=specs,
-            dots=dots,
-            scripts=(_library(), (TEMPLATES / "page.js").read_text(encoding="utf-8")) if figures else (),
-            style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
-        )
-    )
+    script, style = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    page = _environment().get_template("page.html").render(
+        name=experiment.name, kicker=_kicker(experiment), sections=sections, is_live=live,
+        files={name: what for name, what in BESIDE.items() if (Path(folder) / name).is_file()},
+        stills=stills, specs=specs, dots=dots, scripts=(_library(), script) if figures else (), style=style,
+    )  # fmt: skip
     target = Path(folder) / "report.html"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +63,7 @@ def write_report(experiment: Experiment, folder: Path, live: bool = False) -> Pa
 
 
 def _kicker(experiment: Experiment) -> str:
-    runs = {(own.run, own.seed) for own in experiment.records or runs_of(experiment)}
+    runs = {(own.run, own.seed) for own in experiment.records or experiment.table.records}
     seeds = sorted({seed for _, seed in runs} or {curve.seed for curve in experiment.table.curves})
     many = ((len(experiment.curves), "curve"), (len(runs), "run"), (len(seeds), "seed"))
     names = [plural(number, noun) for number, noun in many if number > 1]
@@ -105,7 +86,7 @@ def _environment() -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     own.globals |= {"number": number, "count": count, "percent": percent, "significant": significant}
-    own.globals |= {"plural": plural, "cell_name": cell_name, "method_title": method_title}
+    own.globals |= {"plural": plural, "method_title": method_title}
     own.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
     own.filters["hash"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return own

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 from torch import Tensor
 
-from framework.analysis.pair_sets import Accuracy, ScorePairs, accuracy_of, rewardbench_sections
+from framework.analysis.reward_quality import Accuracy, ScorePairs, accuracy_of, rewardbench_sections
 from framework.artifacts import write_text
 from framework.config import Config
 from framework.data.pair_tables import FAULTS, Fault, PairRow, read_pair_rows

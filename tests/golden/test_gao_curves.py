@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from framework.analysis.forms import FORMS
-from framework.analysis.frontier import Points, fit_points
+from framework.analysis.frontier import FORMS, Points, fit_points
 from tests.golden.oracle import cases
 
 CASES = cases("closed_gao_curves.json", "gao_curves")

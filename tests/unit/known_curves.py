@@ -9,8 +9,7 @@ import pyarrow as pa
 import yaml
 from scipy.signal import lfilter
 
-from framework.analysis.forms import FORMS
-from framework.analysis.frontier import Points
+from framework.analysis.frontier import FORMS, Points
 from framework.analysis.table import RunRecord, Table
 from framework.seeding import numpy_generator
 

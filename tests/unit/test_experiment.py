@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from framework.analysis.columns import BEST_OF_N
-from framework.analysis.curve_analysis import RunOutcome, by_seed, point_outcomes
-from framework.analysis.experiment import analyse
-from framework.analysis.forms import FORMS
+from framework.analysis.experiment import RunOutcome, analyse, by_seed, point_outcomes
+from framework.analysis.frontier import FORMS
 from framework.analysis.over_seeds import t_interval, wilson
 from framework.analysis.table import Table, read_table
 from framework.measure import outcome_of

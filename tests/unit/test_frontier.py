@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy.optimize import curve_fit
 
-from framework.analysis.curve_analysis import fit_frontier
-from framework.analysis.forms import FORMS
-from framework.analysis.frontier import DRAWS, Points, fit_points, seed_solver
+from framework.analysis.frontier import DRAWS, FORMS, Points, fit_points, seed_solver
 from framework.analysis.over_seeds import t_interval
+from framework.analysis.past_peak import fit_frontier
 from tests.unit.known_curves import TRUTH, noisy_points, rng_of
 
 ALL_FORMS = sorted(FORMS)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from framework.aggregation import Mean, WorstCase
 from framework.analysis.over_seeds import wilson
-from framework.analysis.pair_sets import SECTIONS, Accuracy, ScorePairs, accuracy_of, rewardbench_sections
+from framework.analysis.reward_quality import SECTIONS, Accuracy, ScorePairs, accuracy_of, rewardbench_sections
 from framework.errors import UserError
 from framework.types import Scores
 from jobs.verbs import score_pairs as verb

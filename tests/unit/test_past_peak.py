@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
-from framework.analysis.curve_analysis import fit_frontier
-from framework.analysis.forms import FORMS
-from framework.analysis.frontier import Points, fit_points
-from framework.analysis.past_peak import isotonic_error, losses, never_falls_as_well, slope_past
+from framework.analysis.frontier import FORMS, Points, fit_points
+from framework.analysis.past_peak import fit_frontier, isotonic_error, losses, never_falls_as_well, slope_past
 from tests.unit.known_curves import noisy_points, rng_of, with_gold
 
 

@@ -6,9 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from framework.analysis.curve_analysis import fit_frontier
-from framework.analysis.forms import FORMS
-from framework.analysis.frontier import Points, fit_points
+from framework.analysis.frontier import FORMS, Points, fit_points
+from framework.analysis.past_peak import fit_frontier
 from tests.unit.known_curves import TRUTH, noisy_points, rng_of, with_gold
 
 
@@ -103,7 +102,7 @@ def test_a_clear_peak():
     assert peak.supported and peak.reason.startswith("gold peaks at √KL 2.")
     assert peak.d_interval[0] < peak.d < peak.d_interval[1]
     assert peak.d == pytest.approx(math.e, rel=0.1)
-    assert frontier.slope_past_peak.sign < 0
+    assert frontier.slope_past_peak.interval[1] < 0
     assert lost.kl_nats_at_peak == pytest.approx(peak.d**2)
     assert lost.index_interval[0] > 0
     assert lost.index == pytest.approx(

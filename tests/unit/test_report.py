@@ -19,7 +19,7 @@ from framework.report import write_report
 from framework.report.charts import Figure, Palette
 from framework.report.drawn import dot_rows
 from framework.report.findings import headline, paragraphs
-from framework.report.sections.samples import samples
+from framework.report.sections.tables import samples
 from framework.report.text import count, number, percent
 from tests.unit.fake_run import write_fake_run
 from tests.unit.fake_sweep import fake_table

@@ -30,7 +30,7 @@ def test_an_interrupted_last_line_is_left_out_and_a_rerun_step_replaced(tmp_path
     path = folder / "metrics.jsonl"
     path.write_text(path.read_text() + json.dumps({"step": 2, "proxy": 77}) + '\n{"step": 9, "pro')
     run = load_run(folder)
-    assert run.steps.tolist() == [0, 1, 2, 3]
+    assert run.series("step").tolist() == [0, 1, 2, 3]
     assert run.series("proxy")[2] == 77
 
 

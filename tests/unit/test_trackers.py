@@ -8,8 +8,17 @@ import pytest
 
 from framework.config import Config, parse_config
 from framework.errors import RunError, UserError
-from framework.trackers import MlFlow, TensorBoard, TrackedRun, Tracker, TrackerSettings, Tracking, Trackio, Wandb
-from framework.trackers.tracker import group_of
+from framework.trackers import (
+    MlFlow,
+    TensorBoard,
+    TrackedRun,
+    Tracker,
+    TrackerSettings,
+    Tracking,
+    Trackio,
+    Wandb,
+    group_of,
+)
 from jobs import __main__ as cli
 from jobs.run_folder import RunContext
 from tests.repository.test_tree import ROOT

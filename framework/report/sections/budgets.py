@@ -4,17 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from framework.analysis.curve_analysis import CurveAnalysis
-from framework.analysis.experiment import Experiment
+from framework.analysis.experiment import CurveAnalysis, Experiment
 from framework.measure import HELD
-from framework.report.charts import GREY, Figure, Palette, Panel, Rows, Spec, axis, banded, bars, line, spots
-from framework.report.drawn import bounds, means, runs_of
-from framework.report.sections import Section
+from framework.report.charts import GREY, Figure, Palette, Panel, Rows, Section, Spec, axis, banded, bars, line, spots
+from framework.report.drawn import bounds, means
 
-LARGEST_RATIO = 2.5
-"""Of KL to the budget that is drawn: what goes beyond would flatten all the rest."""
-MOST_ROWS = 6
-"""Curves whose traces are drawn."""
+LARGEST_RATIO = 2.5  # of KL to the budget that is drawn: what goes beyond would flatten all the rest
+MOST_ROWS = 6  # curves whose traces are drawn
 ASKED = "KL budget asked for (nats per sequence)"
 
 
@@ -114,7 +110,7 @@ def _traces(experiment: Experiment, asked: Sequence[float]) -> Figure:
     look = {"color": {"field": "budget", "type": "ordinal", "sort": None, "scale": scale, "legend": legend}}
     panels = []
     for name in list(experiment.curves)[:MOST_ROWS]:
-        own = [curve for curve in runs_of(experiment) if curve.curve == name and curve.budget]
+        own = [curve for curve in experiment.table.records if curve.curve == name and curve.budget]
         kl, coefs = (means(own, metric) for metric in ("kl_nats", "kl_coef"))
         ratios: Rows = [row | {"y": row["y"] / row["budget"]} for row in kl]
         held: Rows = [{"x": row["x"], "y": 1, "low": 1 - HELD, "high": 1 + HELD} for row in kl]

@@ -1,10 +1,9 @@
 """Every variant against the baseline: gold at the end and at the peak, wins, and what the proxy did meanwhile."""
 
-from framework.analysis.comparison import Cell, Comparison
+from framework.analysis.comparison import Comparison
 from framework.analysis.experiment import Experiment
-from framework.report.charts import Figure, Palette, Panel, Rows, axis, bars, layer, spots
+from framework.report.charts import Figure, Palette, Panel, Rows, Section, axis, bars, layer, spots
 from framework.report.drawn import bounds, method_title
-from framework.report.sections import Section
 
 
 def comparison(experiment: Experiment) -> Section | None:
@@ -19,34 +18,24 @@ def comparison(experiment: Experiment) -> Section | None:
         " end, best-of-n at the largest n. Seeds are shared, so a paired difference can be clear where two bars overlap."
     )
     every = [each for cells in own.figures.values() for figures in cells.values() for each in figures.values()]
-    values = {
-        "own": own,
-        "order": {
-            method: sorted(cells, key=lambda cell: own.conditions.index(cell.condition))
-            for method, cells in own.figures.items()
-        },
-        "seeds": max((each.num_seeds for each in every), default=0),
+    order = {
+        by: sorted(cells, key=lambda cell: own.conditions.index(cell.condition)) for by, cells in own.figures.items()
     }
+    values = {"own": own, "order": order, "seeds": max((each.num_seeds for each in every), default=0)}
     figure = Figure("comparison", "Gold at the end", caption, panels, palette)
     return Section("comparison", f"Against {own.baseline}", (figure,), values)
-
-
-def cell_name(cell: Cell) -> str:
-    """Variant and point."""
-    return " ".join(filter(None, (cell.variant, cell.point)))
 
 
 def _condition(own: Comparison, condition: str, palette: Palette) -> Panel:
     """A dot and its interval for each variant of a condition, the baseline's mean as a line."""
     rows: Rows = [
-        {"x": gold.mean, **bounds(gold), "seeds": gold.num_seeds, "name": cell_name(cell)}
+        {"x": gold.mean, **bounds(gold), "seeds": gold.num_seeds, "name": cell.name}
         | {"method": method_title(method), "is_baseline": cell.variant == own.baseline}
         for method, figures in own.figures.items()
         for cell, each in figures.items()
         if cell.condition == condition and (gold := each["gold_end"]).mean is not None
     ]
-    named = {"axis": {"labelLimit": 140, "grid": True}, "title": None, "sort": None}
-    y = {"field": "name", "type": "nominal", **named}
+    y = {"field": "name", "type": "nominal", "axis": {"labelLimit": 140, "grid": True}, "title": None, "sort": None}
     x, beside = axis("x", "gold (gold scorer's units)"), {"yOffset": {"field": "method", "sort": None}}
     tips = {"name": "variant", "method": "method", "x": "mean gold", "low": "95% from", "high": "to"}
     level = layer("rule", "ends", [{"x": x}, palette.by("color")], opacity=0.6)

@@ -9,9 +9,8 @@ import numpy as np
 from framework.analysis.experiment import Experiment
 from framework.analysis.run_folder import load_run
 from framework.analysis.table import Curve
-from framework.report.charts import Figure, Palette, Panel, Rows, axis, banded, dots, layer, line
-from framework.report.drawn import kl_axis, limits, means, method_title, other_golds, runs_of
-from framework.report.sections import Section
+from framework.report.charts import Figure, Palette, Panel, Rows, Section, axis, banded, dots, layer, line
+from framework.report.drawn import kl_axis, limits, means, method_title, other_golds
 
 FIGURES = {
     "by_kl": ("Gold, proxy and their gap against KL", ("gold", "proxy", "gap")),
@@ -33,8 +32,7 @@ STAGES = {
     "rollout": "#0072B2", "reference": "#56B4E9", "reward": "#E69F00", "gold": "#F0E442",
     "update": "#D55E00", "driver": "#000000", "log": "#999999", "checkpoint": "#CC79A7",
 }  # fmt: skip
-MOST_BANDS = 8
-"""Lines in a panel beyond which their bands would hide each other."""
+MOST_BANDS = 8  # lines in a panel beyond which their bands would hide each other
 READING = (
     "Dots are single steps; the line is the mean over seeds and the band its pointwise 95% t interval; with one seed the line"
     " is a moving mean. The nearest dot tells its numbers, and a click opens its samples."
@@ -43,7 +41,7 @@ READING = (
 
 def curves(experiment: Experiment) -> Section | None:
     """The figures, condition by condition where there are several."""
-    runs = runs_of(experiment)
+    runs = experiment.table.records
     figures: list[Figure] = []
     # With several budgets, what was spent is drawn beside what was asked for.
     left_out = "kl" if len({curve.budget for curve in runs} - {None}) > 1 else ""
@@ -71,14 +69,12 @@ def _panel(runs: Sequence[Curve], metric: str, palette: Palette, is_kl: bool) ->
     if metric == "kl_coef":
         rows, y = [row for row in rows if row["y"] > 0], axis("y", type="log", nice=False)
     x = kl_axis(runs) if is_kl else axis("x", runs[0].axis, nice=False, padding=5)
-    methods = sorted({method_title(curve.method) for curve in runs})
-    where = {"condition": [runs[0].condition], "method": methods}
+    where = {"condition": [runs[0].condition], "method": sorted({method_title(curve.method) for curve in runs})}
     found = dots(x | {"field": "kl_nats" if is_kl else "at"}, y | {"field": metric}, palette, where)
     lines = banded("means", x, y, palette.by("color", "strokeDash"))
     if len({row["group"] for row in rows}) > MOST_BANDS:
         lines = [line("means", x, y, palette.by("color", "strokeDash"), width=1.2)]
-    title = TITLES.get(metric, f"{metric} (its own units)")
-    return Panel(title, [found, *lines], {"means": rows})
+    return Panel(TITLES.get(metric, f"{metric} (its own units)"), [found, *lines], {"means": rows})
 
 
 def _time(experiment: Experiment) -> Figure | None:
@@ -91,22 +87,17 @@ def _time(experiment: Experiment) -> Figure | None:
     rows: Rows = []
     words = []
     for curve, steps in timings.items():
-        wall = sum(step.get("seconds") or 0.0 for step in steps)
         totals: Counter[str] = Counter()
         for step in steps:
             totals.update(step.get("stage_seconds") or {})
-        rows += [
-            {"curve": curve, "stage": stage, "seconds": seconds / len(steps)}
-            for stage, seconds in totals.items()
-            if seconds
-        ]
-        if wall:
+        rows += [{"curve": curve, "stage": stage, "seconds": s / len(steps)} for stage, s in totals.items() if s]
+        if wall := sum(step.get("seconds") or 0.0 for step in steps):
             walls.append({"curve": curve, "seconds": wall / len(steps)})
             tokens = sum(step.get("tokens") or 0 for step in steps)
             peak = max((size for step in steps for size in (step.get("peak_rss_mb") or {}).values()), default=0)
+            size = f", at most {peak:,.0f} MB in a process" if peak else ""
             words.append(
-                f"{curve}: {wall / len(steps):.3g} s a step, {tokens / wall:,.0f} generated tokens a second"
-                + (f", at most {peak:,.0f} MB in a process" if peak else "")
+                f"{curve}: {wall / len(steps):.3g} s a step, {tokens / wall:,.0f} generated tokens a second{size}"
             )
     caption = (
         f"Mean over steps and seeds. {'; '.join(words)}. Stages that run at the same time are each counted in full, so a"
@@ -124,5 +115,4 @@ def _bars(rows: Rows, walls: Rows) -> Panel:
     tips = {"tooltip": [{"field": name} for name in ("curve", "stage", "seconds")]}
     stack = layer("bar", "stages", [place, {"color": colour}, tips], stroke="white", strokeWidth=0.5)
     ticks = layer("tick", "walls", [place], color="black", thickness=2, size=24)
-    data = {"stages": rows, "walls": walls}
-    return Panel("Seconds per step by stage", [stack, ticks], data, 40 + 30 * len(walls))
+    return Panel("Seconds per step by stage", [stack, ticks], {"stages": rows, "walls": walls}, 40 + 30 * len(walls))
