@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actors.group import Pending
-from actors.role import WeightsRole
+from actors.roles import WeightsRole
 from framework.errors import RunError
 from framework.generation.sampler import SampleRequest, TorchSampler
 from framework.models.causal import CausalPolicy
@@ -57,15 +57,13 @@ class ReferenceWorker:
     def answers(self, prompts: Rollout, count: int) -> Answers:
         """`count` answers to the prompt of each row, sampled as the policy samples.
 
-        Args:
-            prompts: one row per group; random numbers are named by the step and the group.
+        `prompts` has one row per group; random numbers are named by the step and the group.
         """
         if self.sampler is None:
             # Its random numbers are not those that rollouts are sampled with.
             seed, tokenizer = derive(self.seed, "reference-answers"), load_tokenizer(self.folder)
-            self.sampler = TorchSampler(
-                self.policy, tokenizer, seed, self.max_new_tokens, self.temperature, self.instruction
-            )
+            words = self.max_new_tokens, self.temperature, self.instruction
+            self.sampler = TorchSampler(self.policy, tokenizer, seed, *words)
         responses: list[str] = []
         ended: list[Tensor] = []
         unit = prompts_per_pass(self.rows, count)

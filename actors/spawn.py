@@ -1,7 +1,4 @@
-"""What surrounds every worker, inline or in an actor: its threads, its clock, its memory, its failures.
-
-Free of Ray, so that both ways of running share it line by line.
-"""
+"""What surrounds every worker, inline or in an actor, line by line the same: its threads, clock, memory and failures."""
 
 import io
 import os
@@ -36,8 +33,8 @@ class Answer:
 class Host:
     """Holds one worker: builds it when first asked, runs its methods, and names what fails.
 
-    Arguments and results are packed inline as well: a worker that goes on changing a tensor it has
-    returned must not change the numbers in one of the two cases only.
+    Arguments and results are packed inline as well: a worker that goes on changing a tensor it has returned must not
+    change the numbers in one of the two cases only.
     """
 
     def __init__(
@@ -55,27 +52,18 @@ class Host:
         if hide_devices:
             # Ray hides devices only from workers that claim some; one without a share must see none.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self.name = name
-        self.threads = threads
-        self._build = worker
-        self._args = args
+        self.name, self.threads = name, threads
+        self._build, self._args = worker, args
         self._worker: Any = None
 
     def __repr__(self) -> str:
         return self.name
 
     def run(self, method: str, packed: Packed, folder: str | None = None) -> Packed:
-        """The packed `Answer` of a method of the worker to packed arguments.
+        """The packed `Answer` of a method of the worker to packed arguments; raises what `failure_of` makes of an error.
 
-        Two names are the host's own: `start` only builds the worker, `peak_rss_mb` is this process's
-        memory.
-
-        Args:
-            folder: of the weights that the group has loaded since it was made. A worker that has to be built
-                again loads them too.
-
-        Raises:
-            GoldilocksError: as `failure_of` makes it of whatever was raised.
+        Two names are the host's own: `start` only builds the worker, `peak_rss_mb` is this process's memory. A worker
+        that has to be built again also loads `folder`, the weights that the group has loaded since it was made.
         """
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
@@ -104,8 +92,8 @@ class Host:
 def failure_of(error: BaseException, task: str) -> GoldilocksError:
     """What an exception raised in `task` means to a reader of one line; the traceback is attached as a note.
 
-    An error of ours stays itself. Anything else becomes a RunError that names the task, this host and the
-    exception at the bottom of the explicit chain.
+    An error of ours stays itself. Anything else becomes a RunError that names the task, this host and the exception at
+    the bottom of the explicit chain.
     """
     note = f"raised in {task}\n" + "".join(traceback.format_exception(error))
     failure = error
