@@ -17,31 +17,17 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from cluster.placement import resources
-from cluster.plan import Bundle
 from framework.analysis.records import Status
 from framework.errors import GoldilocksError, UserError, one_line
 from framework.sweep import Asha, Sweep
 from jobs.experiment.plan import PlannedRun
-from jobs.run_folder import RunContext, RunInputs, make_run
+from jobs.experiment.run import ReadyRun
+from jobs.run_folder import RunContext, make_run
 
 HALT_FILE = ".stopping"
 """In the experiment's folder while it stops; runs look for it between steps."""
 MISTAKE = "mistake"
 """Reported in place of metrics: what its user has to mend in a run, in one line."""
-
-
-@dataclass(frozen=True)
-class ReadyRun:
-    """A run that may begin."""
-
-    planned: PlannedRun
-    inputs: RunInputs
-    folder: Path
-    """Absolute: its process starts in another one."""
-    layout: tuple[Bundle, ...]
-    """What it asks of the cluster."""
-    strategy: str
-    """How its bundles are spread."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +53,18 @@ def run_on_tune(
     stopped: set[str] = set()
     callback = _TuneCallback(by_id, watch, stop_asked, halt, stopped)
     trainable = tune.with_parameters(_run_trial, by_id=by_id, halt=halt, current=Path.cwd())
+    asha = sweep.scheduler if sweep.scheduler.kind == "asha" else None
+    scheduler = _WithinBudgets(asha, by_id, stopped) if asha else FIFOScheduler()
+    failures = tune.FailureConfig(max_failures=sweep.retries)
     with tempfile.TemporaryDirectory(prefix="goldilocks-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(trainable, lambda config: _group(by_id[config["run"]])),
             param_space={"run": tune.grid_search(list(by_id))},
             tune_config=tune.TuneConfig(
-                scheduler=_scheduler(sweep, by_id, stopped),
-                trial_name_creator=_id_of,
-                trial_dirname_creator=_id_of,
-                reuse_actors=True,
+                scheduler=scheduler, trial_name_creator=_id_of, trial_dirname_creator=_id_of, reuse_actors=True
             ),
             run_config=tune.RunConfig(
-                name="tune",
-                storage_path=scratch,
-                failure_config=tune.FailureConfig(max_failures=sweep.retries),
-                callbacks=[callback],
-                stop=_Stopper(callback),
-                verbose=0,
+                "tune", scratch, failure_config=failures, callbacks=[callback], stop=callback, verbose=0
             ),
         )
         try:
@@ -119,11 +100,9 @@ def _group(one: ReadyRun) -> Any:
 
 
 def _run_trial(config: dict[str, Any], by_id: Mapping[str, ReadyRun], halt: Path, current: Path) -> None:
-    """One run, in a process of the cluster.
+    """One run, in a process of the cluster. Raises what stopped it, in one line: Tune may begin it again.
 
-    Raises:
-        GoldilocksError: what stopped it, in one line; Tune may begin it again. What its user has to mend is reported
-            instead, for another try would not mend it.
+    What its user has to mend is reported instead, for another try would not mend it.
     """
     # The next run in this process waits for this one's roles to close.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
@@ -158,8 +137,8 @@ def _in_folder(path: Path) -> Iterator[None]:
 
 
 @dataclass
-class _TuneCallback(tune.Callback):
-    """Tells `watch` what Tune does."""
+class _TuneCallback(tune.Callback, tune.Stopper):
+    """Tells `watch` what Tune does, and ends the experiment once the runs that were going on at a stop have saved."""
 
     by_id: Mapping[str, ReadyRun]
     watch: Watch
@@ -200,8 +179,10 @@ class _TuneCallback(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._end(_id_of(trial), trial.last_result.get(MISTAKE))
 
-    def is_over(self) -> bool:
-        """Whether a stop was asked for, and every run that was going on has saved and stopped."""
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False  # no run ends by itself
+
+    def stop_all(self) -> bool:
         return self.awaited is not None and not self.awaited & self.active
 
     def close(self) -> None:
@@ -217,19 +198,6 @@ class _TuneCallback(tune.Callback):
         self.watch.ended(self.by_id[id].planned, status, error)
 
 
-class _Stopper(tune.Stopper):
-    """Ends the experiment once the runs that were going on have saved."""
-
-    def __init__(self, callback: _TuneCallback) -> None:
-        self.callback = callback
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self.callback.is_over()
-
-
 def _error_line(trial: Any) -> str:
     """What stopped a run the last time, in one line; the whole of it is in Tune's `error.txt`."""
     path = trial.error_file
@@ -241,30 +209,17 @@ def _error_line(trial: Any) -> str:
     return message if kind.startswith("framework.errors.") else last.splitlines()[-1]
 
 
-def _scheduler(sweep: Sweep, by_id: Mapping[str, ReadyRun], stopped: set[str]) -> TrialScheduler:
-    return _WithinBudgets(sweep.scheduler, by_id, stopped) if sweep.scheduler.kind == "asha" else FIFOScheduler()
-
-
 class _WithinBudgets(FIFOScheduler):
     """Successive halving among the runs of each budget, which know nothing of the others."""
 
     def __init__(self, settings: Asha, by_id: Mapping[str, ReadyRun], stopped: set[str]) -> None:
         super().__init__()
         self._settings, self._by_id, self._stopped = settings, by_id, stopped
-        budgets = {one.planned.record.budget for one in by_id.values()}
         steps = max(one.inputs.cfg.train.length for one in by_id.values())
-        self._halvings = {
-            budget: ASHAScheduler(
-                time_attr="steps_done",
-                metric=settings.metric,
-                mode="max",
-                max_t=steps,
-                grace_period=min(settings.grace_steps, steps),
-                reduction_factor=settings.reduction_factor,
-                stop_last_trials=False,
-            )
-            for budget in budgets
-        }
+        how: dict[str, Any] = {"time_attr": "steps_done", "mode": "max", "max_t": steps, "stop_last_trials": False}
+        how |= {"metric": settings.metric, "reduction_factor": settings.reduction_factor}
+        how |= {"grace_period": min(settings.grace_steps, steps)}
+        self._halvings = {one.planned.record.budget: ASHAScheduler(**how) for one in by_id.values()}
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self._halving(trial).on_trial_add(tune_controller, trial)
