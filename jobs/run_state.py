@@ -69,7 +69,5 @@ class RunState:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "RunState":
-        gold: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in record["gold"].items()
-        }
+        gold: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["gold"].items()}
         return cls(record["step"], record["policy_version"], KlState(**record["kl"]), GoldState(**gold))
