@@ -10,7 +10,7 @@ import torch
 from framework.artifacts import MANIFEST, Artifact, hash_folder, read_artifact, write_manifest, writing
 from framework.config import Config
 from framework.errors import RunError, UserError
-from framework.generation.sampler import TorchSampler
+from framework.generation.sampler import SampleRequest, TorchSampler
 from framework.models.causal import CausalPolicy
 from framework.models.tokenizer import load_tokenizer
 from framework.types import GoldScorer, Rollout, Scores
@@ -26,12 +26,11 @@ def make_artifact(
 ) -> Artifact:
     """The folder of a stage: as it is, if these very settings made it, or else made now.
 
+    A UserError where the folder holds something else, or is not any more what was made.
+
     Args:
         stage: fingerprint of the settings and the parents.
         write: fills a scratch folder, and returns what it measured on the way.
-
-    Raises:
-        UserError: the folder holds something else, or is not any more what was made.
     """
     path = workspace.stage(kind, stage)
     found = read_artifact(path, kind)
@@ -63,12 +62,16 @@ def start_sampler(cfg: Config, folder: Path, seed: int, max_new_tokens: int) -> 
     return TorchSampler(policy, load_tokenizer(folder), seed, max_new_tokens, cfg.temperature, cfg.instruction)
 
 
-def score_gold(scorer: GoldScorer, rollout: Rollout, stage: str) -> Scores:
-    """Gold of a rollout's responses.
+def sampled(
+    sampler: TorchSampler, prompts: tuple[str, ...], positions: tuple[int, ...], each: int, step: int
+) -> Rollout:
+    """`each` responses to every prompt; the positions and the step name their random numbers."""
+    request = SampleRequest(prompts=prompts, positions=positions, samples_per_prompt=each, step=step, policy_version=0)
+    return sampler.sample(request)
 
-    Raises:
-        RunError: a score is not finite.
-    """
+
+def score_gold(scorer: GoldScorer, rollout: Rollout, stage: str) -> Scores:
+    """Gold of a rollout's responses; a RunError where a score is not finite."""
     gold = scorer.score(rollout.prompts, rollout.responses)
     for text, value in zip(rollout.responses, gold.values.tolist(), strict=True):
         if not math.isfinite(value):

@@ -48,10 +48,7 @@ class Chain:
 
     @cached_property
     def reward(self) -> Artifact:
-        """The reward model. With pairs and an encoder of the user's own no policy is needed, and none is fitted.
-
-        Where nothing is fitted, no pairs are made either.
-        """
+        """The reward model. Where nothing is fitted, no pairs are made; with pairs and an encoder of the user's own, no policy."""
         if not self.cfg.needs_pairs:
             return given_reward_stage(self.cfg, self.workspace, self.policy, self.show("reward"))
         own = self.cfg.fit_reward.pairs is not None and self.cfg.fit_reward.encoder is not None
@@ -61,8 +58,7 @@ class Chain:
     @cached_property
     def pool(self) -> Artifact:
         """Responses of the start policy to choose the best from."""
-        policy = self.policy
-        return pool_stage(self.cfg, self.workspace, policy, self.show("best-of-n pool"))
+        return pool_stage(self.cfg, self.workspace, self.policy, self.show("best-of-n pool"))
 
     @cached_property
     def scores(self) -> Artifact:
@@ -73,8 +69,7 @@ class Chain:
     @property
     def inputs(self) -> RunInputs:
         """What a run of this configuration starts from."""
-        stages = self.cfg.train.starts_from
-        return RunInputs(self.cfg, {name: getattr(self, name) for name in stages})
+        return RunInputs(self.cfg, {name: getattr(self, name) for name in self.cfg.train.starts_from})
 
     def score_pool(self, run: Path) -> None:
         """Where the configuration has a section for it: score the pool, and note beside the run folder where that is."""

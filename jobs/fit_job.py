@@ -88,15 +88,9 @@ def fit_here(job: FitJob, progress: Progress | None = None) -> dict[str, float]:
 
 def fit_shard(job: FitJob, shard: Shard, progress: Progress | None = None) -> dict[str, float]:
     """Do this process's share of the job; the first process leaves the figures in `job.unfinished` too."""
-    setting = FitSetting(
-        seed=job.seed,
-        device=device(),
-        precision=job.precision,
-        shard=shard,
-        checkpoints=FitCheckpoints(job.unfinished, writes=shard.leads),
-        progress=progress if shard.leads else None,
-    )
-    figures = job.fit(setting)
+    saves = FitCheckpoints(job.unfinished, writes=shard.leads)
+    told = progress if shard.leads else None
+    figures = job.fit(FitSetting(job.seed, device(), job.precision, shard, saves, told))
     if shard.leads:
         job.unfinished.mkdir(parents=True, exist_ok=True)
         (job.unfinished / FIGURES_FILE).write_text(json.dumps(figures), encoding="utf-8")

@@ -15,10 +15,9 @@ from framework.data.pair_tables import FAULTS, read_pair_table
 from framework.data.preferences import Pair, divided, pair_up, split_record, write_pairs
 from framework.data.prompts import PromptStream
 from framework.errors import RunError
-from framework.generation.sampler import SampleRequest
 from framework.seeding import derive
 from framework.training import Progress
-from jobs.artifact_stage import device, make_artifact, score_gold, start_sampler
+from jobs.artifact_stage import device, make_artifact, sampled, score_gold, start_sampler
 from jobs.workspace import Workspace
 
 PAIRS_FILE = "pairs.parquet"
@@ -47,13 +46,11 @@ def pairs_stage(
             pairs, figures = sample_pairs(cfg, parents["policy"].path, progress)
         else:
             pairs, figures = read_pair_table(own, cfg.label.held_out, cfg.label.held_out_by)
-            dropped = ", ".join(f"{figures[fault]:.0f} {fault}" for fault in FAULTS if figures[fault])
-            if dropped:
-                what = f"{own.path}: left out of {figures['rows']:.0f} rows: {dropped}"
-                warnings.warn(what, stacklevel=2)
+            if dropped := ", ".join(f"{figures[fault]:.0f} {fault}" for fault in FAULTS if figures[fault]):
+                warnings.warn(f"{own.path}: left out of {figures['rows']:.0f} rows: {dropped}", stacklevel=2)
         write_pairs(scratch / PAIRS_FILE, pairs, cfg.label.conversational)
-        splits = split_record(pairs, cfg.label.held_out_by)
-        (scratch / SPLITS_FILE).write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
+        splits = json.dumps(split_record(pairs, cfg.label.held_out_by), indent=2) + "\n"
+        (scratch / SPLITS_FILE).write_text(splits, encoding="utf-8")
         return figures
 
     return make_artifact(workspace, "pairs", fingerprint(settings, parents), parents, write)
@@ -64,8 +61,7 @@ def sample_pairs(
 ) -> tuple[list[Pair], dict[str, float]]:
     """`label.pairs` labelled pairs, and what was measured on the way.
 
-    Raises:
-        RunError: a gold score that is not finite, or gold that can tell almost no responses apart.
+    A RunError for a gold score that is not finite, or gold that can tell almost no responses apart.
     """
     seed, each = derive(cfg.seed, "label"), cfg.label.samples_per_prompt
     sampler = start_sampler(cfg, policy_folder, seed, cfg.label.max_new_tokens or cfg.max_new_tokens)
@@ -77,10 +73,7 @@ def sample_pairs(
     step = 0
     while len(pairs) < cfg.label.pairs:
         positions, prompts = stream.take(cfg.label.batch, at=step)
-        request = SampleRequest(
-            prompts=prompts, positions=positions, samples_per_prompt=each, step=step, policy_version=0
-        )
-        rollout = sampler.sample(request)
+        rollout = sampled(sampler, prompts, positions, each, step)
         gold = score_gold(scorer, rollout, "label").values.tolist()
         groups = [slice(i, i + each) for i in range(0, len(gold), each)]
         answers = [rollout.responses[group] for group in groups]

@@ -1,7 +1,7 @@
 """The stages before the online loop that fit models: the start policy, and the reward model.
 
-Each stage is a folder with a manifest. A stage whose settings and inputs match what is there is not
-run again; one whose folder holds something else says so.
+Each stage is a folder with a manifest. A stage whose settings and inputs match what is there is not run again; one whose
+folder holds something else says so.
 """
 
 from pathlib import Path
@@ -12,14 +12,13 @@ from framework.data.paths import absolute
 from framework.data.prompts import PromptStream
 from framework.ensembles import Full
 from framework.errors import UserError
-from framework.generation.sampler import SampleRequest
 from framework.models.published import PublishedReward
 from framework.models.reward_model import RewardModel
 from framework.models.scorer_reward import ScorerReward
 from framework.seeding import derive
 from framework.training import Progress
 from framework.training.reward_settings import FitReward
-from jobs.artifact_stage import device, make_artifact, start_sampler, unfinished
+from jobs.artifact_stage import device, make_artifact, sampled, start_sampler, unfinished
 from jobs.fit_job import PolicyJob, RewardJob, Runner, fit_here
 from jobs.labelling import PAIRS_FILE
 from jobs.workspace import Workspace
@@ -55,11 +54,7 @@ def policy_stage(
 
 
 def check_prompts(cfg: Config) -> None:
-    """Refuse a world without prompts, or with an unreadable table, before anything is fitted.
-
-    Raises:
-        UserError: the file, row and column at fault.
-    """
+    """Refuse a world without prompts, or with an unreadable table, before anything is fitted."""
     for split in ("label", "train"):
         PromptStream(cfg.world.prompts(split), cfg.seed)
 
@@ -74,20 +69,17 @@ def reward_stage(
 ) -> Artifact:
     """A reward model, fitted to the pairs by `run` and calibrated on held-out responses.
 
-    Args:
-        policy: where the encoder comes from, unless `fit_reward.encoder` names another.
+    The encoder comes from `policy`, unless `fit_reward.encoder` names another.
     """
-    settings = cfg.fit_reward
-    source = settings.encoder
-    if source is None:
+    parents = {"pairs": pairs}
+    if (source := cfg.fit_reward.encoder) is None:
         assert policy is not None
-        source = str(policy.path)
-    parents = {"pairs": pairs} if settings.encoder or policy is None else {"policy": policy, "pairs": pairs}
+        source, parents = str(policy.path), {"policy": policy, "pairs": pairs}
     stage = fingerprint(cfg.chosen("seed", "precision", "fit_reward"), parents)
 
     def write(scratch: Path) -> dict[str, float]:
         job = RewardJob(
-            settings=_placed(settings),
+            settings=_placed(cfg.fit_reward),
             source=absolute(source),
             pairs=(pairs.path / PAIRS_FILE).resolve(),
             rows=cfg.scorer_rows,
@@ -142,8 +134,7 @@ def _reference_texts(cfg: Config, policy: Path, progress: Progress | None) -> tu
     stream = PromptStream(cfg.world.prompts("label"), seed)
     for step in range(-(-wanted // TOGETHER)):
         positions, few = stream.take(TOGETHER, at=step)
-        request = SampleRequest(prompts=few, positions=positions, samples_per_prompt=1, step=step, policy_version=0)
-        rollout = sampler.sample(request)
+        rollout = sampled(sampler, few, positions, 1, step)
         texts += zip(few, rollout.responses, rollout.ended.tolist(), strict=True)
         if progress:
             progress(min(len(texts), wanted), wanted, {})
