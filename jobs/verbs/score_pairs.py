@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.table import Table
 from torch import Tensor
 
 from framework.analysis.pair_sets import Accuracy, ScorePairs, accuracy_of, rewardbench_sections
@@ -27,7 +26,7 @@ from jobs.artifact_stage import device
 from jobs.chain import Chain
 from jobs.fit_on_ray import fitting_beside
 from jobs.stop import StopSignal
-from jobs.verbs.show import Bars, bars, closing, console
+from jobs.verbs.show import Bars, bars, closing, console, table_of
 from jobs.workspace import Workspace, working_in
 
 FIGURES_FILE, SCORES_FILE = "score_pairs.json", "score_pairs.parquet"
@@ -45,8 +44,7 @@ NOTES = {
 def score_pairs(cfg: Config, out: Path, stop: StopSignal | None = None, address: str | None = None) -> int:
     """Score the pairs, print the table, write figures and scores into `out`.
 
-    Raises:
-        UserError: the section is missing, the table is not one of pairs, or there is no such model.
+    A UserError where the section is missing, the table is not one of pairs, or there is no such model.
     """
     section = cfg.score_pairs
     if section is None:
@@ -91,9 +89,7 @@ def measured(
 ) -> dict[str, Any]:
     """Accuracies in total and by subset: of the aggregated reward, of the mean over heads, and of each head.
 
-    Args:
-        scores: every head's [K, N], of chosen and of rejected responses.
-        rewards: those scores aggregated [N].
+    `scores` are every head's [K, N], of chosen and of rejected responses; `rewards` are those aggregated [N].
     """
     chosen, rejected = scores[0].numpy(), scores[1].numpy()
     views = {"reward": rewards, "mean": (scores[0].mean(dim=0).numpy(), scores[1].mean(dim=0).numpy())}
@@ -122,13 +118,9 @@ def _read(section: ScorePairs) -> tuple[list[PairRow], Counter[Fault | None]]:
         source = source.model_copy(update={"columns": {**source.columns, "subset": column}})
     rows = read_pair_rows(source, ["subset"])
     faults = Counter(row.fault for row in rows)
-    kept = [
-        row if "subset" in row.others else replace(row, others={"subset": "all"})
-        for row in rows
-        if row.fault != "parted"
-    ]
-    unnamed = next((row for row in kept if row.others["subset"] is None), None)
-    if unnamed:
+    scorable = [row for row in rows if row.fault != "parted"]
+    kept = [row if "subset" in row.others else replace(row, others={"subset": "all"}) for row in scorable]
+    if unnamed := next((row for row in kept if row.others["subset"] is None), None):
         raise source.wrong(unnamed.number, "subset", "is empty; name a subset")
     if not kept:
         raise UserError(f"{source.path}: in all {len(rows)} rows the conversations part before the last reply")
@@ -163,10 +155,8 @@ def _write_scores(
 
 def _print(aggregation: str, about: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     total = _cells(aggregation, record["total"])
-    table = Table(title=f"agreement with the labels of {about['source']['path']}; a tie counts one half")
-    table.add_column("subset")
-    for name in total:
-        table.add_column(name, justify="right")
+    title = f"agreement with the labels of {about['source']['path']}; a tie counts one half"
+    table = table_of(title, ["subset", *total])
     for subset, row in record["subsets"].items():
         table.add_row(subset, *_cells(aggregation, row).values())
     table.add_section()

@@ -29,8 +29,7 @@ STAGES = {"fit-policy": ("policy", "label"), "label": ("pairs", "fit-reward"), "
 def stage(verb: str, cfg: Config, out: Path, words: Sequence[str], stop: StopSignal, address: str | None) -> int:
     """`fit-policy`, `label` or `fit-reward`; `words` are the command line, for the next command to run."""
     source = cfg.fit_reward.compare_on if verb == "fit-reward" else None
-    # Read before a fit is spent on a table that cannot be read.
-    compared = policy_responses(source) if source else None
+    compared = policy_responses(source) if source else None  # before a fit is spent on a table that cannot be read
     name, then = STAGES[verb]
     with working_in(out), bars(stop) as shown:
         artifact = getattr(Chain(cfg, Workspace(out), shown.stage, _runner(cfg, address)), name)
