@@ -14,11 +14,10 @@ from framework.generation.sampler import SampleRequest, TorchSampler
 from framework.models.causal import CausalPolicy
 from framework.models.tokenizer import load_tokenizer
 from framework.types import GoldScorer, Rollout, Scores
-from jobs.workspace import Workspace
 
 
 def make_artifact(
-    workspace: Workspace,
+    workspace: Path,
     kind: str,
     stage: str,
     parents: Mapping[str, Artifact],
@@ -32,7 +31,7 @@ def make_artifact(
         stage: fingerprint of the settings and the parents.
         write: fills a scratch folder, and returns what it measured on the way.
     """
-    path = workspace.stage(kind, stage)
+    path = stage_folder(workspace, kind, stage)
     found = read_artifact(path, kind)
     if found is None and path.exists() and any(path.iterdir()):
         raise UserError(f"{path} is not empty and is not a {kind} of ours: choose another --out")
@@ -49,6 +48,11 @@ def make_artifact(
     artifact = read_artifact(path, kind)
     assert artifact is not None, path
     return artifact
+
+
+def stage_folder(workspace: Path, kind: str, stage: str) -> Path:
+    """For example `policy-1f2e3d4c`: a stage is named by what made it, so variants that agree on it share it."""
+    return workspace / f"{kind}-{stage[:8]}"
 
 
 def unfinished(path: Path) -> Path:

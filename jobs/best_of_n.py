@@ -27,7 +27,6 @@ from framework.seeding import derive
 from framework.training import Progress
 from framework.types import Rollout
 from jobs.artifact_stage import device, make_artifact, sampled, score_gold, start_sampler
-from jobs.workspace import Workspace
 
 POOL_FILE, SCORES_FILE = "pool.parquet", "scores.safetensors"
 POOL_SCHEMA = pa.schema(
@@ -52,7 +51,7 @@ def settings_of(cfg: Config) -> BestOfN:
     return cfg.best_of_n or BestOfN()
 
 
-def pool_stage(cfg: Config, workspace: Workspace, policy: Artifact, progress: Progress | None = None) -> Artifact:
+def pool_stage(cfg: Config, workspace: Path, policy: Artifact, progress: Progress | None = None) -> Artifact:
     """`samples` responses of the start policy to each prompt, each scored by gold once."""
     settings = cfg.chosen("seed", "world", "gold", "max_new_tokens", "temperature", "instruction", "precision")
     settings["best_of_n"] = settings_of(cfg).model_dump(mode="json", include={"prompts", "samples", "batch"})
@@ -125,7 +124,7 @@ def _pool_figures(table: pa.Table, num_prompts: int, num_cut: int) -> dict[str, 
 
 
 def scores_stage(
-    cfg: Config, workspace: Workspace, pool: Artifact, reward: Artifact, progress: Progress | None = None
+    cfg: Config, workspace: Path, pool: Artifact, reward: Artifact, progress: Progress | None = None
 ) -> Artifact:
     """Every head's calibrated score of every response of the pool, with its gold score beside it.
 

@@ -15,7 +15,6 @@ from jobs.fit_job import Runner, fit_here
 from jobs.labelling import pairs_stage
 from jobs.run_folder import RunInputs
 from jobs.stages import given_reward_stage, policy_stage, reward_stage
-from jobs.workspace import Workspace
 
 ShowStage = Callable[[str], Progress | None]
 """Told a stage's title, gives what its progress is reported to."""
@@ -25,7 +24,7 @@ class Chain:
     """The stages of one configuration in one workspace; what is there already is not made again."""
 
     def __init__(
-        self, cfg: Config, workspace: Workspace, show: ShowStage = lambda title: None, fit: Runner = fit_here
+        self, cfg: Config, workspace: Path, show: ShowStage = lambda title: None, fit: Runner = fit_here
     ) -> None:
         """`fit` does the fits, in this process or elsewhere."""
         self.cfg, self.workspace, self.show, self.fit = cfg, workspace, show, fit

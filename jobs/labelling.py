@@ -18,15 +18,12 @@ from framework.errors import RunError
 from framework.seeding import derive
 from framework.training import Progress
 from jobs.artifact_stage import device, make_artifact, sampled, score_gold, start_sampler
-from jobs.workspace import Workspace
 
 PAIRS_FILE = "pairs.parquet"
 SPLITS_FILE = "splits.json"
 
 
-def pairs_stage(
-    cfg: Config, workspace: Workspace, policy: Artifact | None, progress: Progress | None = None
-) -> Artifact:
+def pairs_stage(cfg: Config, workspace: Path, policy: Artifact | None, progress: Progress | None = None) -> Artifact:
     """Pairs to fit a reward model to, each on its side, with `splits.json` beside them.
 
     Sampled from the start policy, labelled by gold, a stated share flipped; with `fit_reward.pairs` the user's own,

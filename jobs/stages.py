@@ -18,18 +18,15 @@ from framework.models.scorer_reward import ScorerReward
 from framework.seeding import derive
 from framework.training import Progress
 from framework.training.reward_settings import FitReward
-from jobs.artifact_stage import device, make_artifact, sampled, start_sampler, unfinished
+from jobs.artifact_stage import device, make_artifact, sampled, stage_folder, start_sampler, unfinished
 from jobs.fit_job import PolicyJob, RewardJob, Runner, fit_here
 from jobs.labelling import PAIRS_FILE
-from jobs.workspace import Workspace
 
 TOGETHER = 64
 """Reference responses that are sampled in one go. Fixed: it takes part in naming their random numbers."""
 
 
-def policy_stage(
-    cfg: Config, workspace: Workspace, progress: Progress | None = None, run: Runner = fit_here
-) -> Artifact:
+def policy_stage(cfg: Config, workspace: Path, progress: Progress | None = None, run: Runner = fit_here) -> Artifact:
     """The start policy in plain Hugging Face layout: made or loaded, then fitted to the world's corpus by `run`."""
     # Prompts are fitted as they are sampled from, so that the instruction matters to a fit, and to nothing else here.
     about_sft = ("instruction",) if cfg.sft.steps else ()
@@ -46,7 +43,7 @@ def policy_stage(
             seed=cfg.seed,
             precision=cfg.native,
             out=scratch.resolve(),
-            unfinished=unfinished(workspace.stage("policy", stage)),
+            unfinished=unfinished(stage_folder(workspace, "policy", stage)),
         )
         return run(job, progress)
 
@@ -61,7 +58,7 @@ def check_prompts(cfg: Config) -> None:
 
 def reward_stage(
     cfg: Config,
-    workspace: Workspace,
+    workspace: Path,
     policy: Artifact | None,
     pairs: Artifact,
     progress: Progress | None = None,
@@ -86,16 +83,14 @@ def reward_stage(
             seed=cfg.seed,
             precision=cfg.native,
             out=scratch.resolve(),
-            unfinished=unfinished(workspace.stage("reward", stage)),
+            unfinished=unfinished(stage_folder(workspace, "reward", stage)),
         )
         return run(job, progress)
 
     return make_artifact(workspace, "reward", stage, parents, write)
 
 
-def given_reward_stage(
-    cfg: Config, workspace: Workspace, policy: Artifact, progress: Progress | None = None
-) -> Artifact:
+def given_reward_stage(cfg: Config, workspace: Path, policy: Artifact, progress: Progress | None = None) -> Artifact:
     """A reward for which nothing is fitted, asked about `reference_texts` responses of the start policy.
 
     Published models are calibrated on them. A function or a judge is served as it is.

@@ -1,4 +1,4 @@
-"""Where the stages of an experiment put their folders."""
+"""One command at a time in a folder."""
 
 import contextlib
 import errno
@@ -7,7 +7,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -16,17 +15,6 @@ from framework.errors import UserError
 
 LOCK_FILE = ".lock"
 """Holds the process that is at work in a folder; one that a kill has left means nothing."""
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """A folder of stages. Each is named by what made it, so variants that agree on a stage share it."""
-
-    root: Path
-
-    def stage(self, kind: str, fingerprint: str) -> Path:
-        """The folder of one stage, for example `policy-1f2e3d4c`."""
-        return self.root / f"{kind}-{fingerprint[:8]}"
 
 
 @contextlib.contextmanager

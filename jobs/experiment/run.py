@@ -24,7 +24,7 @@ from jobs.fit_on_ray import fitting_beside
 from jobs.layouts import layout_of, load_layout
 from jobs.run_folder import RunInputs
 from jobs.stages import check_prompts
-from jobs.workspace import Workspace, claimed
+from jobs.workspace import claimed
 
 if TYPE_CHECKING:
     from framework.analysis.experiment import Experiment
@@ -221,7 +221,7 @@ def _ready(run: PlannedRun, folder: Path, view: ExperimentView, address: str | N
         whose = f" {run.record.run}" if stage == "fit-reward" else ""
         return view.stage(f"seed {run.record.seed}: {stage}{whose}")
 
-    chain = Chain(run.cfg, Workspace(folder.parent.parent), show, fitting_beside(run.cfg, address))
+    chain = Chain(run.cfg, folder.parent.parent, show, fitting_beside(run.cfg, address))
     inputs = chain.inputs
     chain.score_pool(folder)
     spec, layout = layout_of(run.cfg)

@@ -19,7 +19,7 @@ from jobs.fit_on_ray import fitting_beside
 from jobs.stages import check_prompts
 from jobs.stop import StopSignal
 from jobs.verbs.show import bars, closing, console, table_of
-from jobs.workspace import Workspace, working_in
+from jobs.workspace import working_in
 
 
 def best_of_n(
@@ -32,7 +32,7 @@ def best_of_n(
     check_prompts(cfg)
     with working_in(out):
         with bars(stop) as shown:
-            chain = Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address))
+            chain = Chain(cfg, out, shown.stage, fitting_beside(cfg, address))
             record = measured(cfg, chain)
         write_text(out / "best_of_n.json", json.dumps(record, indent=2) + "\n")
         table = best_of_n_table({name: curve["points"] for name, curve in record["curves"].items()}, cfg.seed)

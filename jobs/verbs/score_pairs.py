@@ -27,7 +27,7 @@ from jobs.chain import Chain
 from jobs.fit_on_ray import fitting_beside
 from jobs.stop import StopSignal
 from jobs.verbs.show import Bars, bars, closing, console, table_of
-from jobs.workspace import Workspace, working_in
+from jobs.workspace import working_in
 
 FIGURES_FILE, SCORES_FILE = "score_pairs.json", "score_pairs.parquet"
 TOGETHER = 64
@@ -131,7 +131,7 @@ def _model(cfg: Config, out: Path, shown: Bars, address: str | None) -> RewardMo
     assert cfg.score_pairs is not None
     place = cfg.score_pairs.model
     if place is None:
-        place = str(Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address)).reward.path)
+        place = str(Chain(cfg, out, shown.stage, fitting_beside(cfg, address)).reward.path)
     if is_reward_model(place):
         scorer = None if cfg.score_pairs.model else cfg.reward
         return RewardModel.load(place, device(), rows=cfg.scorer_rows, scorer=scorer)

@@ -20,7 +20,7 @@ from jobs.stages import check_prompts
 from jobs.stop import StopSignal
 from jobs.verbs.report import report_run
 from jobs.verbs.show import INTERRUPTED, bars, closing, console
-from jobs.workspace import Workspace, working_in
+from jobs.workspace import working_in
 
 STAGES = {"fit-policy": ("policy", "label"), "label": ("pairs", "fit-reward"), "fit-reward": ("reward", "train")}
 """Of each verb: the stage of the chain that it makes, and the verb that comes next."""
@@ -32,7 +32,7 @@ def stage(verb: str, cfg: Config, out: Path, words: Sequence[str], stop: StopSig
     compared = policy_responses(source) if source else None  # before a fit is spent on a table that cannot be read
     name, then = STAGES[verb]
     with working_in(out), bars(stop) as shown:
-        artifact = getattr(Chain(cfg, Workspace(out), shown.stage, _runner(cfg, address)), name)
+        artifact = getattr(Chain(cfg, out, shown.stage, _runner(cfg, address)), name)
         if compared:
             _compare(cfg, artifact.path, compared, out)
     for figure, value in artifact.figures.items():
@@ -60,7 +60,7 @@ def train(cfg: Config, out: Path, stop: StopSignal, address: str | None) -> int:
     for tracker in cfg.trackers:
         tracker.assert_ready()
     with working_in(out), bars(stop) as shown:
-        inputs = Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address)).inputs
+        inputs = Chain(cfg, out, shown.stage, fitting_beside(cfg, address)).inputs
         context = RunContext(stop.between_steps, shown.run("train", cfg.train.length), address)
         result = make_run(inputs, out / "train", context)
     return _end(result)

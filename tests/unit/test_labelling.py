@@ -18,13 +18,12 @@ from framework.types import Scores
 from jobs import labelling
 from jobs.labelling import PAIRS_FILE, pairs_stage, sample_pairs
 from jobs.stages import policy_stage
-from jobs.workspace import Workspace
 from tests.tiny import TINY
 
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
-    return policy_stage(parse_config(TINY), Workspace(tmp_path_factory.mktemp("policy")))
+    return policy_stage(parse_config(TINY), tmp_path_factory.mktemp("policy"))
 
 
 def config(**label):
@@ -44,7 +43,7 @@ def with_gold(cfg, monkeypatch, judge):
 
 
 def test_the_stage_writes_pairs_on_their_sides_and_what_it_counted(tmp_path, policy):
-    stage = pairs_stage(config(noise=0.4, held_out=0.3), Workspace(tmp_path), policy)
+    stage = pairs_stage(config(noise=0.4, held_out=0.3), tmp_path, policy)
     pairs, figures = read_pairs(stage.path / PAIRS_FILE), stage.figures
     assert pairs == divided(pairs, 0.3, "pair")
     assert figures["pairs"] == len(pairs) == 96
@@ -57,7 +56,7 @@ def test_the_stage_writes_pairs_on_their_sides_and_what_it_counted(tmp_path, pol
 
 
 def test_pairs_know_which_responses_were_cut_off(tmp_path, policy):
-    stage = pairs_stage(config(max_new_tokens=9), Workspace(tmp_path), policy)
+    stage = pairs_stage(config(max_new_tokens=9), tmp_path, policy)
     pairs = read_pairs(stage.path / PAIRS_FILE)
     texts = [(p.chosen, p.chosen_ended) for p in pairs] + [(p.rejected, p.rejected_ended) for p in pairs]
     assert {len(text.split()) for text, ended in texts if not ended} >= {9}
@@ -106,8 +105,8 @@ def _formed(prompts, responses, gold, noise, seed):
 
 
 def test_conversations_hold_the_same_pairs(tmp_path, policy):
-    plain = pairs_stage(config(pairs=20), Workspace(tmp_path), policy)
-    turns = pairs_stage(config(pairs=20, conversational=True), Workspace(tmp_path), policy)
+    plain = pairs_stage(config(pairs=20), tmp_path, policy)
+    turns = pairs_stage(config(pairs=20, conversational=True), tmp_path, policy)
     assert read_pairs(plain.path / PAIRS_FILE) == read_pairs(turns.path / PAIRS_FILE)
     assert plain.path != turns.path
     assert (plain.path / "splits.json").read_bytes() == (turns.path / "splits.json").read_bytes()
@@ -117,7 +116,7 @@ def test_gold_that_cannot_tell_responses_apart_stops_the_stage(tmp_path, policy,
     cfg = config(pairs=40)
     with_gold(cfg, monkeypatch, lambda text: 1.0)
     with pytest.raises(RunError, match=r"label: (\d+) of \1 pairs are ties in gold \(\d+ are one text twice\)"):
-        pairs_stage(cfg, Workspace(tmp_path), policy)
+        pairs_stage(cfg, tmp_path, policy)
     assert not list(tmp_path.iterdir())
 
 
@@ -134,7 +133,7 @@ def test_pairs_of_the_user_take_the_place_of_sampled_ones(tmp_path, policy, monk
     write_pairs(table, pairs)
     fit = TINY["fit_reward"] | {"pairs": {"path": str(table)}}
     monkeypatch.setattr(labelling, "sample_pairs", None)
-    workspace = Workspace(tmp_path / "out")
+    workspace = tmp_path / "out"
     stage = pairs_stage(parse_config(TINY | {"fit_reward": fit}), workspace, policy)
     assert read_pairs(stage.path / PAIRS_FILE) == pairs
     assert (stage.figures["rows"], stage.figures["identical"]) == (66, 0)
