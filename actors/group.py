@@ -224,10 +224,8 @@ class RayGroup(Group):
     def _send(self, method: str, args_by_rank: Sequence[tuple[Any, ...]], join: Join) -> Pending[Any]:
         # Constant names group the calls of a stage in Ray's dashboard.
         ray, task = _ray(), f"{self.role}.{method}"
-        refs = [
-            actor.run.options(name=task).remote(method, pack(args), self._folder)
-            for actor, args in zip(self._actors, args_by_rank, strict=False)
-        ]
+        calls = zip(self._actors, args_by_rank, strict=False)
+        refs = [actor.run.options(name=task).remote(method, pack(args), self._folder) for actor, args in calls]
 
         def collect(timeout_seconds: float | None) -> list[Answer]:
             seconds = self._deadline if timeout_seconds is None else timeout_seconds

@@ -119,30 +119,26 @@ def peak_rss_mb() -> float:
 class _Pickler(pickle.Pickler):
     """Sets tensors aside as raw bytes; everything else pickles as usual."""
 
-    def __init__(self, file: io.BytesIO, arrays: list[np.ndarray]) -> None:
-        super().__init__(file, protocol=5)
-        self._arrays = arrays
+    arrays: list[np.ndarray]
 
     def persistent_id(self, obj: Any) -> Any:
         if not isinstance(obj, Tensor):
             return None
         # reshape before view: a 0-dimensional tensor has no bytes to view; bfloat16 has no NumPy type.
         flat = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        self._arrays.append(flat.numpy())
-        return len(self._arrays) - 1, obj.dtype, tuple(obj.shape)
+        self.arrays.append(flat.numpy())
+        return len(self.arrays) - 1, obj.dtype, tuple(obj.shape)
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, arrays: list[np.ndarray]) -> None:
-        super().__init__(file)
-        self._arrays = arrays
+    arrays: list[np.ndarray]
 
     def persistent_load(self, pid: Any) -> Tensor:
         index, dtype, shape = pid
         if 0 in shape:
             return torch.empty(shape, dtype=dtype)
         # A copy, because Ray's arrays are read-only views of its shared store.
-        return torch.from_numpy(self._arrays[index].copy()).view(dtype).reshape(shape)
+        return torch.from_numpy(self.arrays[index].copy()).view(dtype).reshape(shape)
 
 
 def pack(value: Any) -> Packed:
@@ -150,12 +146,15 @@ def pack(value: Any) -> Packed:
 
     Tensors arrive on the CPU, contiguous and without gradient history.
     """
-    file, arrays = io.BytesIO(), []  # type: tuple[io.BytesIO, list[np.ndarray]]
-    _Pickler(file, arrays).dump(value)
-    return file.getvalue(), arrays
+    file = io.BytesIO()
+    pickler = _Pickler(file, protocol=5)
+    pickler.arrays = []
+    pickler.dump(value)
+    return file.getvalue(), pickler.arrays
 
 
 def unpack(packed: Packed) -> Any:
     """The value that was packed."""
-    header, arrays = packed
-    return _Unpickler(io.BytesIO(header), arrays).load()
+    unpickler = _Unpickler(io.BytesIO(packed[0]))
+    unpickler.arrays = packed[1]
+    return unpickler.load()

@@ -127,10 +127,8 @@ def _too_large(layout: Sequence[Bundle], nodes: Sequence[Node]) -> str | None:
         if not any(node.cpus >= bundle.cpus and int(node.gpus) >= bundle.gpus for node in nodes):
             by_need = (lambda n: (n.gpus, n.cpus)) if bundle.gpus else (lambda n: (n.cpus, n.gpus))
             largest = max(nodes, key=by_need)
-            return (
-                f"{bundle.name} asks for {amount(bundle.cpus, bundle.gpus)}; "
-                f"the largest node ({largest.name}) has {amount(largest.cpus, largest.gpus)}"
-            )
+            has = f"the largest node ({largest.name}) has {amount(largest.cpus, largest.gpus)}"
+            return f"{bundle.name} asks for {amount(bundle.cpus, bundle.gpus)}; {has}"
     return None
 
 

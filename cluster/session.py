@@ -87,10 +87,8 @@ def assert_can_start(address: str | None) -> None:
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
     room = LONGEST_SOCKET - len(_SOCKET) - len(os.fsencode(folder := os.environ.get(name, "/tmp")))
     if room < 0:
-        raise UserError(
-            f"{name}={folder} is {-room} letters too long for the sockets of Ray in it: export RAY_TMPDIR=/tmp or "
-            "another short folder"
-        )
+        too_long = f"{name}={folder} is {-room} letters too long for the sockets of Ray in it"
+        raise UserError(f"{too_long}: export RAY_TMPDIR=/tmp or another short folder")
 
 
 def _where(address: str | None) -> str:

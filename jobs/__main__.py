@@ -174,12 +174,10 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
         if resumed:
             return experiment.resume(resumed, stop, options.address)
         return experiment.experiment(cfg, out, stop, options.address, getattr(options, "yes", False))
-    if options.verb == "fit-gold":
-        from jobs.verbs.fit_gold import fit_gold
-
-        return fit_gold(cfg, out)
     from jobs.verbs import single
 
+    if options.verb == "fit-gold":
+        return single.fit_gold(cfg, out)
     if options.verb == "train":
         return single.train(cfg, out, stop, options.address)
     if options.verb == "score-pairs":

@@ -23,7 +23,7 @@ from framework.training import Progress
 from framework.training.data_parallel import Shard
 from framework.training.fit import PROGRESS_FILE
 from jobs.artifact_stage import device
-from jobs.fit_job import FIGURES_FILE, FitJob, Runner, fit_here, fit_shard
+from jobs.fit_job import FIGURES_FILE, FitJob, Runner, fit_here
 from jobs.layouts import load_layout
 
 RESTARTS = 2
@@ -125,7 +125,7 @@ def _work(config: dict[str, Any]) -> None:
         return  # begun again by Ray Train, and would come to the same end
     rank, size = place.get_world_rank(), place.get_world_size()
     try:
-        fit_shard(job, Shard(rank, size))
+        fit_here(job, shard=Shard(rank, size))
     except Exception as error:
         failure = failure_of(error, job.title)
         is_final = failure is error

@@ -144,8 +144,6 @@ def _worker(role: RoleDeclaration, cfg: Config, parents: Mapping[str, Path], spe
 
 def _clients(open_group: Callable[[str], Group], cfg: Config, spec: ClusterSpec) -> Roles:
     """Typed clients on the groups that `open_group` opens; all begin to build before any is waited for."""
-    clients = {
-        name: resolve_name(role.client)(open_group(name), cfg.scorer_rows, spec.roles[name].divide)
-        for name, role in ROLES.items()
-    }
+    kinds = {name: resolve_name(role.client) for name, role in ROLES.items()}
+    clients = {name: kind(open_group(name), cfg.scorer_rows, spec.roles[name].divide) for name, kind in kinds.items()}
     return Roles(**clients, exact_kl_rows=cfg.train.exact_kl_rows)

@@ -78,11 +78,9 @@ def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     with working_in(run, context.patience_seconds):
         if _has_begun(run):
             if (run / FINGERPRINT).read_text(encoding="utf-8").strip() != inputs.identity:
-                told = differences(run, inputs.cfg)
-                raise UserError(
-                    f"{run} holds a run of another configuration{f' ({told})' if told else ''}: choose another --out, or "
-                    "delete it"
-                )
+                told = f" ({found})" if (found := differences(run, inputs.cfg)) else ""
+                other = f"{run} holds a run of another configuration{told}"
+                raise UserError(f"{other}: choose another --out, or delete it")
             return _go_on(run, context, inputs.cfg.model_dump(mode="json", include=PLACED))
         _begin(inputs, run)
         return _carry_on(inputs, run, context)
@@ -143,10 +141,8 @@ def _go_on(run: Path, context: RunContext, changes: Mapping[str, Any]) -> RunRes
     inputs = RunInputs(cfg, parents)
     told = differences(run, cfg)
     if told or manifest["fingerprint"] != inputs.identity:
-        raise UserError(
-            f"{run / CONFIG} is not what this run began with ({told or 'or a file that it names has changed'}): put that "
-            "back, or begin another run"
-        )
+        why = told or "or a file that it names has changed"
+        raise UserError(f"{run / CONFIG} is not what this run began with ({why}): put that back, or begin another run")
     if steps is not None and steps != cfg.train.length:
         inputs = RunInputs(_longer(cfg, steps), parents)
         (run / SUMMARY).unlink(missing_ok=True)

@@ -36,12 +36,9 @@ class RunState:
     def request(self, train: Online, prompts: PromptStream) -> SampleRequest:
         """What to sample in this step."""
         positions, texts = prompts.take(train.prompts_per_step, at=self.step)
+        each, version = train.samples_per_prompt, self.policy_version
         return SampleRequest(
-            prompts=texts,
-            positions=positions,
-            samples_per_prompt=train.samples_per_prompt,
-            step=self.step,
-            policy_version=self.policy_version,
+            prompts=texts, positions=positions, samples_per_prompt=each, step=self.step, policy_version=version
         )
 
     def ended(self, train: Online) -> str | None:

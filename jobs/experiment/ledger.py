@@ -94,9 +94,8 @@ class Ledger:
             rows = json.loads(self.path.read_text(encoding="utf-8"))["runs"]
             return {(row["run"], row["seed"]): (row["status"], row["error"]) for row in rows}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self.path} cannot be read ({type(error).__name__}: {error}): delete it, the runs tell what is done"
-            ) from error
+            why = f"{type(error).__name__}: {error}"
+            raise UserError(f"{self.path} cannot be read ({why}): delete it, the runs tell what is done") from error
 
 
 def _has_step(folder: Path) -> bool:

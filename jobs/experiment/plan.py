@@ -1,6 +1,7 @@
 """The runs of an experiment: variants x conditions x points x seeds. A study is a plan without a grid, a sweep one with."""
 
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,12 +52,8 @@ def plan_of(cfg: Config) -> list[PlannedRun]:
     seed = cfg.seeds[0]
     alone = {"seed": seed, "seeds": [seed], "variants": {}, "conditions": {}, "baseline": None, "sweep": {}}
     base = cfg.model_dump(mode="json") | alone
-    runs = [
-        run
-        for condition in cfg.conditions or {"": {}}
-        for variant in cfg.variants or {"run": {}}
-        for run in _runs_of_arm(cfg, base, condition, variant)
-    ]
+    arms = itertools.product(cfg.conditions or [""], cfg.variants or ["run"])
+    runs = [run for arm in arms for run in _runs_of_arm(cfg, base, *arm)]
     if repeated := [id for id, count in Counter(run.id for run in runs).items() if count > 1]:
         shared = f"two runs would share the folder {repeated[0]}"
         raise UserError(f"{shared}: rename a variant or a condition, or write one value")

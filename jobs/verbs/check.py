@@ -86,10 +86,8 @@ def _experiment_arithmetic(cfg: Config, plan: Sequence[PlannedRun]) -> str:
     factors = " x ".join(counted(*part) for part in [*crossed, (len(cfg.seeds), "seed")] if part[0])
     spec, layout = layout_of(plan[0].cfg)
     share = amount(sum(bundle.cpus for bundle in layout), sum(bundle.gpus for bundle in layout))
-    return (
-        f"an experiment: {factors} = {counted(len(plan), 'run')}; each asks for {share}; "
-        f"{capacity(layout, [local_node(spec)])} at a time on this machine"
-    )
+    runs, most = counted(len(plan), "run"), capacity(layout, [local_node(spec)])
+    return f"an experiment: {factors} = {runs}; each asks for {share}; {most} at a time on this machine"
 
 
 def _fit_arithmetic(cfg: Config) -> str:

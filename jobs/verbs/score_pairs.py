@@ -143,10 +143,8 @@ def _write_scores(
 ) -> None:
     """One row per pair: its row in the table, its subset, and what heads and aggregation say of both responses."""
     sides = {"chosen": (rewards[0], scores[0]), "rejected": (rewards[1], scores[1])}
-    columns: dict[str, pa.Array] = {
-        "row": pa.array([row.number for row in rows], pa.int64()),
-        "subset": pa.array([str(row.others["subset"]) for row in rows]),
-    }
+    numbers, subsets = [row.number for row in rows], [str(row.others["subset"]) for row in rows]
+    columns: dict[str, pa.Array] = {"row": pa.array(numbers, pa.int64()), "subset": pa.array(subsets)}
     for side, (reward, heads) in sides.items():
         columns[f"reward_{side}"] = pa.array(reward, pa.float32())
         columns[f"scores_{side}"] = pa.array(heads.T.tolist(), pa.list_(pa.float32()))

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from framework.artifacts import write_text
+from framework.artifacts import write_text, writing
 from framework.config import Config
+from framework.data.tables import read_labelled
+from framework.errors import UserError
+from framework.gold.ngram import fit_ngram
 from framework.models.reward_model import RewardModel
 from framework.training.reward_fit import compare_on, policy_responses
 from jobs.artifact_stage import device
@@ -52,6 +55,20 @@ def _compare(cfg: Config, reward: Path, texts: tuple[list[str], list[str], list[
 def _runner(cfg: Config, address: str | None) -> Runner:
     """A verb that fits does so on Ray Train, with as many workers as the layout gives it; inline, here."""
     return fit_here if cfg.backend == "inline" else on_ray_train(load_layout(cfg.cluster), address)
+
+
+def fit_gold(cfg: Config, out: Path) -> int:
+    """An n-gram gold scorer from labelled text that nothing else sees; prints its held-out figures, and how to use it."""
+    if cfg.fit_gold is None or cfg.fit_gold.source is None:
+        raise UserError("fit_gold is not set: name labelled text, for example fit_gold.source.path=reviews.parquet")
+    texts, labels = read_labelled(cfg.fit_gold.source)
+    path = out / "gold"
+    with working_in(out), writing(path) as scratch:
+        figures = fit_ngram(texts, labels, scratch, cfg.fit_gold, cfg.seed)
+    for name, value in figures.items():
+        console.print(f"{name}: {value:.4g}")
+    closing(path, f"goldilocks train ... gold.kind=ngram gold.path={path}")
+    return 0
 
 
 def train(cfg: Config, out: Path, stop: StopSignal, address: str | None) -> int:
