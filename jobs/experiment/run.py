@@ -165,26 +165,14 @@ def _run(
     cfg: Config, ledger: Ledger, stop_asked: Callable[[], bool], view: ExperimentView, address: str | None
 ) -> bool:
     """Make what the waiting runs start from, and run them; False where a stop was asked before all had begun."""
-    begun: set[str] = set()
-
-    def began(run: PlannedRun) -> None:
-        begun.add(run.id)
-        ledger.note(run, "unfinished", None)  # what failed before is tried again
-        view.began(run)
-
-    def ended(run: PlannedRun, status: Any, error: str | None) -> None:
-        if status != "unfinished" or run.id in begun:
-            view.ended(ledger.note(run, status, error))
-
     ready = _make_ready(ledger, stop_asked, view, address)
     if stop_asked():
         return False
     if not ready:
         return True
-    from jobs.experiment.tune import Watch, run_on_tune
+    from jobs.experiment.tune import run_on_tune  # Ray reads its environment when it is first imported
 
-    run_on_tune(ready, cfg.sweep, ledger.out, stop_asked, Watch(began, view.step, view.retried, ended))
-    return len(begun) == len(ready)
+    return run_on_tune(ready, cfg.sweep, ledger, stop_asked, view)
 
 
 def _make_ready(

@@ -20,8 +20,8 @@ from cluster.placement import resources
 from framework.analysis.records import Status
 from framework.errors import GoldilocksError, UserError, one_line
 from framework.sweep import Asha, Sweep
-from jobs.experiment.plan import PlannedRun
-from jobs.experiment.run import ReadyRun
+from jobs.experiment.ledger import Ledger
+from jobs.experiment.run import ExperimentView, ReadyRun
 from jobs.run_folder import RunContext, make_run
 
 HALT_FILE = ".stopping"
@@ -30,28 +30,19 @@ MISTAKE = "mistake"
 """Reported in place of metrics: what its user has to mend in a run, in one line."""
 
 
-@dataclass(frozen=True)
-class Watch:
-    """Told what becomes of the runs, in the process that runs the experiment."""
-
-    began: Callable[[PlannedRun], None] = lambda run: None
-    step: Callable[[PlannedRun, dict[str, Any]], None] = lambda run, metrics: None
-    retried: Callable[[PlannedRun, str], None] = lambda run, error: None
-    ended: Callable[[PlannedRun, Status, str | None], None] = lambda run, status, error: None
-    """`failed` with the line of its error, `stopped` by the scheduler, or `unfinished` as far as is known here:
-    its folder tells whether it came to its end."""
-
-
 def run_on_tune(
-    ready: Sequence[ReadyRun], sweep: Sweep, out: Path, stop_asked: Callable[[], bool], watch: Watch
-) -> None:
-    """Run all to their ends, or to a checkpoint once `stop_asked`; what became of each is told to `watch`."""
+    ready: Sequence[ReadyRun], sweep: Sweep, ledger: Ledger, stop_asked: Callable[[], bool], view: ExperimentView
+) -> bool:
+    """Run all to their ends, or to a checkpoint once `stop_asked`, which leaves some that were not begun: then False.
+
+    What becomes of each is noted in the ledger, and shown.
+    """
     _quiet()
     by_id = {one.planned.id: one for one in ready}
-    halt = out.resolve() / HALT_FILE
+    halt = ledger.out.resolve() / HALT_FILE
     halt.unlink(missing_ok=True)
     stopped: set[str] = set()
-    callback = _TuneCallback(by_id, watch, stop_asked, halt, stopped)
+    callback = _TuneCallback(by_id, ledger, view, stop_asked, halt, stopped)
     trainable = tune.with_parameters(_run_trial, by_id=by_id, halt=halt, current=Path.cwd())
     asha = sweep.scheduler if sweep.scheduler.kind == "asha" else None
     scheduler = _WithinBudgets(asha, by_id, stopped) if asha else FIFOScheduler()
@@ -72,6 +63,7 @@ def run_on_tune(
         finally:
             halt.unlink(missing_ok=True)
             callback.close()
+    return len(callback.begun) == len(ready)
 
 
 def _id_of(trial: Any) -> str:
@@ -138,10 +130,11 @@ def _in_folder(path: Path) -> Iterator[None]:
 
 @dataclass
 class _TuneCallback(tune.Callback, tune.Stopper):
-    """Tells `watch` what Tune does, and ends the experiment once the runs that were going on at a stop have saved."""
+    """Notes and shows what Tune does, and ends the experiment once the runs that were going on at a stop have saved."""
 
     by_id: Mapping[str, ReadyRun]
-    watch: Watch
+    ledger: Ledger
+    view: ExperimentView
     stop_asked: Callable[[], bool]
     halt: Path
     stopped: set[str]
@@ -149,6 +142,7 @@ class _TuneCallback(tune.Callback, tune.Stopper):
     active: set[str] = field(default_factory=set)
     awaited: set[str] | None = None
     """Once a stop was asked for: the runs that were going on then."""
+    begun: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -161,17 +155,20 @@ class _TuneCallback(tune.Callback, tune.Stopper):
             self.awaited = set(self.active)
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self.active.add(_id_of(trial))
+        id = _id_of(trial)
+        self.active.add(id)
         if self.awaited is None:
-            self.watch.began(self.by_id[_id_of(trial)].planned)
+            self.begun.add(id)
+            self.ledger.note(self.by_id[id].planned, "unfinished", None)  # what failed before is tried again
+            self.view.began(self.by_id[id].planned)
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         if MISTAKE not in result:
-            self.watch.step(self.by_id[_id_of(trial)].planned, result)
+            self.view.step(self.by_id[_id_of(trial)].planned, result)
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.active.discard(_id_of(trial))
-        self.watch.retried(self.by_id[_id_of(trial)].planned, _error_line(trial))
+        self.view.retried(self.by_id[_id_of(trial)].planned, _error_line(trial))
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._end(_id_of(trial), _error_line(trial))
@@ -195,7 +192,8 @@ class _TuneCallback(tune.Callback, tune.Stopper):
         self.active.discard(id)
         self.ended.add(id)
         status: Status = "failed" if error else "stopped" if id in self.stopped else "unfinished"
-        self.watch.ended(self.by_id[id].planned, status, error)
+        if id in self.begun or status != "unfinished":  # else what it was before, failed perhaps, still stands
+            self.view.ended(self.ledger.note(self.by_id[id].planned, status, error))
 
 
 def _error_line(trial: Any) -> str:
