@@ -55,10 +55,7 @@ class ReferenceWorker:
         return self.policy.full_logprobs(rollout.to(self.device), self.temperature).cpu()
 
     def answers(self, prompts: Rollout, count: int) -> Answers:
-        """`count` answers to the prompt of each row, sampled as the policy samples.
-
-        `prompts` has one row per group; random numbers are named by the step and the group.
-        """
+        """`count` answers to the prompt of each row, one row per group; step and group name the random numbers."""
         if self.sampler is None:
             # Its random numbers are not those that rollouts are sampled with.
             seed, tokenizer = derive(self.seed, "reference-answers"), load_tokenizer(self.folder)

@@ -46,10 +46,7 @@ def place(layout: Sequence[Bundle], name: str, strategy: str, timeout_seconds: f
 
 
 def inherited(layout: Sequence[Bundle], name: str) -> Slots:
-    """The slots of a layout in the placement group that this process was started in, which is not ours to remove.
-
-    A PlacementError where the group holds another layout, as where its file was changed in between.
-    """
+    """Slots in the placement group that this process was started in; a PlacementError if it holds another layout."""
     import ray
 
     group = ray.util.get_current_placement_group()

@@ -72,10 +72,7 @@ def _replicas(role: str, share: RoleSpec) -> list[Bundle]:
 
 
 def local_node(spec: ClusterSpec) -> Node:
-    """What a session on this machine would offer: the counts of `spec.local`, else the machine's own.
-
-    GPUs that the layout has no use for are not counted.
-    """
+    """What a session here would offer: `spec.local`, else what the machine has; no GPUs that nothing asks for."""
     cpus, gpus = spec.local.num_cpus, spec.local.num_gpus
     if cpus is None:
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

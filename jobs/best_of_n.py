@@ -126,10 +126,7 @@ def _pool_figures(table: pa.Table, num_prompts: int, num_cut: int) -> dict[str, 
 def scores_stage(
     cfg: Config, workspace: Path, pool: Artifact, reward: Artifact, progress: Progress | None = None
 ) -> Artifact:
-    """Every head's calibrated score of every response of the pool, with its gold score beside it.
-
-    A RunError where a score is not finite, or more texts are cut than `fit_reward.max_cut_share` allows.
-    """
+    """Every head's calibrated score of every response, and its gold; a RunError for one not finite, or too many cut."""
     parents = {"pool": pool, "reward": reward}
     stage = fingerprint(cfg.chosen("precision", "scorer_rows"), parents)
 
@@ -169,10 +166,7 @@ def load_scores(folder: Path) -> PoolScores:
 
 
 def curves_of(scores: PoolScores, members: Sequence[Aggregation], ns: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """The curve of each aggregation at these values of n, by its kind, ready for JSON.
-
-    A UserError where a value of n is beyond the pool.
-    """
+    """The curve of each aggregation, by its kind, ready for JSON; a UserError for an `n` beyond the pool."""
     num_heads, num_prompts, size = scores.heads.shape
     if max(ns) > size:
         raise UserError(f"best_of_n.ns holds {max(ns)}, and the pool has {size} responses to a prompt")

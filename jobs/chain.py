@@ -12,9 +12,8 @@ from framework.config import Config
 from framework.training import Progress
 from jobs.best_of_n import SCORES_FILE, pool_stage, scores_stage
 from jobs.fit_job import Runner, fit_here
-from jobs.labelling import pairs_stage
 from jobs.run_folder import RunInputs
-from jobs.stages import given_reward_stage, policy_stage, reward_stage
+from jobs.stages import given_reward_stage, pairs_stage, policy_stage, reward_stage
 
 ShowStage = Callable[[str], Progress | None]
 """Told a stage's title, gives what its progress is reported to."""

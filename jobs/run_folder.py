@@ -159,10 +159,7 @@ def _with_steps(cfg: Config, steps: Any) -> Config:
 
 
 def _longer(cfg: Config, steps: Any) -> Config:
-    """The configuration of the run that this one becomes.
-
-    A UserError where it would be shorter, or would have gone otherwise from its first step on.
-    """
+    """The configuration that this run's becomes; a UserError where it would be shorter, or have begun otherwise."""
     longer = _with_steps(cfg, steps)
     if longer.train.length < cfg.train.length:
         raise UserError(f"{STEPS}={steps}: the run has {cfg.train.length}, and can only become longer")

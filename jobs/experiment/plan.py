@@ -112,9 +112,7 @@ def _assert_comparable(runs: Sequence[PlannedRun]) -> None:
 
 
 def _assert_halves(scheduler: Asha, runs: Sequence[PlannedRun]) -> None:
-    """Refuse a scheduler that never sees what it compares while there is something left to stop: from the grace time on,
-    before a run's last step.
-    """
+    """Refuse a scheduler that sees nothing to compare between the grace time and a run's last step."""
     for run in runs:
         method = run.cfg.train
         measured = method.gold_steps if scheduler.metric == "gold" else range(method.length)

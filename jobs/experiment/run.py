@@ -226,10 +226,7 @@ def _assert_fits(runs: Sequence[PlannedRun], nodes: Sequence[Node]) -> None:
 
 
 def _same(before: Config, now: Config, out: Path) -> bool:
-    """Whether two configurations are one experiment: it may have got more seeds, and be run elsewhere.
-
-    A UserError for seeds that are there and not asked for: their runs would leave the table.
-    """
+    """Whether two are one experiment, run elsewhere or with more seeds; a UserError for seeds that would be lost."""
 
     def identity(cfg: Config) -> tuple[Any, ...]:
         plan = plan_of(cfg.model_copy(update={"seeds": (0,)}))

@@ -33,10 +33,7 @@ MISTAKE = "mistake"
 def run_on_tune(
     ready: Sequence[ReadyRun], sweep: Sweep, ledger: Ledger, stop_asked: Callable[[], bool], view: ExperimentView
 ) -> bool:
-    """Run all to their ends, or to a checkpoint once `stop_asked`, which leaves some that were not begun: then False.
-
-    What becomes of each is noted in the ledger, and shown.
-    """
+    """Run all to their ends, or to a checkpoint once `stop_asked`; False where that left some that had not begun."""
     _quiet()
     by_id = {one.planned.id: one for one in ready}
     halt = ledger.out.resolve() / HALT_FILE

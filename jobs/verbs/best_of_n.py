@@ -25,10 +25,7 @@ from jobs.workspace import working_in
 def best_of_n(
     cfg: Config, out: Path, words: Sequence[str], stop: StopSignal | None = None, address: str | None = None
 ) -> int:
-    """Make the stages that are missing, print the table, write the figures and the page into `out`.
-
-    `words` are the command line, for the next command to run.
-    """
+    """Make what is missing, print the table, write figures and page; `words` are the command line, for the next."""
     check_prompts(cfg)
     with working_in(out):
         with bars(stop) as shown:

@@ -41,10 +41,7 @@ CLASSIFIER = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 
 def opened(runs: Iterable[Config]) -> Iterator[str]:
-    """What was found at each place that the configurations of some runs name, a line each; each is looked at once.
-
-    A UserError for what is missing, damaged, or does not fit the rest.
-    """
+    """A line on each place that configurations name, looked at once; a UserError for one damaged or not fitting."""
     looks: dict[Any, Any] = {
         _start: STARTS, _gold: {"gold", "golds"}, _reward_fit: FITS, _beside: {"fit_gold", "score_pairs"}
     }  # fmt: skip

@@ -33,10 +33,7 @@ DIFFERENCES = {
 
 
 def experiment(cfg: Config, out: Path, stop: StopSignal, address: str | None, is_agreed: bool) -> int:
-    """Run an experiment, print its tables and where the report is; 1 where a run failed.
-
-    A UserError for more runs than `sweep.limit` that are not agreed to.
-    """
+    """Run an experiment, print what came out; 1 where a run failed, a UserError for too many not agreed to."""
     count = num_runs(cfg)
     if count > cfg.sweep.limit and not is_agreed:
         limit = f"the experiment has {count} runs and sweep.limit={cfg.sweep.limit}"

@@ -42,10 +42,7 @@ NOTES = {
 
 
 def score_pairs(cfg: Config, out: Path, stop: StopSignal | None = None, address: str | None = None) -> int:
-    """Score the pairs, print the table, write figures and scores into `out`.
-
-    A UserError where the section is missing, the table is not one of pairs, or there is no such model.
-    """
+    """Score the pairs, print the table, write figures and scores; a UserError for no section, pairs or model."""
     section = cfg.score_pairs
     if section is None:
         raise UserError("score_pairs is not set: name pairs, for example score_pairs.source.path=pairs.parquet")
@@ -109,10 +106,7 @@ def measured(
 
 
 def _read(section: ScorePairs) -> tuple[list[PairRow], Counter[Fault | None]]:
-    """The rows that can be scored, each with its subset, and how many rows have which fault.
-
-    A published set is scored whole: identical and empty responses are counted and stay.
-    """
+    """The rows that can be scored, identical and empty responses too, and how many rows have which fault."""
     source, column = section.source, section.subset_column
     if "subset" not in source.columns and (column != "subset" or column in column_names(source)):
         source = source.model_copy(update={"columns": {**source.columns, "subset": column}})

@@ -18,8 +18,7 @@ from framework.training.fit import PROGRESS_FILE
 from framework.training.policy_fit import FitPolicy
 from jobs.fit_job import PolicyJob, RewardJob, fit_here
 from jobs.fit_on_ray import on_ray_train
-from jobs.labelling import PAIRS_FILE, pairs_stage
-from jobs.stages import policy_stage
+from jobs.stages import PAIRS_FILE, pairs_stage, policy_stage
 from tests.tiny import TINY
 
 pytestmark = pytest.mark.ray

@@ -15,9 +15,8 @@ from framework.data.preferences import divided, pair_up, split_record, write_pai
 from framework.errors import RunError
 from framework.seeding import numpy_generator
 from framework.types import Scores
-from jobs import labelling
-from jobs.labelling import PAIRS_FILE, pairs_stage, sample_pairs
-from jobs.stages import policy_stage
+from jobs import stages
+from jobs.stages import PAIRS_FILE, pairs_stage, policy_stage, sample_pairs
 from tests.tiny import TINY
 
 
@@ -86,7 +85,7 @@ def test_two_samples_make_the_pairs_they_always_made(policy, monkeypatch):
         seen.append((prompts, responses, gold, seed))
         return pair_up(prompts, responses, gold, noise, seed, ended)
 
-    monkeypatch.setattr(labelling, "pair_up", record)
+    monkeypatch.setattr(stages, "pair_up", record)
     pairs, figures = sample_pairs(config(), policy.path)
     made = []
     for prompts, responses, gold, seed in seen:
@@ -132,7 +131,7 @@ def test_pairs_of_the_user_take_the_place_of_sampled_ones(tmp_path, policy, monk
     table = tmp_path / "theirs.parquet"
     write_pairs(table, pairs)
     fit = TINY["fit_reward"] | {"pairs": {"path": str(table)}}
-    monkeypatch.setattr(labelling, "sample_pairs", None)
+    monkeypatch.setattr(stages, "sample_pairs", None)
     workspace = tmp_path / "out"
     stage = pairs_stage(parse_config(TINY | {"fit_reward": fit}), workspace, policy)
     assert read_pairs(stage.path / PAIRS_FILE) == pairs
