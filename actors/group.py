@@ -150,7 +150,7 @@ class Group:
         return self._send(method, [(rows.rows(*share), *args) for share in cut], join)
 
     def divide(self, method: str, rows: Rows, *args: Any, join: Join) -> Pending[Any]:
-        """The joined results of `method(rows, (rank, size), *args)` of workers that each hold a part of the role, by rank."""
+        """The joined results of `method(rows, (rank, size), *args)` of workers that each hold a part, by rank."""
         return self._send(method, [(rows, (rank, self.size), *args) for rank in range(self.size)], join)
 
     def load(self, folder: str) -> Pending[list[Any]]:
@@ -244,8 +244,9 @@ class RayGroup(Group):
 
 
 def failure_in_ray(error: BaseException, task: str, names: Mapping[str, str], waited_seconds: float) -> GoldilocksError:
-    """What an exception of Ray's in `task`, a `role.method` or a fit, means to a reader of one line: which worker, where,
-    why. `names` are those of the workers, by Ray's number of their actor.
+    """What an exception of Ray's in `task`, a `role.method` or a fit, means in one line: which worker, where, why.
+
+    `names` are those of the workers, by Ray's number of their actor.
     """
     kinds, text = _ray().exceptions, str(error)
     if isinstance(error, kinds.RayTaskError):

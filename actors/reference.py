@@ -66,8 +66,10 @@ class ReferenceWorker:
         unit = prompts_per_pass(self.rows, count)
         for start in range(0, len(prompts), unit):
             part = prompts.rows(start, start + unit)
-            named = {"positions": tuple(part.group.tolist()), "step": part.step}
-            request = SampleRequest(prompts=part.prompts, samples_per_prompt=count, policy_version=0, **named)
+            places = tuple(part.group.tolist())
+            request = SampleRequest(
+                prompts=part.prompts, positions=places, samples_per_prompt=count, step=part.step, policy_version=0
+            )
             sampled = self.sampler.sample(request)
             responses += sampled.responses
             ended.append(sampled.ended)

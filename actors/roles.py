@@ -1,4 +1,4 @@
-"""The roles of a run, each declared once, and what their clients share. Light: a worker is imported when its role opens."""
+"""The roles of a run, each declared once, and what their clients share. Light: workers are imported as roles open."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What surrounds every worker, inline or in an actor, line by line the same: its threads, clock, memory and failures."""
+"""What surrounds every worker, the same inline and in an actor: threads, clock, memory and failures. Free of Ray."""
 
 import io
 import os
@@ -60,7 +60,7 @@ class Host:
         return self.name
 
     def run(self, method: str, packed: Packed, folder: str | None = None) -> Packed:
-        """The packed `Answer` of a method of the worker to packed arguments; raises what `failure_of` makes of an error.
+        """The packed `Answer` of a method to packed arguments; raises what `failure_of` makes of an error.
 
         Two names are the host's own: `start` only builds the worker, `peak_rss_mb` is this process's memory. A worker
         that has to be built again also loads `folder`, the weights that the group has loaded since it was made.

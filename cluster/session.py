@@ -38,10 +38,10 @@ _SOCKET = "/ray/session_2000-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[None]:
     """A connection to Ray for the length of a `with` block; names of actors are unique in its `namespace`.
 
-    `"local"` starts Ray on this machine with the resources of `spec.local`. `"auto"` or `host:port` attaches to a cluster
-    that is up. None attaches inside a submitted job and starts locally elsewhere. Where this process is connected
-    already, that connection is used and left open. A UserError where no cluster answers at the address, it refuses the
-    token or runs another Ray, and where none can be started here.
+    `"local"` starts Ray on this machine with the resources of `spec.local`. `"auto"` or `host:port` attaches to a
+    cluster that is up. None attaches inside a submitted job and starts locally elsewhere. Where this process is
+    connected already, that connection is used and left open. A UserError where no cluster answers at the address, it
+    refuses the token or runs another Ray, and where none can be started here.
     """
     address = _where(address)
     _prepare_environment(address)

@@ -46,7 +46,7 @@ class Chain:
 
     @cached_property
     def reward(self) -> Artifact:
-        """The reward model. Where nothing is fitted, no pairs are made; with pairs and an encoder of the user's own, no policy."""
+        """The reward model. A fit needs pairs, and the policy unless pairs and encoder are the user's own."""
         if not self.cfg.needs_pairs:
             return given_reward_stage(self.cfg, self.workspace, self.policy, self.show("reward"))
         own = self.cfg.fit_reward.pairs is not None and self.cfg.fit_reward.encoder is not None

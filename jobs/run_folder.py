@@ -112,9 +112,9 @@ def _write_down(inputs: RunInputs, run: Path, manifest: Mapping[str, Any]) -> No
 def resume_run(run: Path, context: RunContext, changes: Mapping[str, Any] = MappingProxyType({})) -> RunResult:
     """Go on from the newest sound checkpoint; a finished run is only summed up again.
 
-    `changes` are settings of `PLACED`, where it goes on elsewhere than it began, and `train.steps`, where it is to become
-    longer. A UserError where there is no run, one whose settings, policy or reward model have changed since, or one that
-    cannot become longer, and where another command is at work there.
+    `changes` are settings of `PLACED`, where it goes on elsewhere than it began, and `train.steps`, where it is to
+    become longer. A UserError where there is no run, one whose settings, policy or reward model have changed since, or
+    one that cannot become longer, and where another command is at work there.
     """
     stored_config(run)  # nothing is made in a folder that holds no run
     with working_in(run, context.patience_seconds):

@@ -124,5 +124,5 @@ def _lines_before(path: Path, start_step: int) -> dict[int, bytes]:
                 f"{path}, line {number}: step {step} stands after step {last}, as where two commands wrote at once; delete the "
                 "lines that are not of this run"
             )
-        kept[last := step] = line
+        kept[step], last = line, step
     return kept

@@ -1,7 +1,7 @@
 """The stages before the online loop: the start policy, pairs, and the reward model.
 
-Each stage is a folder with a manifest. A stage whose settings and inputs match what is there is not run again; one whose
-folder holds something else says so.
+Each stage is a folder with a manifest. A stage whose settings and inputs match what is there is not run again; one
+whose folder holds something else says so.
 """
 
 import json

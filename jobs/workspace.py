@@ -41,8 +41,8 @@ def working_in(folder: Path, patience_seconds: float = 0.0) -> Iterator[None]:
 def claimed(file: Path, text: str, holds_same: Callable[[Path], bool]) -> Iterator[None]:
     """Makes the folder around `file` that of one experiment, by writing `text` there, and works in it as `working_in` does.
 
-    `holds_same` tells whether the `file` that is there means the same experiment; a UserError where it does not, or where
-    the folder holds something else.
+    `holds_same` tells whether the `file` that is there means the same experiment; a UserError where it does not, or
+    where the folder holds something else.
     """
     out = file.parent
     with _writable(out):

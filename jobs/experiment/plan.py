@@ -46,8 +46,8 @@ def num_runs(cfg: Config) -> int:
 def plan_of(cfg: Config) -> list[PlannedRun]:
     """The runs of an experiment, seed by seed; within a seed arm by arm and point by point.
 
-    A UserError for a swept key that is not known where it is set, a bad value, two runs with one name, or a scheduler with
-    nothing to compare.
+    A UserError for a swept key that is not known where it is set, a bad value, two runs with one name, or a scheduler
+    with nothing to compare.
     """
     seed = cfg.seeds[0]
     alone = {"seed": seed, "seeds": [seed], "variants": {}, "conditions": {}, "baseline": None, "sweep": {}}

@@ -88,8 +88,8 @@ def run_experiment(
 ) -> ExperimentResult:
     """Run every run that is not finished yet, then write the table, the analysis and the report.
 
-    A UserError where a run's configuration is not valid, or the folder holds something else, or an experiment that runs;
-    a PlacementError where a run asks for more than the cluster has.
+    A UserError where a run's configuration is not valid, or the folder holds something else, or an experiment that
+    runs; a PlacementError where a run asks for more than the cluster has.
     """
     plan = plan_of(cfg)
     for run in plan:

@@ -211,10 +211,11 @@ class _WithinBudgets(FIFOScheduler):
         super().__init__()
         self._settings, self._by_id, self._stopped = settings, by_id, stopped
         steps = max(one.inputs.cfg.train.length for one in by_id.values())
-        how: dict[str, Any] = {"time_attr": "steps_done", "mode": "max", "max_t": steps, "stop_last_trials": False}
-        how |= {"metric": settings.metric, "reduction_factor": settings.reduction_factor}
-        how |= {"grace_period": min(settings.grace_steps, steps)}
-        self._halvings = {one.planned.record.budget: ASHAScheduler(**how) for one in by_id.values()}
+        grace, ratio = min(settings.grace_steps, steps), settings.reduction_factor
+        rungs: dict[str, Any] = {"max_t": steps, "grace_period": grace, "reduction_factor": ratio}
+        seen: dict[str, Any] = {"time_attr": "steps_done", "metric": settings.metric, "mode": "max"}
+        budgets = {one.planned.record.budget for one in by_id.values()}
+        self._halvings = {own: ASHAScheduler(**seen, **rungs, stop_last_trials=False) for own in budgets}
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self._halving(trial).on_trial_add(tune_controller, trial)

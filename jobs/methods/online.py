@@ -16,8 +16,8 @@ from jobs.run_state import RunState
 def make(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     """Train from the newest sound checkpoint in the run folder, or from step 0, to the end or to a stop.
 
-    A PlacementError where the layout does not fit the cluster; a RunError that says where the run can go on from where a
-    role failed.
+    A PlacementError where the layout does not fit the cluster; a RunError where a role failed, which says where the run
+    can go on from.
     """
     cfg, train = inputs.cfg, inputs.cfg.train
     checkpoints = Checkpoints(run, train.keep_checkpoints)

@@ -32,7 +32,9 @@ STARTS: dict[str, Any] = {
 }  # fmt: skip
 FITS: dict[str, Any] = {
     "label": {"held_out", "held_out_by"}, "reward": True,
-    "fit_reward": dict.fromkeys(("pairs", "batch", "encoder", "strength", "compare_on"), True) | {"ensemble": {"published"}},
+    "fit_reward": {
+        "pairs": True, "batch": True, "encoder": True, "strength": True, "compare_on": True, "ensemble": {"published"},
+    },
 }  # fmt: skip
 """The settings that a look depends on."""
 LONGEST = 64

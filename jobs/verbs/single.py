@@ -58,7 +58,7 @@ def _runner(cfg: Config, address: str | None) -> Runner:
 
 
 def fit_gold(cfg: Config, out: Path) -> int:
-    """An n-gram gold scorer from labelled text that nothing else sees; prints its held-out figures, and how to use it."""
+    """Fit an n-gram gold scorer to text that nothing else sees, print held-out figures, and say how to use it."""
     if cfg.fit_gold is None or cfg.fit_gold.source is None:
         raise UserError("fit_gold is not set: name labelled text, for example fit_gold.source.path=reviews.parquet")
     texts, labels = read_labelled(cfg.fit_gold.source)
