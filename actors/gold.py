@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actors.group import Done, Pending
-from actors.role import Role
+from actors.roles import Role
 from framework.errors import RunError
 from framework.gold import Gold
 from framework.types import Rollout
@@ -33,15 +33,12 @@ class GoldWorker:
 class GoldRole(Role):
     """What the driver knows of the gold scorer."""
 
-    def score(self, rollout: Rollout, when: bool = True) -> Pending[Float[Tensor, "B"] | None]:
+    def score(self, rollout: Rollout, when: bool = True, name: str = "gold") -> Pending[Float[Tensor, "B"] | None]:
         """Gold scores, or None at once where no measurement is due: gold may be costly."""
-        return self._score(rollout, when, "gold")
-
-    def others(self, rollout: Rollout, due: Mapping[str, bool]) -> dict[str, Pending[Float[Tensor, "B"] | None]]:
-        """Scores of each of `golds`, or None at once where it is not due."""
-        return {name: self._score(rollout, when, f"golds.{name}") for name, when in due.items()}
-
-    def _score(self, rollout: Rollout, when: bool, name: str) -> Pending[Float[Tensor, "B"] | None]:
         if not when:
             return Done(None)
         return self.track("gold", self.group.scatter("score", rollout, name, unit=self.rows, join=torch.cat))
+
+    def others(self, rollout: Rollout, due: Mapping[str, bool]) -> dict[str, Pending[Float[Tensor, "B"] | None]]:
+        """Scores of each of `golds`, or None at once where it is not due."""
+        return {name: self.score(rollout, when, f"golds.{name}") for name, when in due.items()}

@@ -27,14 +27,10 @@ class Pending(Generic[T_co]):
         return covered_seconds(self.spans)
 
     def get(self, timeout_seconds: float | None = None) -> T_co:
-        """The result, waited for.
+        """The result, waited for up to `timeout_seconds`; None is the group's own deadline.
 
-        Args:
-            timeout_seconds: None is the group's own deadline.
-
-        Raises:
-            GoldilocksError: what the worker raised; a RunError where it raised something else, died,
-                or gave no answer in time.
+        Raises what the worker raised if it is a GoldilocksError; a RunError where it raised something else, died, or
+        gave no answer in time.
         """
         raise NotImplementedError
 
@@ -146,26 +142,15 @@ class Group:
     def scatter(self, method: str, rows: Rows, *args: Any, unit: int, join: Join) -> Pending[Any]:
         """The joined results of `method(share, *args)` over contiguous shares of `rows`, in row order.
 
-        Shares are multiples of `unit`, the rows of one forward pass: each pass then sees the same rows
-        however many workers there are, and the numbers do not depend on that. Workers without rows are left
-        alone; no rows at all make one empty share, so that the result still has its shape.
+        Shares are multiples of `unit`, the rows of one forward pass: each pass then sees the same rows however many
+        workers there are, and the numbers do not depend on that. Workers without rows are left alone; no rows at all
+        make one empty share, so that the result still has its shape.
         """
         cut = [share for share in shares(len(rows), unit, self.size) if share[1] > share[0]] or [(0, 0)]
         return self._send(method, [(rows.rows(*share), *args) for share in cut], join)
 
-    def scatter_to_all(self, method: str, rows: Rows, *args: Any, unit: int, join: Join) -> Pending[Any]:
-        """As `scatter`, with an empty share for each worker that `scatter` would leave alone.
-
-        For methods in which workers wait for each other: where one were not called, the others would hang.
-        """
-        cut = shares(len(rows), unit, self.size)
-        return self._send(method, [(rows.rows(*share), *args) for share in cut], join)
-
     def divide(self, method: str, rows: Rows, *args: Any, join: Join) -> Pending[Any]:
-        """The joined results of `method(rows, (rank, size), *args)` of every worker, by rank.
-
-        For workers that each hold a part of the role: all see all rows.
-        """
+        """The joined results of `method(rows, (rank, size), *args)` of workers that each hold a part, by rank."""
         return self._send(method, [(rows, (rank, self.size), *args) for rank in range(self.size)], join)
 
     def load(self, folder: str) -> Pending[list[Any]]:
@@ -221,10 +206,10 @@ class RayGroup(Group):
         restarts: int = 0,
         call_timeout_seconds: float = 1800.0,
     ) -> None:
-        """Begin to build one worker per slot as `worker(*args)`; `ready` tells when they are built.
+        """Begin to build one worker per slot as `worker(*args)`, found under the slot's name in the run's `namespace`;
+        `ready` tells when they are built.
 
         Args:
-            namespace: the run's; an actor is found under its slot's name in it.
             restarts: how often a dead actor is rebuilt and its call repeated. Only for workers whose
                 calls, `load` excepted, change nothing in them: a repeated update would be a second update.
             call_timeout_seconds: the deadline of `Pending.get`.
@@ -239,10 +224,8 @@ class RayGroup(Group):
     def _send(self, method: str, args_by_rank: Sequence[tuple[Any, ...]], join: Join) -> Pending[Any]:
         # Constant names group the calls of a stage in Ray's dashboard.
         ray, task = _ray(), f"{self.role}.{method}"
-        refs = [
-            actor.run.options(name=task).remote(method, pack(args), self._folder)
-            for actor, args in zip(self._actors, args_by_rank, strict=False)
-        ]
+        calls = zip(self._actors, args_by_rank, strict=False)
+        refs = [actor.run.options(name=task).remote(method, pack(args), self._folder) for actor, args in calls]
 
         def collect(timeout_seconds: float | None) -> list[Answer]:
             seconds = self._deadline if timeout_seconds is None else timeout_seconds
@@ -261,11 +244,9 @@ class RayGroup(Group):
 
 
 def failure_in_ray(error: BaseException, task: str, names: Mapping[str, str], waited_seconds: float) -> GoldilocksError:
-    """What an exception of Ray's means to a reader of one line: which worker, where, why.
+    """What an exception of Ray's in `task`, a `role.method` or a fit, means in one line: which worker, where, why.
 
-    Args:
-        task: `role.method`, or the name of a fit.
-        names: of the workers, by Ray's number of their actor.
+    `names` are those of the workers, by Ray's number of their actor.
     """
     kinds, text = _ray().exceptions, str(error)
     if isinstance(error, kinds.RayTaskError):
@@ -296,15 +277,8 @@ def _ray() -> Any:
 
 def _start_actor(slot: Slot, worker: Callable[..., Any], args: tuple[Any, ...], namespace: str, restarts: int) -> Any:
     """A handle to a new actor in the slot."""
-    options: dict[str, Any] = {
-        "name": slot.name,
-        "namespace": namespace,
-        "num_cpus": slot.cpus,
-        "num_gpus": slot.gpus,
-        "scheduling_strategy": slot.scheduling,
-        "max_restarts": restarts,
-        "max_task_retries": restarts,
-    }
+    options: dict[str, Any] = {"max_restarts": restarts, "max_task_retries": restarts}
+    options |= {"num_cpus": slot.cpus, "num_gpus": slot.gpus, "scheduling_strategy": slot.scheduling}
     if slot.threads > 1:
         # Single-threaded workers use the session's environment: one of its own costs a second of start-up.
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -312,9 +286,8 @@ def _start_actor(slot: Slot, worker: Callable[..., Any], args: tuple[Any, ...], 
     try:
         # The class is what Ray's dashboard groups actors by.
         host = type(f"{slot.role.title()}Host", (Host,), {})
-        actor = _ray().remote(host).options(**options)
+        actor = _ray().remote(host).options(name=slot.name, namespace=namespace, **options)
         return actor.remote(slot.name, worker, args, slot.threads, slot.gpus == 0, os.getcwd())
     except _ray().exceptions.ActorAlreadyExistsError as error:
-        raise RunError(
-            f"{slot.name} already lives in namespace {namespace}: is the same run going on elsewhere?"
-        ) from error
+        lives = f"{slot.name} already lives in namespace {namespace}"
+        raise RunError(f"{lives}: is the same run going on elsewhere?") from error

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actors.group import Pending
-from actors.role import WeightsRole
+from actors.roles import WeightsRole
 from framework.divergence import exact_kl
 from framework.errors import RunError
 from framework.generation.sampler import SampleRequest, TorchSampler
@@ -64,9 +64,8 @@ class PolicyWorker:
         measured between equal passes, so the policy reads its responses as the reference will.
         """
         if request.policy_version != self.version:
-            raise RunError(
-                f"policy: step {request.step} wants weights of version {request.policy_version}, these are {self.version}"
-            )
+            wants = f"step {request.step} wants weights of version {request.policy_version}"
+            raise RunError(f"policy: {wants}, these are {self.version}")
         with self.engine.whole_weights():
             rollout = self.sampler.sample(request)
             if self.policy.precision == "float32":
@@ -89,11 +88,9 @@ class PolicyWorker:
 
     def save(self, folder: str) -> None:
         """Weights in Hugging Face layout with the tokenizer, optimiser state and version beside them."""
-        path = Path(folder)
+        path, mend = Path(folder), "begin another run with a lower train.update.optimizer.lr"
         with self.engine.whole_weights():
-            self.engine.assert_finite(
-                f"policy, after {self.version} updates", "begin another run with a lower train.update.optimizer.lr"
-            )
+            self.engine.assert_finite(f"policy, after {self.version} updates", mend)
             self.policy.save(path)
         self.tokenizer.save_pretrained(path)
         self.engine.save(path)

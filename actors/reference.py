@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actors.group import Pending
-from actors.role import WeightsRole
+from actors.roles import WeightsRole
 from framework.errors import RunError
 from framework.generation.sampler import SampleRequest, TorchSampler
 from framework.models.causal import CausalPolicy
@@ -55,28 +55,20 @@ class ReferenceWorker:
         return self.policy.full_logprobs(rollout.to(self.device), self.temperature).cpu()
 
     def answers(self, prompts: Rollout, count: int) -> Answers:
-        """`count` answers to the prompt of each row, sampled as the policy samples.
-
-        Args:
-            prompts: one row per group; random numbers are named by the step and the group.
-        """
+        """`count` answers to the prompt of each row, one row per group; step and group name the random numbers."""
         if self.sampler is None:
             # Its random numbers are not those that rollouts are sampled with.
             seed, tokenizer = derive(self.seed, "reference-answers"), load_tokenizer(self.folder)
-            self.sampler = TorchSampler(
-                self.policy, tokenizer, seed, self.max_new_tokens, self.temperature, self.instruction
-            )
+            words = self.max_new_tokens, self.temperature, self.instruction
+            self.sampler = TorchSampler(self.policy, tokenizer, seed, *words)
         responses: list[str] = []
         ended: list[Tensor] = []
         unit = prompts_per_pass(self.rows, count)
         for start in range(0, len(prompts), unit):
             part = prompts.rows(start, start + unit)
+            places = tuple(part.group.tolist())
             request = SampleRequest(
-                prompts=part.prompts,
-                positions=tuple(part.group.tolist()),
-                samples_per_prompt=count,
-                step=part.step,
-                policy_version=0,
+                prompts=part.prompts, positions=places, samples_per_prompt=count, step=part.step, policy_version=0
             )
             sampled = self.sampler.sample(request)
             responses += sampled.responses

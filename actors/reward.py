@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 
 from actors.group import Pending
-from actors.role import WeightsRole
+from actors.roles import WeightsRole
 from framework.errors import RunError
 from framework.gold import Reward
 from framework.models.reward_folder import read_reference
@@ -45,11 +45,8 @@ class RewardWorker:
     def score(self, rollout: Rollout | Answers, share: Share = (0, 1)) -> Scores:
         """What each head and each encoding of a share of the members says of each response.
 
-        Args:
-            share: of the members, where several workers divide them; only those are ever loaded here.
-
-        Raises:
-            RunError: a score that is not finite, or too many texts that had to be cut.
+        Only the members of `share` are ever loaded here, where several workers divide them. A RunError for a score that
+        is not finite, or too many texts that had to be cut.
         """
         model = self._model(share)
         try:
@@ -72,10 +69,8 @@ class RewardWorker:
         """The members of a share, loaded when first asked for: a worker that Ray restarted loads them again."""
         if self._held is None or self._held[0] != share:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            model = RewardModel.load(
-                self.folder, device, share=share, rows=self.rows, precision=self.precision, scorer=self.scorer
-            )
-            self._held = (share, model)
+            how: dict[str, Any] = {"rows": self.rows, "precision": self.precision, "scorer": self.scorer}
+            self._held = share, RewardModel.load(self.folder, device, share=share, **how)
         return self._held[1]
 
 

@@ -1,17 +1,50 @@
-"""The roles of a run, each declared once. Light: a worker's module is imported when the role is opened."""
+"""The roles of a run, each declared once, and what their clients share. Light: workers are imported as roles open."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from framework.data.paths import absolute
 from framework.gold import Classifier, Ngram
 
 if TYPE_CHECKING:
+    from actors.group import Group, Pending
     from framework.config import Config
 
 Arguments = Callable[["Config", Mapping[str, Path]], dict[str, Any]]
+
+
+class Role:
+    """Base of the typed clients. Remembers its calls, so that a step can tell where its time went."""
+
+    def __init__(self, group: "Group", rows: int = 1, divide: Literal["rows", "members"] = "rows") -> None:
+        """A client of the workers in `group`.
+
+        Args:
+            rows: of one forward pass of a scorer; shares are multiples of it.
+            divide: whether workers divide the rows of a batch or the members of the ensemble.
+        """
+        self.group, self.rows, self.divide = group, rows, divide
+        self._calls: list[tuple[str, Pending[Any]]] = []
+
+    def track(self, stage: str, pending: "Pending[Any]") -> "Pending[Any]":
+        """The pending result, remembered under the stage it belongs to."""
+        self._calls.append((stage, pending))
+        return pending
+
+    def take_calls(self) -> "list[tuple[str, Pending[Any]]]":
+        """(stage, pending) of every call since the last time, forgotten afterwards."""
+        calls, self._calls = self._calls, []
+        return calls
+
+
+class WeightsRole(Role):
+    """A role whose workers hold weights that can be exchanged while they live."""
+
+    def load(self, folder: Path) -> "Pending[list[Any]]":
+        """Every worker goes on with what lies in `folder`, instead of what it holds."""
+        return self.track("checkpoint", self.group.load(str(folder)))
 
 
 @dataclass(frozen=True)
@@ -36,29 +69,19 @@ class RoleDeclaration:
 
 
 def _policy(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
-    return {
-        **_sampling(cfg, parents["policy"]),
-        "update": cfg.train.update,
-        "objective": cfg.train.objective,
-        "shaping": cfg.train.shaping,
-        "needs_critic": cfg.train.advantage.needs_critic,
-        "total_rollouts": cfg.train.steps,
-        "rows": cfg.scorer_rows,
-    }
+    train = cfg.train
+    learning = {"update": train.update, "objective": train.objective, "shaping": train.shaping}
+    sizes = {"needs_critic": train.advantage.needs_critic, "total_rollouts": train.steps}
+    return _sampling(cfg, parents["policy"]) | learning | sizes
 
 
 def _reference(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
-    return {**_sampling(cfg, parents["reference"]), "rows": cfg.scorer_rows}
+    return _sampling(cfg, parents["reference"])
 
 
 def _reward(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
-    return {
-        "folder": str(parents["reward"]),
-        "rows": cfg.scorer_rows,
-        "max_cut_share": cfg.fit_reward.max_cut_share,
-        "scorer": cfg.reward,
-        "precision": cfg.native,
-    }
+    served = {"folder": str(parents["reward"]), "rows": cfg.scorer_rows, "precision": cfg.native}
+    return served | {"max_cut_share": cfg.fit_reward.max_cut_share, "scorer": cfg.reward}
 
 
 def _gold(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
@@ -71,14 +94,8 @@ def _gold(cfg: "Config", parents: Mapping[str, Path]) -> dict[str, Any]:
 
 def _sampling(cfg: "Config", folder: Path) -> dict[str, Any]:
     """What a worker with a policy of its own is built from."""
-    return {
-        "folder": str(folder),
-        "seed": cfg.seed,
-        "max_new_tokens": cfg.max_new_tokens,
-        "temperature": cfg.temperature,
-        "instruction": cfg.instruction,
-        "precision": cfg.native,
-    }
+    sampling = {name: getattr(cfg, name) for name in ("seed", "max_new_tokens", "temperature", "instruction")}
+    return sampling | {"folder": str(folder), "precision": cfg.native, "rows": cfg.scorer_rows}
 
 
 _DECLARED = (

@@ -1,7 +1,4 @@
-"""What surrounds every worker, inline or in an actor: its threads, its clock, its memory, its failures.
-
-Free of Ray, so that both ways of running share it line by line.
-"""
+"""What surrounds every worker, the same inline and in an actor: threads, clock, memory and failures. Free of Ray."""
 
 import io
 import os
@@ -36,8 +33,8 @@ class Answer:
 class Host:
     """Holds one worker: builds it when first asked, runs its methods, and names what fails.
 
-    Arguments and results are packed inline as well: a worker that goes on changing a tensor it has
-    returned must not change the numbers in one of the two cases only.
+    Arguments and results are packed inline as well: a worker that goes on changing a tensor it has returned must not
+    change the numbers in one of the two cases only.
     """
 
     def __init__(
@@ -55,27 +52,18 @@ class Host:
         if hide_devices:
             # Ray hides devices only from workers that claim some; one without a share must see none.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self.name = name
-        self.threads = threads
-        self._build = worker
-        self._args = args
+        self.name, self.threads = name, threads
+        self._build, self._args = worker, args
         self._worker: Any = None
 
     def __repr__(self) -> str:
         return self.name
 
     def run(self, method: str, packed: Packed, folder: str | None = None) -> Packed:
-        """The packed `Answer` of a method of the worker to packed arguments.
+        """The packed `Answer` of a method to packed arguments; raises what `failure_of` makes of an error.
 
-        Two names are the host's own: `start` only builds the worker, `peak_rss_mb` is this process's
-        memory.
-
-        Args:
-            folder: of the weights that the group has loaded since it was made. A worker that has to be built
-                again loads them too.
-
-        Raises:
-            GoldilocksError: as `failure_of` makes it of whatever was raised.
+        Two names are the host's own: `start` only builds the worker, `peak_rss_mb` is this process's memory. A worker
+        that has to be built again also loads `folder`, the weights that the group has loaded since it was made.
         """
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
@@ -104,8 +92,8 @@ class Host:
 def failure_of(error: BaseException, task: str) -> GoldilocksError:
     """What an exception raised in `task` means to a reader of one line; the traceback is attached as a note.
 
-    An error of ours stays itself. Anything else becomes a RunError that names the task, this host and the
-    exception at the bottom of the explicit chain.
+    An error of ours stays itself. Anything else becomes a RunError that names the task, this host and the exception at
+    the bottom of the explicit chain.
     """
     note = f"raised in {task}\n" + "".join(traceback.format_exception(error))
     failure = error
@@ -131,30 +119,26 @@ def peak_rss_mb() -> float:
 class _Pickler(pickle.Pickler):
     """Sets tensors aside as raw bytes; everything else pickles as usual."""
 
-    def __init__(self, file: io.BytesIO, arrays: list[np.ndarray]) -> None:
-        super().__init__(file, protocol=5)
-        self._arrays = arrays
+    arrays: list[np.ndarray]
 
     def persistent_id(self, obj: Any) -> Any:
         if not isinstance(obj, Tensor):
             return None
         # reshape before view: a 0-dimensional tensor has no bytes to view; bfloat16 has no NumPy type.
         flat = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        self._arrays.append(flat.numpy())
-        return len(self._arrays) - 1, obj.dtype, tuple(obj.shape)
+        self.arrays.append(flat.numpy())
+        return len(self.arrays) - 1, obj.dtype, tuple(obj.shape)
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, arrays: list[np.ndarray]) -> None:
-        super().__init__(file)
-        self._arrays = arrays
+    arrays: list[np.ndarray]
 
     def persistent_load(self, pid: Any) -> Tensor:
         index, dtype, shape = pid
         if 0 in shape:
             return torch.empty(shape, dtype=dtype)
         # A copy, because Ray's arrays are read-only views of its shared store.
-        return torch.from_numpy(self._arrays[index].copy()).view(dtype).reshape(shape)
+        return torch.from_numpy(self.arrays[index].copy()).view(dtype).reshape(shape)
 
 
 def pack(value: Any) -> Packed:
@@ -162,12 +146,15 @@ def pack(value: Any) -> Packed:
 
     Tensors arrive on the CPU, contiguous and without gradient history.
     """
-    file, arrays = io.BytesIO(), []  # type: tuple[io.BytesIO, list[np.ndarray]]
-    _Pickler(file, arrays).dump(value)
-    return file.getvalue(), arrays
+    file = io.BytesIO()
+    pickler = _Pickler(file, protocol=5)
+    pickler.arrays = []
+    pickler.dump(value)
+    return file.getvalue(), pickler.arrays
 
 
 def unpack(packed: Packed) -> Any:
     """The value that was packed."""
-    header, arrays = packed
-    return _Unpickler(io.BytesIO(header), arrays).load()
+    unpickler = _Unpickler(io.BytesIO(packed[0]))
+    unpickler.arrays = packed[1]
+    return unpickler.load()

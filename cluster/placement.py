@@ -26,9 +26,8 @@ Slots = dict[str, list[Slot]]
 def place(layout: Sequence[Bundle], name: str, strategy: str, timeout_seconds: float) -> Iterator[Slots]:
     """The layout's bundles as one placement group named `name`, for the length of a `with` block.
 
-    Raises:
-        PlacementError: at once where the cluster could not hold the layout even when idle; after
-            `timeout_seconds` where it is busy. Both say what was asked and what exists.
+    A PlacementError says what was asked and what exists: at once where the cluster could not hold the layout even when
+    idle, after `timeout_seconds` where it is busy.
     """
     # Deferred: importing Ray before `connect` has set its environment would fix the wrong settings.
     import ray
@@ -47,11 +46,7 @@ def place(layout: Sequence[Bundle], name: str, strategy: str, timeout_seconds: f
 
 
 def inherited(layout: Sequence[Bundle], name: str) -> Slots:
-    """The slots of a layout in the placement group that this process was started in, which is not ours to remove.
-
-    Raises:
-        PlacementError: the group holds another layout, as where its file was changed in between.
-    """
+    """Slots in the placement group that this process was started in; a PlacementError if it holds another layout."""
     import ray
 
     group = ray.util.get_current_placement_group()

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from cluster.spec import ClusterSpec, RoleSpec
 
-# Ray counts resources in ten-thousandths; sums of floats such as 0.4 + 3 * 0.2 must come out whole.
 _UNIT = 10_000
+"""Ray counts resources in ten-thousandths; sums of floats such as 0.4 + 3 * 0.2 must come out whole."""
 _LIMIT = 20_000
 """Steps of the search for a placement."""
 
@@ -46,11 +46,6 @@ class Plan:
     problem: str | None
     """One line, or None where the layout fits."""
 
-    @property
-    def fits(self) -> bool:
-        """Whether every bundle has a home."""
-        return self.problem is None
-
 
 def bundles(spec: ClusterSpec) -> list[Bundle]:
     """One bundle per worker, in the order of the roles."""
@@ -72,24 +67,12 @@ def run_bundles(spec: ClusterSpec, in_one_process: bool) -> list[Bundle]:
 
 
 def _replicas(role: str, share: RoleSpec) -> list[Bundle]:
-    return [
-        Bundle(
-            name=role if share.replicas == 1 else f"{role}-{rank}",
-            role=role,
-            rank=rank,
-            cpus=share.cpus,
-            gpus=share.gpus,
-            threads=share.threads,
-        )
-        for rank in range(share.replicas)
-    ]
+    names = [role] if share.replicas == 1 else [f"{role}-{rank}" for rank in range(share.replicas)]
+    return [Bundle(name, role, rank, share.cpus, share.gpus, share.threads) for rank, name in enumerate(names)]
 
 
 def local_node(spec: ClusterSpec) -> Node:
-    """What a session on this machine would offer: the counts of `spec.local`, else the machine's own.
-
-    GPUs that the layout has no use for are not counted.
-    """
+    """What a session here would offer: `spec.local`, else what the machine has; no GPUs that nothing asks for."""
     cpus, gpus = spec.local.num_cpus, spec.local.num_gpus
     if cpus is None:
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -103,10 +86,11 @@ def local_node(spec: ClusterSpec) -> Node:
 
 def amount(cpus: float, gpus: float) -> str:
     """`1 CPU and 0.4 GPUs`, as messages say it."""
-    return f"{_count(cpus, 'CPU')} and {_count(gpus, 'GPU')}"
+    return f"{counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}"
 
 
-def _count(number: float, noun: str) -> str:
+def counted(number: float, noun: str) -> str:
+    """`3 runs`, `1 GPU`."""
     return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
@@ -140,10 +124,8 @@ def _too_large(layout: Sequence[Bundle], nodes: Sequence[Node]) -> str | None:
         if not any(node.cpus >= bundle.cpus and int(node.gpus) >= bundle.gpus for node in nodes):
             by_need = (lambda n: (n.gpus, n.cpus)) if bundle.gpus else (lambda n: (n.cpus, n.gpus))
             largest = max(nodes, key=by_need)
-            return (
-                f"{bundle.name} asks for {amount(bundle.cpus, bundle.gpus)}; "
-                f"the largest node ({largest.name}) has {amount(largest.cpus, largest.gpus)}"
-            )
+            has = f"the largest node ({largest.name}) has {amount(largest.cpus, largest.gpus)}"
+            return f"{bundle.name} asks for {amount(bundle.cpus, bundle.gpus)}; {has}"
     return None
 
 
@@ -226,14 +208,10 @@ def table(plan: Plan) -> str:
     """The plan as aligned text: one line per worker, then the nodes, then the problem if there is one."""
     homes = plan.homes or ("no room",) * len(plan.bundles)
     rows = [("worker", "CPUs", "GPUs", "threads", "goes to")]
-    rows += [
-        (bundle.name, f"{bundle.cpus:g}", f"{bundle.gpus:g}", str(bundle.threads), home)
-        for bundle, home in zip(plan.bundles, homes, strict=True)
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]]) for row in rows
-    ]
+    for own, home in zip(plan.bundles, homes, strict=True):
+        rows.append((own.name, f"{own.cpus:g}", f"{own.gpus:g}", str(own.threads), home))
+    widths = [*(max(map(len, column)) for column in list(zip(*rows, strict=True))[:4]), 0]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines.append(f"nodes: {_inventory(plan.nodes)}" if plan.nodes else "nodes: none")
     if plan.problem:
         lines.append(f"does not fit: {plan.problem}")

@@ -1,7 +1,7 @@
 """A connection to Ray: a session on this machine, or a cluster that is already up.
 
-Ray reads its environment when it is imported, so it is imported here only after the environment is
-set. Nothing is ever stopped that was not started here.
+Ray reads its environment when it is imported, so it is imported here only after the environment is set. Nothing is ever
+stopped that was not started here.
 """
 
 import logging
@@ -38,12 +38,10 @@ _SOCKET = "/ray/session_2000-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[None]:
     """A connection to Ray for the length of a `with` block; names of actors are unique in its `namespace`.
 
-    `"local"` starts Ray on this machine with the resources of `spec.local`. `"auto"` or `host:port`
-    attaches to a cluster that is up. None attaches inside a submitted job and starts locally elsewhere.
-    Where this process is connected already, that connection is used and left open.
-
-    Raises:
-        UserError: no cluster answers at the address, it refuses the token, or it runs another Ray; none can be started here.
+    `"local"` starts Ray on this machine with the resources of `spec.local`. `"auto"` or `host:port` attaches to a
+    cluster that is up. None attaches inside a submitted job and starts locally elsewhere. Where this process is
+    connected already, that connection is used and left open. A UserError where no cluster answers at the address, it
+    refuses the token or runs another Ray, and where none can be started here.
     """
     address = _where(address)
     _prepare_environment(address)
@@ -68,11 +66,10 @@ def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[
         ) from error
     except Exception as error:
         reason = one_line(error)[:200]
+        told = f"cannot connect to Ray at {address}: {reason} (is it up? `ray status` tells)"
         if address == "local":
-            raise UserError(
-                f"Ray does not start on this machine: {reason}; try again, or set backend=inline"
-            ) from error
-        raise UserError(f"cannot connect to Ray at {address}: {reason} (is it up? `ray status` tells)") from error
+            told = f"Ray does not start on this machine: {reason}; try again, or set backend=inline"
+        raise UserError(told) from error
     finally:  # Ray would end this process at a SIGTERM, with nothing saved
         if threading.current_thread() is threading.main_thread():
             for number, handler in held.items():
@@ -84,20 +81,14 @@ def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[
 
 
 def assert_can_start(address: str | None) -> None:
-    """Refuse, before anything is fitted, a session on this machine whose sockets would have names that are too long.
-
-    Raises:
-        UserError: which variable to change.
-    """
+    """Refuse, before anything is fitted, a session on this machine whose sockets would have names that are too long."""
     if _where(address) != "local":
         return
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
     room = LONGEST_SOCKET - len(_SOCKET) - len(os.fsencode(folder := os.environ.get(name, "/tmp")))
     if room < 0:
-        raise UserError(
-            f"{name}={folder} is {-room} letters too long for the sockets of Ray in it: export RAY_TMPDIR=/tmp or "
-            "another short folder"
-        )
+        too_long = f"{name}={folder} is {-room} letters too long for the sockets of Ray in it"
+        raise UserError(f"{too_long}: export RAY_TMPDIR=/tmp or another short folder")
 
 
 def _where(address: str | None) -> str:
@@ -108,11 +99,8 @@ def live_nodes() -> list[Node]:
     """The live machines of the connected cluster and all they have, busy or not."""
     import ray
 
-    return [
-        Node(node["NodeManagerAddress"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
+    alive = [(node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return [Node(name, has.get("CPU", 0.0), has.get("GPU", 0.0)) for name, has in alive]
 
 
 def worker_environment() -> dict[str, str]:
@@ -154,13 +142,9 @@ def _local_options(spec: ClusterSpec) -> dict[str, Any]:
     assert_can_start("local")
     # Messages up to this size travel with the call instead of through the object store, in half the time.
     os.environ.setdefault("RAY_max_direct_call_object_size", str(2**20))
-    node = local_node(spec)
-    return {
-        "num_cpus": int(node.cpus),
-        "num_gpus": int(node.gpus),
-        "include_dashboard": False,
-        "runtime_env": {"env_vars": worker_environment()},
-    }
+    node, environment = local_node(spec), {"env_vars": worker_environment()}
+    resources = {"num_cpus": int(node.cpus), "num_gpus": int(node.gpus)}
+    return {**resources, "include_dashboard": False, "runtime_env": environment}
 
 
 def _attach_options() -> dict[str, Any]:

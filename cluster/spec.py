@@ -80,9 +80,8 @@ def shipped_specs() -> list[str]:
 def load_spec(name_or_path: str | Path) -> ClusterSpec:
     """The layout of a shipped name or of a YAML file. Which roles there are, it does not know.
 
-    Raises:
-        UserError: an unknown name (the shipped ones are listed, nearest first), no such file, not
-            YAML, an unknown key or a bad value.
+    A UserError for an unknown name (the shipped ones are listed, nearest first), no such file, no YAML, an unknown key
+    or a bad value.
     """
     text = str(name_or_path)
     path = SHIPPED / f"{text}.yaml" if text in shipped_specs() else Path(expand(text))

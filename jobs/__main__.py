@@ -1,7 +1,4 @@
-"""The command line: one verb per stage, one YAML for all of them.
-
-goldilocks VERB [CONFIG.yaml] [key=value ...] [--out DIR]
-"""
+"""The command line: one verb per stage, one YAML for all of them."""
 
 import os
 
@@ -158,8 +155,8 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
 
         return single.resume(options.resume, changes, StopSignal(), options.address)
     cfg, source = configured(options.verb, options.words, options.seed)
-    on_ray = cfg.backend == "ray" and options.verb != "fit-gold" and not getattr(options, "resume", None)
-    if on_ray or options.verb in ("demo", "study", "sweep"):
+    is_experiment, resumed = options.verb in ("demo", "study", "sweep"), getattr(options, "resume", None)
+    if is_experiment or (cfg.backend == "ray" and options.verb != "fit-gold"):
         from cluster.session import assert_can_start
 
         assert_can_start(getattr(options, "address", None))
@@ -168,35 +165,31 @@ def _run(options: argparse.Namespace) -> int:  # noqa: PLR0911 - one return per 
 
         return check(cfg, source, options.show, options.data, options.address)
     stop = StopSignal()
-    if options.verb in ("demo", "study", "sweep") and getattr(options, "resume", None):
-        from jobs.verbs import experiment
-
-        if options.words or options.out or options.seed is not None:
-            raise UserError("--resume takes its configuration and folder from the experiment: give nothing else")
-        return experiment.resume(options.resume, stop, options.address)
+    if resumed and (options.words or options.out or options.seed is not None):
+        raise UserError("--resume takes its configuration and folder from the experiment: give nothing else")
     out = options.out = options.out or Path("runs") / (options.verb if source is None else source.stem)
-    if options.verb in ("demo", "study", "sweep"):
+    if is_experiment:
         from jobs.verbs import experiment
 
+        if resumed:
+            return experiment.resume(resumed, stop, options.address)
         return experiment.experiment(cfg, out, stop, options.address, getattr(options, "yes", False))
-    if options.verb == "fit-gold":
-        from jobs.verbs.fit_gold import fit_gold
-
-        return fit_gold(cfg, out)
     from jobs.verbs import single
 
+    if options.verb == "fit-gold":
+        return single.fit_gold(cfg, out)
     if options.verb == "train":
         return single.train(cfg, out, stop, options.address)
-    seed = [] if options.seed is None else ["--seed", str(options.seed)]
     if options.verb == "score-pairs":
         from jobs.verbs.score_pairs import score_pairs
 
         return score_pairs(cfg, out, stop, options.address)
+    words = [*options.words, *([] if options.seed is None else ["--seed", str(options.seed)])]
     if options.verb == "best-of-n":
         from jobs.verbs.best_of_n import best_of_n
 
-        return best_of_n(cfg, out, [*options.words, *seed], stop, options.address)
-    return single.stage(options.verb, cfg, out, [*options.words, *seed], stop, options.address)
+        return best_of_n(cfg, out, words, stop, options.address)
+    return single.stage(options.verb, cfg, out, words, stop, options.address)
 
 
 def _resumed_with(options: argparse.Namespace) -> dict[str, Any]:

@@ -22,13 +22,11 @@ from framework.config import Config
 from framework.data.conversations import from_cell, to_cell
 from framework.data.prompts import PromptStream
 from framework.errors import RunError, UserError
-from framework.generation.sampler import SampleRequest
 from framework.models.reward_model import RewardModel
 from framework.seeding import derive
 from framework.training import Progress
 from framework.types import Rollout
-from jobs.artifact_stage import device, make_artifact, score_gold, start_sampler
-from jobs.workspace import Workspace
+from jobs.artifact_stage import device, make_artifact, sampled, score_gold, start_sampler
 
 POOL_FILE, SCORES_FILE = "pool.parquet", "scores.safetensors"
 POOL_SCHEMA = pa.schema(
@@ -53,7 +51,7 @@ def settings_of(cfg: Config) -> BestOfN:
     return cfg.best_of_n or BestOfN()
 
 
-def pool_stage(cfg: Config, workspace: Workspace, policy: Artifact, progress: Progress | None = None) -> Artifact:
+def pool_stage(cfg: Config, workspace: Path, policy: Artifact, progress: Progress | None = None) -> Artifact:
     """`samples` responses of the start policy to each prompt, each scored by gold once."""
     settings = cfg.chosen("seed", "world", "gold", "max_new_tokens", "temperature", "instruction", "precision")
     settings["best_of_n"] = settings_of(cfg).model_dump(mode="json", include={"prompts", "samples", "batch"})
@@ -85,14 +83,8 @@ def sample_pool(
     for first in range(0, len(prompts), settings.batch // TOGETHER):
         few = slice(first, first + settings.batch // TOGETHER)
         for start in range(0, settings.samples, TOGETHER):
-            request = SampleRequest(
-                prompts=prompts[few],
-                positions=positions[few],
-                samples_per_prompt=min(TOGETHER, settings.samples - start),
-                step=start // TOGETHER,
-                policy_version=0,
-            )
-            rollout = sampler.sample(request)
+            each = min(TOGETHER, settings.samples - start)
+            rollout = sampled(sampler, prompts[few], positions[few], each, start // TOGETHER)
             gold = score_gold(scorer, rollout, "best-of-n")
             parts.append(_pool_rows(rollout, gold.values.tolist(), first, start))
             num_cut, done = num_cut + gold.num_cut, done + len(rollout)
@@ -132,13 +124,9 @@ def _pool_figures(table: pa.Table, num_prompts: int, num_cut: int) -> dict[str, 
 
 
 def scores_stage(
-    cfg: Config, workspace: Workspace, pool: Artifact, reward: Artifact, progress: Progress | None = None
+    cfg: Config, workspace: Path, pool: Artifact, reward: Artifact, progress: Progress | None = None
 ) -> Artifact:
-    """Every head's calibrated score of every response of the pool, with its gold score beside it.
-
-    Raises:
-        RunError: a score is not finite, or more texts are cut than `fit_reward.max_cut_share` allows.
-    """
+    """Every head's calibrated score of every response, and its gold; a RunError for one not finite, or too many cut."""
     parents = {"pool": pool, "reward": reward}
     stage = fingerprint(cfg.chosen("precision", "scorer_rows"), parents)
 
@@ -170,11 +158,7 @@ def scores_stage(
 
 
 def load_scores(folder: Path) -> PoolScores:
-    """The scores in a stage folder.
-
-    Raises:
-        UserError: there are none.
-    """
+    """The scores in a stage folder; a UserError where there are none."""
     path = folder / SCORES_FILE
     if not path.is_file():
         raise UserError(f"{path} does not exist: make it with `goldilocks best-of-n`")
@@ -182,23 +166,15 @@ def load_scores(folder: Path) -> PoolScores:
 
 
 def curves_of(scores: PoolScores, members: Sequence[Aggregation], ns: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """The curve of each aggregation at these values of n, by its kind, ready for JSON.
-
-    Raises:
-        UserError: a value of n is beyond the pool.
-    """
+    """The curve of each aggregation, by its kind, ready for JSON; a UserError for an `n` beyond the pool."""
     num_heads, num_prompts, size = scores.heads.shape
     if max(ns) > size:
         raise UserError(f"best_of_n.ns holds {max(ns)}, and the pool has {size} responses to a prompt")
     flat = torch.from_numpy(scores.heads).reshape(num_heads, -1)
     proxies: dict[str, np.ndarray] = {each.kind: each(flat).reshape(num_prompts, size).numpy() for each in members}
     points = best_of_n_points(scores.heads, proxies, scores.gold, ns)
-    return {
-        each.kind: {
-            "aggregation": each.model_dump(mode="json"), "convention": each.convention, "points": points[each.kind]
-        }
-        for each in members
-    }  # fmt: skip
+    told = {each.kind: {"aggregation": each.model_dump(mode="json"), "convention": each.convention} for each in members}
+    return {kind: about | {"points": points[kind]} for kind, about in told.items()}
 
 
 def aggregations(cfg: Config, num_heads: int) -> list[Aggregation]:

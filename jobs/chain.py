@@ -12,10 +12,8 @@ from framework.config import Config
 from framework.training import Progress
 from jobs.best_of_n import SCORES_FILE, pool_stage, scores_stage
 from jobs.fit_job import Runner, fit_here
-from jobs.labelling import pairs_stage
 from jobs.run_folder import RunInputs
-from jobs.stages import given_reward_stage, policy_stage, reward_stage
-from jobs.workspace import Workspace
+from jobs.stages import given_reward_stage, pairs_stage, policy_stage, reward_stage
 
 ShowStage = Callable[[str], Progress | None]
 """Told a stage's title, gives what its progress is reported to."""
@@ -25,7 +23,7 @@ class Chain:
     """The stages of one configuration in one workspace; what is there already is not made again."""
 
     def __init__(
-        self, cfg: Config, workspace: Workspace, show: ShowStage = lambda title: None, fit: Runner = fit_here
+        self, cfg: Config, workspace: Path, show: ShowStage = lambda title: None, fit: Runner = fit_here
     ) -> None:
         """`fit` does the fits, in this process or elsewhere."""
         self.cfg, self.workspace, self.show, self.fit = cfg, workspace, show, fit
@@ -48,10 +46,7 @@ class Chain:
 
     @cached_property
     def reward(self) -> Artifact:
-        """The reward model. With pairs and an encoder of the user's own no policy is needed, and none is fitted.
-
-        Where nothing is fitted, no pairs are made either.
-        """
+        """The reward model. A fit needs pairs, and the policy unless pairs and encoder are the user's own."""
         if not self.cfg.needs_pairs:
             return given_reward_stage(self.cfg, self.workspace, self.policy, self.show("reward"))
         own = self.cfg.fit_reward.pairs is not None and self.cfg.fit_reward.encoder is not None
@@ -61,8 +56,7 @@ class Chain:
     @cached_property
     def pool(self) -> Artifact:
         """Responses of the start policy to choose the best from."""
-        policy = self.policy
-        return pool_stage(self.cfg, self.workspace, policy, self.show("best-of-n pool"))
+        return pool_stage(self.cfg, self.workspace, self.policy, self.show("best-of-n pool"))
 
     @cached_property
     def scores(self) -> Artifact:
@@ -73,8 +67,7 @@ class Chain:
     @property
     def inputs(self) -> RunInputs:
         """What a run of this configuration starts from."""
-        stages = self.cfg.train.starts_from
-        return RunInputs(self.cfg, {name: getattr(self, name) for name in stages})
+        return RunInputs(self.cfg, {name: getattr(self, name) for name in self.cfg.train.starts_from})
 
     def score_pool(self, run: Path) -> None:
         """Where the configuration has a section for it: score the pool, and note beside the run folder where that is."""

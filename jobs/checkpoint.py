@@ -59,11 +59,7 @@ def _step(path: Path) -> int:
 
 
 def _read(path: Path) -> RunState:
-    """The state in a checkpoint, once every file in it is known to be what was written.
-
-    Raises:
-        RunError: it is not.
-    """
+    """The state in a checkpoint, once every file in it is known to be what was written; a RunError where it is not."""
     try:
         record = json.loads((path / STATE).read_text(encoding="utf-8"))
         for name, size in record["files"].items():

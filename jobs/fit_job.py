@@ -81,22 +81,11 @@ Runner = Callable[[FitJob, Progress | None], dict[str, float]]
 """Does a job, in this process or elsewhere, and returns its figures; afterwards the model is in `job.out`."""
 
 
-def fit_here(job: FitJob, progress: Progress | None = None) -> dict[str, float]:
-    """Do the job in this process."""
-    return fit_shard(job, Shard(), progress)
-
-
-def fit_shard(job: FitJob, shard: Shard, progress: Progress | None = None) -> dict[str, float]:
-    """Do this process's share of the job; the first process leaves the figures in `job.unfinished` too."""
-    setting = FitSetting(
-        seed=job.seed,
-        device=device(),
-        precision=job.precision,
-        shard=shard,
-        checkpoints=FitCheckpoints(job.unfinished, writes=shard.leads),
-        progress=progress if shard.leads else None,
-    )
-    figures = job.fit(setting)
+def fit_here(job: FitJob, progress: Progress | None = None, shard: Shard | None = None) -> dict[str, float]:
+    """Do the job in this process, or its share of it; the first process leaves the figures in `job.unfinished` too."""
+    shard = shard or Shard()
+    saves = FitCheckpoints(job.unfinished, writes=shard.leads)
+    figures = job.fit(FitSetting(job.seed, device(), job.precision, shard, saves, progress))
     if shard.leads:
         job.unfinished.mkdir(parents=True, exist_ok=True)
         (job.unfinished / FIGURES_FILE).write_text(json.dumps(figures), encoding="utf-8")

@@ -6,14 +6,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from actors.group import failure_in_ray
 from actors.spawn import failure_of
-from cluster.plan import Node, explain, fit_bundles
+from cluster.plan import explain, fit_bundles
 from cluster.session import connect, live_nodes
 from cluster.spec import ClusterSpec, RoleSpec
 from framework.artifacts import write_text
@@ -23,7 +23,7 @@ from framework.training import Progress
 from framework.training.data_parallel import Shard
 from framework.training.fit import PROGRESS_FILE
 from jobs.artifact_stage import device
-from jobs.fit_job import FIGURES_FILE, FitJob, Runner, fit_here, fit_shard
+from jobs.fit_job import FIGURES_FILE, FitJob, Runner, fit_here
 from jobs.layouts import load_layout
 
 RESTARTS = 2
@@ -42,7 +42,9 @@ def on_ray_train(spec: ClusterSpec, address: str | None = None) -> Runner:
         # Ray Train asks its workers how they are every two seconds, and a report waits for that.
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
         with connect(address, spec, namespace=job.title):
-            _assert_fits(job, spec, live_nodes())
+            plan = explain(fit_bundles(spec), live_nodes(), spec.strategy)
+            if plan.problem:  # Ray Train would wait for ever
+                raise PlacementError(f"{job.title} with {spec.fit.replicas} workers: {plan.problem}")
             with _watching(job.unfinished / PROGRESS_FILE, progress):
                 _fit(job, spec)
         figures: dict[str, float] = json.loads((job.unfinished / FIGURES_FILE).read_text(encoding="utf-8"))
@@ -57,8 +59,7 @@ def fitting_beside(cfg: Config, address: str | None) -> Runner:
     One worker on Ray Train gives the same numbers as this process, and ten seconds later.
     """
     spec = load_layout(cfg.cluster)
-    several = cfg.backend == "ray" and spec.fit.replicas > 1
-    return on_ray_train(spec, address) if several else fit_here
+    return on_ray_train(spec, address) if cfg.backend == "ray" and spec.fit.replicas > 1 else fit_here
 
 
 def _fit(job: FitJob, spec: ClusterSpec) -> None:
@@ -72,6 +73,7 @@ def _fit(job: FitJob, spec: ClusterSpec) -> None:
             """Ours stays: that of Ray Train ends the process as if all were well."""
 
     fit = spec.fit
+    claims = {"CPU": fit.cpus} | ({"GPU": fit.gpus} if fit.gpus else {})
     trainer = Trainer(
         _work,
         train_loop_config={"job": job, "threads": fit.threads},
@@ -79,7 +81,7 @@ def _fit(job: FitJob, spec: ClusterSpec) -> None:
         scaling_config=ScalingConfig(
             num_workers=fit.replicas,
             use_gpu=fit.gpus > 0,
-            resources_per_worker={"CPU": fit.cpus} | ({"GPU": fit.gpus} if fit.gpus else {}),
+            resources_per_worker=claims,
             placement_strategy=spec.strategy,
         ),
         run_config=RunConfig(
@@ -123,14 +125,13 @@ def _work(config: dict[str, Any]) -> None:
         return  # begun again by Ray Train, and would come to the same end
     rank, size = place.get_world_rank(), place.get_world_size()
     try:
-        fit_shard(job, Shard(rank, size))
+        fit_here(job, shard=Shard(rank, size))
     except Exception as error:
         failure = failure_of(error, job.title)
         is_final = failure is error
         if is_final or not _read_failure(job)[1]:  # what one worker means is not to be hidden by another's hang-up
             job.unfinished.mkdir(parents=True, exist_ok=True)
-            record = [type(failure).__name__, str(failure), is_final]
-            write_text(job.unfinished / FAILURE_FILE, json.dumps(record))
+            write_text(job.unfinished / FAILURE_FILE, json.dumps([type(failure).__name__, str(failure), is_final]))
         if not is_final:
             raise failure from error  # to be begun again
         if size > 1:
@@ -155,13 +156,6 @@ def _failure(job: FitJob, error: Exception) -> GoldilocksError:
         worker = next(iter(getattr(error, "worker_failures", {}).values()), error)
         failure = failure_in_ray(worker, job.title, {}, waited_seconds=0)
     return RunError(f"{job.title}: a worker failed {RESTARTS + 1} times, the last time with: {failure}")
-
-
-def _assert_fits(job: FitJob, spec: ClusterSpec, nodes: Sequence[Node]) -> None:
-    """Refuse a fit that the cluster can never place: Ray Train would wait for ever."""
-    plan = explain(fit_bundles(spec), nodes, spec.strategy)
-    if plan.problem:
-        raise PlacementError(f"{job.title} with {spec.fit.replicas} workers: {plan.problem}")
 
 
 @contextmanager

@@ -19,8 +19,7 @@ def layout_of(cfg: Config) -> tuple[ClusterSpec, list[Bundle]]:
 def load_layout(name_or_path: str | Path) -> ClusterSpec:
     """The layout of a shipped name or of a YAML file, with every role of a run in it, in the order of their declarations.
 
-    Raises:
-        UserError: as `load_spec`; a role that is not known, or one that asks for what it cannot have.
+    A UserError as of `load_spec`, and for a role that is not known, or that asks for what it cannot have.
     """
     spec = load_spec(name_or_path)
     for name, share in spec.roles.items():
@@ -29,11 +28,11 @@ def load_layout(name_or_path: str | Path) -> ClusterSpec:
             near = difflib.get_close_matches(name, ROLES, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"the roles are {', '.join(ROLES)}"
             raise UserError(f"{where} unknown key 'roles.{name}'; {hint}")
+        where = f"{where} roles.{name}:"
         if role.most_replicas is not None and share.replicas > role.most_replicas:
-            asked = f"roles.{name}: replicas={share.replicas}"
+            asked = f"replicas={share.replicas}"
             raise UserError(f"{where} {asked} is more than it can have: set it to {role.most_replicas}")
         if share.divide == "members" and not role.divides_members:
             able = ", ".join(other.name for other in ROLES.values() if other.divides_members)
-            asked = f"roles.{name}: divide=members"
-            raise UserError(f"{where} {asked} is for {able}, which has members to divide: set it to rows")
+            raise UserError(f"{where} divide=members is for {able}, which has members to divide: set it to rows")
     return spec.model_copy(update={"roles": {name: spec.roles.get(name, RoleSpec()) for name in ROLES}})

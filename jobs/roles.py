@@ -12,8 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actors.group import Chained, Done, Group, InlineGroup, Pending, RayGroup, Span, covered_seconds
-from actors.role import Role
-from actors.roles import ROLES, RoleDeclaration
+from actors.roles import ROLES, Role, RoleDeclaration
 from cluster.placement import inherited, place
 from cluster.plan import bundles
 from cluster.session import connect
@@ -99,49 +98,37 @@ def open_roles(
 ) -> Iterator[Roles]:
     """The roles of a run for the length of a `with` block, as `cfg.backend` and `cfg.cluster` say.
 
+    A PlacementError where the layout does not fit the cluster.
+
     Args:
         name: of the run; its namespace and placement group are called so in Ray's dashboard.
         parents: folders that the run starts from: policy, reference, reward.
         address: of a Ray cluster; "local" starts one here.
         in_placement: whether this process was started in a placement group that holds the layout.
-
-    Raises:
-        PlacementError: the layout does not fit the cluster.
     """
     spec = load_layout(cfg.cluster)
     workers = {role.name: _worker(role, cfg, parents, spec) for role in ROLES.values()}
-    if cfg.backend == "inline":
-        yield _clients(
-            lambda role: InlineGroup(
-                role, workers[role], replicas=spec.roles[role].replicas, threads=spec.roles[role].threads
-            ),
-            cfg,
-            spec,
-        )
-        return
-    layout = bundles(spec)
-    with (
-        connect(address, spec, namespace=name),
-        contextlib.nullcontext(inherited(layout, name))
-        if in_placement
-        else place(layout, name, spec.strategy, spec.placement_timeout_seconds) as slots,
-        contextlib.ExitStack() as opened,
-    ):
 
-        def open_group(role: str) -> Group:
-            group = RayGroup(
-                role,
-                workers[role],
-                (),
-                slots[role],
-                namespace=name,
-                restarts=ROLES[role].restarts,
-                call_timeout_seconds=spec.call_timeout_seconds,
-            )
+    def open_inline(role: str) -> Group:
+        share = spec.roles[role]
+        return InlineGroup(role, workers[role], replicas=share.replicas, threads=share.threads)
+
+    if cfg.backend == "inline":
+        yield _clients(open_inline, cfg, spec)
+        return
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(connect(address, spec, namespace=name))
+        layout, seconds = bundles(spec), spec.placement_timeout_seconds
+        held = inherited(layout, name) if in_placement else None
+        slots = held or opened.enter_context(place(layout, name, spec.strategy, seconds))
+        options: dict[str, Any] = {"namespace": name, "call_timeout_seconds": spec.call_timeout_seconds}
+
+        def open_on_ray(role: str) -> Group:
+            group = RayGroup(role, workers[role], (), slots[role], restarts=ROLES[role].restarts, **options)
             opened.callback(group.close)
             return group
 
-        roles = _clients(open_group, cfg, spec)
+        roles = _clients(open_on_ray, cfg, spec)
         for client in roles.all.values():
             client.group.ready().get()
         yield roles
@@ -157,8 +144,6 @@ def _worker(role: RoleDeclaration, cfg: Config, parents: Mapping[str, Path], spe
 
 def _clients(open_group: Callable[[str], Group], cfg: Config, spec: ClusterSpec) -> Roles:
     """Typed clients on the groups that `open_group` opens; all begin to build before any is waited for."""
-    clients = {
-        name: resolve_name(role.client)(open_group(name), cfg.scorer_rows, spec.roles[name].divide)
-        for name, role in ROLES.items()
-    }
+    kinds = {name: resolve_name(role.client) for name, role in ROLES.items()}
+    clients = {name: kind(open_group(name), cfg.scorer_rows, spec.roles[name].divide) for name, kind in kinds.items()}
     return Roles(**clients, exact_kl_rows=cfg.train.exact_kl_rows)

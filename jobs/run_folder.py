@@ -68,8 +68,7 @@ class RunResult:
 def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     """A run from its beginning, or from where this very run stopped, on the backend and cluster of its configuration.
 
-    Raises:
-        UserError: the folder holds another run, or cannot be written.
+    A UserError where the folder holds another run, or cannot be written.
     """
     try:
         if not _has_begun(run) and run.exists() and any(not _is_beginning(path) for path in run.iterdir()):
@@ -79,18 +78,15 @@ def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     with working_in(run, context.patience_seconds):
         if _has_begun(run):
             if (run / FINGERPRINT).read_text(encoding="utf-8").strip() != inputs.identity:
-                told = differences(run, inputs.cfg)
-                raise UserError(
-                    f"{run} holds a run of another configuration{f' ({told})' if told else ''}: choose another --out, or "
-                    "delete it"
-                )
+                told = f" ({found})" if (found := differences(run, inputs.cfg)) else ""
+                other = f"{run} holds a run of another configuration{told}"
+                raise UserError(f"{other}: choose another --out, or delete it")
             return _go_on(run, context, inputs.cfg.model_dump(mode="json", include=PLACED))
         _begin(inputs, run)
         return _carry_on(inputs, run, context)
 
 
 def _begin(inputs: RunInputs, run: Path) -> None:
-    """Write down what the run is."""
     manifest = {
         "kind": inputs.cfg.train.kind,
         "axis": inputs.cfg.train.axis,
@@ -103,21 +99,22 @@ def _begin(inputs: RunInputs, run: Path) -> None:
         },
         "code_version": code_version(),
     }
+    _write_down(inputs, run, manifest)
+
+
+def _write_down(inputs: RunInputs, run: Path, manifest: Mapping[str, Any]) -> None:
+    """What the run is; its manifest comes last: until then it is no run yet, or as long as before."""
     write_text(run / CONFIG, inputs.cfg.to_yaml())
     write_text(run / FINGERPRINT, inputs.identity + "\n")
-    write_text(run / MANIFEST, json.dumps(manifest, indent=2) + "\n")  # last: from here on this is a run
+    write_text(run / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
 def resume_run(run: Path, context: RunContext, changes: Mapping[str, Any] = MappingProxyType({})) -> RunResult:
     """Go on from the newest sound checkpoint; a finished run is only summed up again.
 
-    Args:
-        changes: settings of `PLACED`, where it goes on elsewhere than it began, and `train.steps`, where it is to
-            become longer.
-
-    Raises:
-        UserError: no run there, one whose settings, policy or reward model have changed since, one that cannot become
-            longer, or another command is at work there.
+    `changes` are settings of `PLACED`, where it goes on elsewhere than it began, and `train.steps`, where it is to
+    become longer. A UserError where there is no run, one whose settings, policy or reward model have changed since, or
+    one that cannot become longer, and where another command is at work there.
     """
     stored_config(run)  # nothing is made in a folder that holds no run
     with working_in(run, context.patience_seconds):
@@ -144,19 +141,13 @@ def _go_on(run: Path, context: RunContext, changes: Mapping[str, Any]) -> RunRes
     inputs = RunInputs(cfg, parents)
     told = differences(run, cfg)
     if told or manifest["fingerprint"] != inputs.identity:
-        raise UserError(
-            f"{run / CONFIG} is not what this run began with ({told or 'or a file that it names has changed'}): put that "
-            "back, or begin another run"
-        )
+        why = told or "or a file that it names has changed"
+        raise UserError(f"{run / CONFIG} is not what this run began with ({why}): put that back, or begin another run")
     if steps is not None and steps != cfg.train.length:
         inputs = RunInputs(_longer(cfg, steps), parents)
         (run / SUMMARY).unlink(missing_ok=True)
-        write_text(run / CONFIG, inputs.cfg.to_yaml())
-        write_text(run / FINGERPRINT, inputs.identity + "\n")
-        written = {"fingerprint": inputs.identity, "settings": inputs.cfg.settings}
-        write_text(
-            run / MANIFEST, json.dumps(manifest | written, indent=2) + "\n"
-        )  # last: until then it is as long as before
+        now = {"fingerprint": inputs.identity, "settings": inputs.cfg.settings}
+        _write_down(inputs, run, manifest | now)
     return _carry_on(inputs, run, context)
 
 
@@ -168,11 +159,7 @@ def _with_steps(cfg: Config, steps: Any) -> Config:
 
 
 def _longer(cfg: Config, steps: Any) -> Config:
-    """The configuration of the run that this one becomes.
-
-    Raises:
-        UserError: it would be shorter, or would have gone otherwise from its first step on.
-    """
+    """The configuration that this run's becomes; a UserError where it would be shorter, or have begun otherwise."""
     longer = _with_steps(cfg, steps)
     if longer.train.length < cfg.train.length:
         raise UserError(f"{STEPS}={steps}: the run has {cfg.train.length}, and can only become longer")
@@ -204,22 +191,14 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def stored_config(run: Path) -> Config:
-    """The configuration of the run in a folder.
-
-    Raises:
-        UserError: no run there, or its configuration was emptied.
-    """
+    """The configuration of the run in a folder; a UserError where there is no run, or its configuration was emptied."""
     if not (run / MANIFEST).is_file() or not (run / CONFIG).is_file():
         raise UserError(f"{run} holds no run to resume: give the folder that holds its {MANIFEST}")
     return written_config(run / CONFIG)
 
 
 def written_config(path: Path) -> Config:
-    """The configuration in a file of ours, which never is empty.
-
-    Raises:
-        UserError: it is.
-    """
+    """The configuration in a file of ours; a UserError where it is empty, which ours never are."""
     if not path.read_bytes().strip():
         raise UserError(f"{path} is empty, and was not when this began: put it back, or begin anew in another --out")
     return load_config(path)

@@ -1,12 +1,13 @@
 """What a run writes as it goes: metrics, timings and rollouts, and what its trackers are told.
 
-`metrics.jsonl` holds nothing that depends on the clock, so that two runs of one configuration write
-the same bytes; seconds and memory go to `timings.jsonl`.
+`metrics.jsonl` holds nothing that depends on the clock, so that two runs of one configuration write the same bytes;
+seconds and memory go to `timings.jsonl`.
 """
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,9 @@ class RunLog:
     ) -> None:
         self.run, self.roles, self.show, self.tracking = run, roles, show, tracking
         (run / "rollouts").mkdir(parents=True, exist_ok=True)
-        for name in LOGS:
-            _truncate(run / name, start_step)
-        logged = _read(run / METRICS)
+        logged, timed = (_truncated(run / name, start_step) for name in LOGS)
         if tracking:
-            tracking.catch_up(logged, _read(run / TIMINGS))
+            tracking.catch_up(logged, timed)
         self.history = [_signals(record) for record in logged]
         """The signals that may warn, of every step so far."""
         self.began = time.perf_counter()
@@ -56,7 +55,9 @@ class RunLog:
         metrics["warnings"] = warnings_of(self.history)
         started = time.perf_counter()
         self._append(METRICS, metrics)
-        self._write_rollout(state.step, measured, shaped)
+        rollout = self.run / "rollouts" / f"step_{state.step:06d}.parquet"
+        with _writing(rollout):
+            pq.write_table(measured.rows(shaped.reward), rollout)
         now = time.perf_counter()
         timings = self.roles.timings(state.step, step_seconds=now - self.began, log_seconds=now - started)
         tokens = int(measured.rollout.mask.sum())
@@ -68,53 +69,44 @@ class RunLog:
             self.show(state.step, metrics)
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        try:
-            with (self.run / name).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise RunError(
-                f"could not write {self.run / name}: {error.strerror}; free some space and resume"
-            ) from error
+        with _writing(self.run / name), (self.run / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
 
-    def _write_rollout(self, step: int, measured: Measurement, shaped: Shaped) -> None:
-        path = self.run / "rollouts" / f"step_{step:06d}.parquet"
-        try:
-            pq.write_table(measured.rows(shaped.reward), path)
-        except OSError as error:
-            raise RunError(f"could not write {path}: {error.strerror or error}; free some space and resume") from error
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"could not write {path}: {error.strerror or error}; free some space and resume") from error
 
 
 def _signals(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: record.get(name) for name in ("step", *(signal.name for signal in SIGNALS))}
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """Of the steps that were logged before a resume; JSON kept them exactly."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
 def check_log(run: Path, start_step: int) -> list[str]:
     """What is to be told of the log of a run that has made `start_step` steps: those that have no record.
 
-    Raises:
-        UserError: a line is damaged, or of a step that was there already.
+    A UserError where a line is damaged, or of a step that was there already.
     """
-    kept = {name: _lines_before(run / name, start_step) for name in LOGS}
-    steps = [json.loads(line)["step"] for line in kept[METRICS]]
-    missing = gaps(steps, start_step)
+    logged, _ = (_lines_before(run / name, start_step) for name in LOGS)
+    missing = gaps(logged, start_step)
     return [f"{run / METRICS} has no record of {told(missing)}: summary and report tell of the gap"] if missing else []
 
 
-def _truncate(path: Path, start_step: int) -> None:
-    """Drop the lines of steps that will be run again, and a last line cut in half."""
-    text = "".join(f"{line}\n" for line in _lines_before(path, start_step))
-    if path.exists() and path.read_bytes() != text.encode():
-        write_text(path, text)
+def _truncated(path: Path, start_step: int) -> list[dict[str, Any]]:
+    """The records before `start_step`; the lines of steps that will be run again, and one cut in half, are dropped."""
+    kept = _lines_before(path, start_step).values()
+    text = b"".join(line + b"\n" for line in kept)
+    if path.exists() and path.read_bytes() != text:
+        write_text(path, text.decode())
+    return [json.loads(line) for line in kept]
 
 
-def _lines_before(path: Path, start_step: int) -> list[str]:
+def _lines_before(path: Path, start_step: int) -> dict[int, bytes]:
     """The lines of the steps before `start_step`, in their order."""
-    kept: list[str] = []
+    kept: dict[int, bytes] = {}
     last, lines = -1, path.read_bytes().split(b"\n") if path.exists() else []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -132,6 +124,5 @@ def _lines_before(path: Path, start_step: int) -> list[str]:
                 f"{path}, line {number}: step {step} stands after step {last}, as where two commands wrote at once; delete the "
                 "lines that are not of this run"
             )
-        kept.append(line.decode())
-        last = step
+        kept[step], last = line, step
     return kept

@@ -36,12 +36,9 @@ class RunState:
     def request(self, train: Online, prompts: PromptStream) -> SampleRequest:
         """What to sample in this step."""
         positions, texts = prompts.take(train.prompts_per_step, at=self.step)
+        each, version = train.samples_per_prompt, self.policy_version
         return SampleRequest(
-            prompts=texts,
-            positions=positions,
-            samples_per_prompt=train.samples_per_prompt,
-            step=self.step,
-            policy_version=self.policy_version,
+            prompts=texts, positions=positions, samples_per_prompt=each, step=self.step, policy_version=version
         )
 
     def ended(self, train: Online) -> str | None:
@@ -69,7 +66,5 @@ class RunState:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "RunState":
-        gold: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in record["gold"].items()
-        }
+        gold: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["gold"].items()}
         return cls(record["step"], record["policy_version"], KlState(**record["kl"]), GoldState(**gold))

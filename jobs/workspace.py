@@ -1,4 +1,4 @@
-"""Where the stages of an experiment put their folders."""
+"""One command at a time in a folder."""
 
 import contextlib
 import errno
@@ -7,7 +7,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -18,27 +17,13 @@ LOCK_FILE = ".lock"
 """Holds the process that is at work in a folder; one that a kill has left means nothing."""
 
 
-@dataclass(frozen=True)
-class Workspace:
-    """A folder of stages. Each is named by what made it, so variants that agree on a stage share it."""
-
-    root: Path
-
-    def stage(self, kind: str, fingerprint: str) -> Path:
-        """The folder of one stage, for example `policy-1f2e3d4c`."""
-        return self.root / f"{kind}-{fingerprint[:8]}"
-
-
 @contextlib.contextmanager
 def working_in(folder: Path, patience_seconds: float = 0.0) -> Iterator[None]:
     """Keeps other commands out of a folder, made where it is not there, for the length of a block; the system lets go
     of it when this process ends, however.
 
-    Args:
-        patience_seconds: to wait for another command that is about to end.
-
-    Raises:
-        UserError: another command is at work there, or the folder cannot be written.
+    Waits `patience_seconds` for another command that is about to end; a UserError where it is still at work, or where
+    the folder cannot be written.
     """
     with _writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,19 +41,15 @@ def working_in(folder: Path, patience_seconds: float = 0.0) -> Iterator[None]:
 def claimed(file: Path, text: str, holds_same: Callable[[Path], bool]) -> Iterator[None]:
     """Makes the folder around `file` that of one experiment, by writing `text` there, and works in it as `working_in` does.
 
-    Args:
-        holds_same: whether the `file` that is there means the same experiment.
-
-    Raises:
-        UserError: the folder holds something else, or cannot be written, or another command is at work there.
+    `holds_same` tells whether the `file` that is there means the same experiment; a UserError where it does not, or
+    where the folder holds something else.
     """
     out = file.parent
     with _writable(out):
         if file.exists():
             if not holds_same(file):
-                raise UserError(
-                    f"{out} holds an experiment of another configuration: choose another --out, or delete it"
-                )
+                other = f"{out} holds an experiment of another configuration"
+                raise UserError(f"{other}: choose another --out, or delete it")
         elif out.exists() and any(path.name != LOCK_FILE for path in out.iterdir()):
             raise UserError(f"{out} is not empty and holds no experiment: choose another --out")
     with working_in(out):
@@ -88,16 +69,13 @@ def _hold(folder: Path, deadline: float) -> TextIO:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 lock.seek(0)
-                holder = lock.read().strip()
+                other = f"another command is running in {folder} (pid {lock.read().strip()})"
                 lock.close()
-                raise UserError(
-                    f"another command is running in {folder} (pid {holder}): wait for it, or end it"
-                ) from None
+                raise UserError(f"{other}: wait for it, or end it") from None
             time.sleep(0.1)
         except OSError:
-            warnings.warn(
-                f"{folder} lies on a file system without locks: run one command at a time there", stacklevel=2
-            )
+            without = f"{folder} lies on a file system without locks"
+            warnings.warn(f"{without}: run one command at a time there", stacklevel=2)
             break
         lock.close()
     lock.truncate(0)

@@ -9,7 +9,6 @@ from framework.artifacts import Artifact
 from framework.config import Config, parse_config
 from jobs.chain import Chain
 from jobs.run_folder import RunContext, RunInputs, RunResult, make_run
-from jobs.workspace import Workspace
 
 TINY: dict[str, Any] = {
     "backend": "inline",
@@ -66,7 +65,7 @@ class Tiny:
 
 def make_tiny(folder: Path) -> Tiny:
     """Run the stages before the online loop."""
-    inputs = Chain(parse_config(TINY), Workspace(folder)).inputs
+    inputs = Chain(parse_config(TINY), folder).inputs
     return Tiny(inputs.cfg, dict(inputs.parents))
 
 

@@ -20,23 +20,19 @@ class Ledger:
 
     def __init__(self, out: Path, plan: Iterable[PlannedRun]) -> None:
         self.out, self.path = out, out / RUNS_FILE
-        before = self._read()
         self.plan = {run.id: run for run in plan}
-        self._before = before
-        self._states = {id: self._state(run, before) for id, run in self.plan.items()}
-        self.has_lost_runs = any(
-            before.get((run.record.run, run.record.seed), ("", None))[0] in COMPLETE and not self.folder(run).is_dir()
-            for run in self.plan.values()
-        )
-        """Whether the folder of a run that was done is not there any more."""
+        self._before = self._read()
+        self._states = {id: self._state(run) for id, run in self.plan.items()}
+
+    @property
+    def has_lost_runs(self) -> bool:
+        """Whether the folder of a run that was done before is not there any more."""
+        gone = (run.place for run in self.plan.values() if not self.folder(run).is_dir())
+        return any(self._before.get(place, ("", None))[0] in COMPLETE for place in gone)
 
     def assert_same_runs(self) -> None:
-        """Refuse a configuration that is not the one that the folder's runs were made by.
-
-        Raises:
-            UserError: the run, and what differs.
-        """
-        planned = {(run.record.run, run.record.seed) for run in self.plan.values()}
+        """Refuse a configuration that is not the one that the folder's runs were made by."""
+        planned = {run.place for run in self.plan.values()}
         if lost := [f"{name}, seed {seed}" for name, seed in self._before if (name, seed) not in planned]:
             raise UserError(
                 f"{self.out} holds {len(lost)} runs that its configuration does not ask for ({lost[0]}): put that back as "
@@ -45,9 +41,8 @@ class Ledger:
         for run in self.plan.values():
             folder = self.folder(run)
             if (folder / MANIFEST).is_file() and (told := differences(folder, run.cfg)):
-                raise UserError(
-                    f"{folder} was not made by this configuration ({told}): put that back, or delete the run"
-                )
+                what = f"{folder} was not made by this configuration ({told})"
+                raise UserError(f"{what}: put that back, or delete the run")
 
     @property
     def waiting(self) -> list[PlannedRun]:
@@ -75,24 +70,20 @@ class Ledger:
 
     def write(self) -> None:
         """Write `runs.json`, where it has changed."""
-        rows = []
-        for record in self.records():
-            row = dict(vars(record))
-            row["folder"] = record.folder and str(record.folder.relative_to(self.out))
-            rows.append(row)
+        records = self.records()
+        folders = (record.folder and str(record.folder.relative_to(self.out)) for record in records)
+        rows = [vars(record) | {"folder": folder} for record, folder in zip(records, folders, strict=True)]
         update_text(self.path, json.dumps({"runs": rows}, indent=2) + "\n")
 
     def _record(self, run: PlannedRun) -> RunRecord:
         (status, error), folder = self._states[run.id], self.folder(run)
         return replace(run.record, status=status, error=error, folder=folder if _has_step(folder) else None)
 
-    def _state(
-        self, run: PlannedRun, before: dict[tuple[str, int], tuple[Status, str | None]]
-    ) -> tuple[Status, str | None]:
+    def _state(self, run: PlannedRun) -> tuple[Status, str | None]:
         told = status_of(self.folder(run))
         if told in COMPLETE:
             return told, None
-        status, error = before.get((run.record.run, run.record.seed), ("unfinished", None))
+        status, error = self._before.get(run.place, ("unfinished", None))
         return (status, error) if status == "failed" else ("unfinished", None)
 
     def _read(self) -> dict[tuple[str, int], tuple[Status, str | None]]:
@@ -103,9 +94,8 @@ class Ledger:
             rows = json.loads(self.path.read_text(encoding="utf-8"))["runs"]
             return {(row["run"], row["seed"]): (row["status"], row["error"]) for row in rows}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self.path} cannot be read ({type(error).__name__}: {error}): delete it, the runs tell what is done"
-            ) from error
+            why = f"{type(error).__name__}: {error}"
+            raise UserError(f"{self.path} cannot be read ({why}): delete it, the runs tell what is done") from error
 
 
 def _has_step(folder: Path) -> bool:

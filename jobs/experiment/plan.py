@@ -1,6 +1,7 @@
 """The runs of an experiment: variants x conditions x points x seeds. A study is a plan without a grid, a sweep one with."""
 
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,11 @@ class PlannedRun:
     """Its own configuration: nothing of the experiment around it is left in it."""
 
     @property
+    def place(self) -> tuple[str, int]:
+        """Its name in its seed, and the seed."""
+        return self.record.run, self.record.seed
+
+    @property
     def id(self) -> str:
         """Its name among all runs."""
         return f"{self.record.run}-seed_{self.record.seed}"
@@ -40,30 +46,21 @@ def num_runs(cfg: Config) -> int:
 def plan_of(cfg: Config) -> list[PlannedRun]:
     """The runs of an experiment, seed by seed; within a seed arm by arm and point by point.
 
-    Raises:
-        UserError: a swept key that is not known where it is set, a bad value, two runs with one name, or a scheduler
-            with nothing to compare.
+    A UserError for a swept key that is not known where it is set, a bad value, two runs with one name, or a scheduler
+    with nothing to compare.
     """
-    alone: dict[str, Any] = {
-        "seeds": [cfg.seeds[0]], "variants": {}, "conditions": {}, "baseline": None, "sweep": {}
-    }  # fmt: skip
-    base = cfg.model_dump(mode="json") | alone | {"seed": cfg.seeds[0]}
-    runs = [
-        run
-        for condition in cfg.conditions or {"": {}}
-        for variant in cfg.variants or {"run": {}}
-        for run in _runs_of_arm(cfg, base, condition, variant)
-    ]
-    repeated = [id for id, count in Counter(run.id for run in runs).items() if count > 1]
-    if repeated:
-        raise UserError(
-            f"two runs would share the folder {repeated[0]}: rename a variant or a condition, or write one value"
-        )
+    seed = cfg.seeds[0]
+    alone = {"seed": seed, "seeds": [seed], "variants": {}, "conditions": {}, "baseline": None, "sweep": {}}
+    base = cfg.model_dump(mode="json") | alone
+    arms = itertools.product(cfg.conditions or [""], cfg.variants or ["run"])
+    runs = [run for arm in arms for run in _runs_of_arm(cfg, base, *arm)]
+    if repeated := [id for id, count in Counter(run.id for run in runs).items() if count > 1]:
+        shared = f"two runs would share the folder {repeated[0]}"
+        raise UserError(f"{shared}: rename a variant or a condition, or write one value")
     if cfg.sweep.scheduler.kind == "asha":
         _assert_comparable(runs)
         _assert_halves(cfg.sweep.scheduler, runs)
-    order = {seed: index for index, seed in enumerate(cfg.seeds)}
-    return sorted(runs, key=lambda run: order[run.record.seed])
+    return sorted(runs, key=lambda run: cfg.seeds.index(run.record.seed))
 
 
 def _runs_of_arm(cfg: Config, base: Mapping[str, Any], condition: str, variant: str) -> Iterator[PlannedRun]:
@@ -98,17 +95,12 @@ def _runs_of_arm(cfg: Config, base: Mapping[str, Any], condition: str, variant: 
 
 def _combined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides that, applied once, do what `first` and then `second` would."""
-    sections = [key.removesuffix(".kind") if key.endswith(".kind") else key for key in second]
-    replaced = tuple(f"{section}." for section in sections)
+    replaced = tuple(f"{key.removesuffix('.kind')}." for key in second)
     return {key: value for key, value in first.items() if not f"{key}.".startswith(replaced)} | dict(second)
 
 
 def _assert_comparable(runs: Sequence[PlannedRun]) -> None:
-    """Refuse to compare runs where a budget has only one curve: its seeds would be stopped against each other.
-
-    Raises:
-        UserError: a budget with nothing to choose among.
-    """
+    """Refuse to compare runs where a budget has only one curve: its seeds would be stopped against each other."""
     curves = Counter(budget for budget, _ in {(run.record.budget, run.record.curve) for run in runs})
     budget, fewest = min(curves.items(), key=lambda item: (item[1], item[0] or 0.0))
     if fewest < 2:
@@ -120,11 +112,7 @@ def _assert_comparable(runs: Sequence[PlannedRun]) -> None:
 
 
 def _assert_halves(scheduler: Asha, runs: Sequence[PlannedRun]) -> None:
-    """Refuse a scheduler that never sees what it compares while there is something left to stop.
-
-    Raises:
-        UserError: a run whose metric is not measured from the grace time on, before its last step.
-    """
+    """Refuse a scheduler that sees nothing to compare between the grace time and a run's last step."""
     for run in runs:
         method = run.cfg.train
         measured = method.gold_steps if scheduler.metric == "gold" else range(method.length)

@@ -10,24 +10,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.plan import Node, explain
+from cluster.plan import Bundle, Node, explain
 from cluster.session import connect, live_nodes
 from framework.analysis.records import RunRecord
 from framework.artifacts import write_text
 from framework.config import Config, load_config
 from framework.errors import GoldilocksError, PlacementError, UserError, one_line
+from framework.training import Progress
 from jobs.chain import Chain, ShowStage
 from jobs.experiment.ledger import Ledger
 from jobs.experiment.plan import PlannedRun, plan_of
 from jobs.fit_on_ray import fitting_beside
 from jobs.layouts import layout_of, load_layout
+from jobs.run_folder import RunInputs
 from jobs.stages import check_prompts
-from jobs.workspace import Workspace, claimed
+from jobs.workspace import claimed
 
-if TYPE_CHECKING:  # the latter imports Ray, which reads its environment when it is first imported
+if TYPE_CHECKING:
     from framework.analysis.experiment import Experiment
     from framework.analysis.table import Table
-    from jobs.experiment.tune import ReadyRun
 
 EXPERIMENT_FILE, TABLE_FILE, SUMMARY_FILE = "experiment.yaml", "results.parquet", "summary.json"
 
@@ -43,6 +44,20 @@ class ExperimentView:
     retried: Callable[[PlannedRun, str], None] = lambda run, error: None
     """Told what stopped a run that is begun again."""
     ended: Callable[[RunRecord], None] = lambda record: None
+
+
+@dataclass(frozen=True)
+class ReadyRun:
+    """A run that may begin."""
+
+    planned: PlannedRun
+    inputs: RunInputs
+    folder: Path
+    """Absolute: its process starts in another one."""
+    layout: tuple[Bundle, ...]
+    """What it asks of the cluster."""
+    strategy: str
+    """How its bundles are spread."""
 
 
 @dataclass
@@ -73,9 +88,8 @@ def run_experiment(
 ) -> ExperimentResult:
     """Run every run that is not finished yet, then write the table, the analysis and the report.
 
-    Raises:
-        UserError: a run's configuration is not valid, or the folder holds something else, or an experiment that runs.
-        PlacementError: a run asks for more than the cluster has.
+    A UserError where a run's configuration is not valid, or the folder holds something else, or an experiment that
+    runs; a PlacementError where a run asks for more than the cluster has.
     """
     plan = plan_of(cfg)
     for run in plan:
@@ -85,10 +99,7 @@ def run_experiment(
     for tracker in {tracker for run in plan for tracker in run.cfg.trackers}:
         tracker.assert_ready()
 
-    def holds_same(file: Path) -> bool:
-        return _same(load_config(file), cfg, out)
-
-    with claimed(out / EXPERIMENT_FILE, cfg.to_yaml(), holds_same):
+    with claimed(out / EXPERIMENT_FILE, cfg.to_yaml(), lambda file: _same(load_config(file), cfg, out)):
         ledger = Ledger(out, plan)
         ledger.assert_same_runs()
         ledger.write()
@@ -107,11 +118,7 @@ def run_experiment(
 def report_experiment(out: Path, live: bool = False) -> ExperimentResult:
     """Analyse and report an experiment again: from its runs, or from its table where runs that it was made of are gone.
 
-    Args:
-        live: whether the page says that runs still go on.
-
-    Raises:
-        UserError: no run has logged a step.
+    `live` has the page say that runs still go on. A UserError where no run has logged a step.
     """
     from framework.analysis.table import read_table
 
@@ -158,31 +165,19 @@ def _run(
     cfg: Config, ledger: Ledger, stop_asked: Callable[[], bool], view: ExperimentView, address: str | None
 ) -> bool:
     """Make what the waiting runs start from, and run them; False where a stop was asked before all had begun."""
-    begun: set[str] = set()
-
-    def began(run: PlannedRun) -> None:
-        begun.add(run.id)
-        ledger.note(run, "unfinished", None)  # what failed before is tried again
-        view.began(run)
-
-    def ended(run: PlannedRun, status: Any, error: str | None) -> None:
-        if status != "unfinished" or run.id in begun:
-            view.ended(ledger.note(run, status, error))
-
     ready = _make_ready(ledger, stop_asked, view, address)
     if stop_asked():
         return False
     if not ready:
         return True
-    from jobs.experiment.tune import Watch, run_on_tune
+    from jobs.experiment.tune import run_on_tune  # Ray reads its environment when it is first imported
 
-    run_on_tune(ready, cfg.sweep, ledger.out, stop_asked, Watch(began, view.step, view.retried, ended))
-    return len(begun) == len(ready)
+    return run_on_tune(ready, cfg.sweep, ledger, stop_asked, view)
 
 
 def _make_ready(
     ledger: Ledger, stop_asked: Callable[[], bool], view: ExperimentView, address: str | None
-) -> "list[ReadyRun]":
+) -> list[ReadyRun]:
     """The runs with what they start from; runs of a seed that agree on a stage share it.
 
     A run without is noted as failed, and the others go on. Where one mistake leaves none, it is raised.
@@ -207,17 +202,14 @@ def _make_ready(
     return ready
 
 
-def _ready(run: PlannedRun, folder: Path, view: ExperimentView, address: str | None) -> "ReadyRun":
+def _ready(run: PlannedRun, folder: Path, view: ExperimentView, address: str | None) -> ReadyRun:
     """A run with what it starts from; its stages lie beside it, in the folder of its seed."""
-    from jobs.experiment.tune import ReadyRun
 
-    title = f"seed {run.record.seed}: "
-    chain = Chain(
-        run.cfg,
-        Workspace(folder.parent.parent),
-        lambda stage: view.stage(f"{title}{stage}{f' {run.record.run}' if stage == 'fit-reward' else ''}"),
-        fitting_beside(run.cfg, address),
-    )
+    def show(stage: str) -> Progress | None:
+        whose = f" {run.record.run}" if stage == "fit-reward" else ""
+        return view.stage(f"seed {run.record.seed}: {stage}{whose}")
+
+    chain = Chain(run.cfg, folder.parent.parent, show, fitting_beside(run.cfg, address))
     inputs = chain.inputs
     chain.score_pool(folder)
     spec, layout = layout_of(run.cfg)
@@ -225,27 +217,16 @@ def _ready(run: PlannedRun, folder: Path, view: ExperimentView, address: str | N
 
 
 def _assert_fits(runs: Sequence[PlannedRun], nodes: Sequence[Node]) -> None:
-    """Refuse a run that the cluster could not hold even when idle, before anything is fitted for it.
-
-    Raises:
-        PlacementError: with what the run asks for and what there is.
-    """
+    """Refuse a run that the cluster could not hold even when idle, before anything is fitted for it."""
     for run in {(run.cfg.cluster, run.cfg.backend): run for run in runs}.values():
         spec, layout = layout_of(run.cfg)
-        plan = explain(layout, nodes, spec.strategy)
-        if plan.problem:
-            raise PlacementError(
-                f"a run needs {len(layout)} workers at once, and {plan.problem}; choose a smaller layout "
-                "with cluster= or add nodes"
-            )
+        if problem := explain(layout, nodes, spec.strategy).problem:
+            mend = "choose a smaller layout with cluster= or add nodes"
+            raise PlacementError(f"a run needs {len(layout)} workers at once, and {problem}; {mend}")
 
 
 def _same(before: Config, now: Config, out: Path) -> bool:
-    """Whether two configurations are one experiment: it may have got more seeds, and be run elsewhere.
-
-    Raises:
-        UserError: they are but for seeds that are there and not asked for: their runs would leave the table.
-    """
+    """Whether two are one experiment, run elsewhere or with more seeds; a UserError for seeds that would be lost."""
 
     def identity(cfg: Config) -> tuple[Any, ...]:
         plan = plan_of(cfg.model_copy(update={"seeds": (0,)}))

@@ -17,12 +17,12 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from cluster.placement import resources
-from cluster.plan import Bundle
 from framework.analysis.records import Status
 from framework.errors import GoldilocksError, UserError, one_line
 from framework.sweep import Asha, Sweep
-from jobs.experiment.plan import PlannedRun
-from jobs.run_folder import RunContext, RunInputs, make_run
+from jobs.experiment.ledger import Ledger
+from jobs.experiment.run import ExperimentView, ReadyRun
+from jobs.run_folder import RunContext, make_run
 
 HALT_FILE = ".stopping"
 """In the experiment's folder while it stops; runs look for it between steps."""
@@ -30,60 +30,29 @@ MISTAKE = "mistake"
 """Reported in place of metrics: what its user has to mend in a run, in one line."""
 
 
-@dataclass(frozen=True)
-class ReadyRun:
-    """A run that may begin."""
-
-    planned: PlannedRun
-    inputs: RunInputs
-    folder: Path
-    """Absolute: its process starts in another one."""
-    layout: tuple[Bundle, ...]
-    """What it asks of the cluster."""
-    strategy: str
-    """How its bundles are spread."""
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Told what becomes of the runs, in the process that runs the experiment."""
-
-    began: Callable[[PlannedRun], None] = lambda run: None
-    step: Callable[[PlannedRun, dict[str, Any]], None] = lambda run, metrics: None
-    retried: Callable[[PlannedRun, str], None] = lambda run, error: None
-    ended: Callable[[PlannedRun, Status, str | None], None] = lambda run, status, error: None
-    """`failed` with the line of its error, `stopped` by the scheduler, or `unfinished` as far as is known here:
-    its folder tells whether it came to its end."""
-
-
 def run_on_tune(
-    ready: Sequence[ReadyRun], sweep: Sweep, out: Path, stop_asked: Callable[[], bool], watch: Watch
-) -> None:
-    """Run all to their ends, or to a checkpoint once `stop_asked`; what became of each is told to `watch`."""
+    ready: Sequence[ReadyRun], sweep: Sweep, ledger: Ledger, stop_asked: Callable[[], bool], view: ExperimentView
+) -> bool:
+    """Run all to their ends, or to a checkpoint once `stop_asked`; False where that left some that had not begun."""
     _quiet()
     by_id = {one.planned.id: one for one in ready}
-    halt = out.resolve() / HALT_FILE
+    halt = ledger.out.resolve() / HALT_FILE
     halt.unlink(missing_ok=True)
     stopped: set[str] = set()
-    callback = _TuneCallback(by_id, watch, stop_asked, halt, stopped)
+    callback = _TuneCallback(by_id, ledger, view, stop_asked, halt, stopped)
     trainable = tune.with_parameters(_run_trial, by_id=by_id, halt=halt, current=Path.cwd())
+    asha = sweep.scheduler if sweep.scheduler.kind == "asha" else None
+    scheduler = _WithinBudgets(asha, by_id, stopped) if asha else FIFOScheduler()
+    failures = tune.FailureConfig(max_failures=sweep.retries)
     with tempfile.TemporaryDirectory(prefix="goldilocks-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(trainable, lambda config: _group(by_id[config["run"]])),
             param_space={"run": tune.grid_search(list(by_id))},
             tune_config=tune.TuneConfig(
-                scheduler=_scheduler(sweep, by_id, stopped),
-                trial_name_creator=_id_of,
-                trial_dirname_creator=_id_of,
-                reuse_actors=True,
+                scheduler=scheduler, trial_name_creator=_id_of, trial_dirname_creator=_id_of, reuse_actors=True
             ),
             run_config=tune.RunConfig(
-                name="tune",
-                storage_path=scratch,
-                failure_config=tune.FailureConfig(max_failures=sweep.retries),
-                callbacks=[callback],
-                stop=_Stopper(callback),
-                verbose=0,
+                "tune", scratch, failure_config=failures, callbacks=[callback], stop=callback, verbose=0
             ),
         )
         try:
@@ -91,6 +60,7 @@ def run_on_tune(
         finally:
             halt.unlink(missing_ok=True)
             callback.close()
+    return len(callback.begun) == len(ready)
 
 
 def _id_of(trial: Any) -> str:
@@ -119,11 +89,9 @@ def _group(one: ReadyRun) -> Any:
 
 
 def _run_trial(config: dict[str, Any], by_id: Mapping[str, ReadyRun], halt: Path, current: Path) -> None:
-    """One run, in a process of the cluster.
+    """One run, in a process of the cluster. Raises what stopped it, in one line: Tune may begin it again.
 
-    Raises:
-        GoldilocksError: what stopped it, in one line; Tune may begin it again. What its user has to mend is reported
-            instead, for another try would not mend it.
+    What its user has to mend is reported instead, for another try would not mend it.
     """
     # The next run in this process waits for this one's roles to close.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
@@ -158,11 +126,12 @@ def _in_folder(path: Path) -> Iterator[None]:
 
 
 @dataclass
-class _TuneCallback(tune.Callback):
-    """Tells `watch` what Tune does."""
+class _TuneCallback(tune.Callback, tune.Stopper):
+    """Notes and shows what Tune does, and ends the experiment once the runs that were going on at a stop have saved."""
 
     by_id: Mapping[str, ReadyRun]
-    watch: Watch
+    ledger: Ledger
+    view: ExperimentView
     stop_asked: Callable[[], bool]
     halt: Path
     stopped: set[str]
@@ -170,6 +139,7 @@ class _TuneCallback(tune.Callback):
     active: set[str] = field(default_factory=set)
     awaited: set[str] | None = None
     """Once a stop was asked for: the runs that were going on then."""
+    begun: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -182,17 +152,20 @@ class _TuneCallback(tune.Callback):
             self.awaited = set(self.active)
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self.active.add(_id_of(trial))
+        id = _id_of(trial)
+        self.active.add(id)
         if self.awaited is None:
-            self.watch.began(self.by_id[_id_of(trial)].planned)
+            self.begun.add(id)
+            self.ledger.note(self.by_id[id].planned, "unfinished", None)  # what failed before is tried again
+            self.view.began(self.by_id[id].planned)
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         if MISTAKE not in result:
-            self.watch.step(self.by_id[_id_of(trial)].planned, result)
+            self.view.step(self.by_id[_id_of(trial)].planned, result)
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.active.discard(_id_of(trial))
-        self.watch.retried(self.by_id[_id_of(trial)].planned, _error_line(trial))
+        self.view.retried(self.by_id[_id_of(trial)].planned, _error_line(trial))
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._end(_id_of(trial), _error_line(trial))
@@ -200,8 +173,10 @@ class _TuneCallback(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._end(_id_of(trial), trial.last_result.get(MISTAKE))
 
-    def is_over(self) -> bool:
-        """Whether a stop was asked for, and every run that was going on has saved and stopped."""
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False  # no run ends by itself
+
+    def stop_all(self) -> bool:
         return self.awaited is not None and not self.awaited & self.active
 
     def close(self) -> None:
@@ -214,20 +189,8 @@ class _TuneCallback(tune.Callback):
         self.active.discard(id)
         self.ended.add(id)
         status: Status = "failed" if error else "stopped" if id in self.stopped else "unfinished"
-        self.watch.ended(self.by_id[id].planned, status, error)
-
-
-class _Stopper(tune.Stopper):
-    """Ends the experiment once the runs that were going on have saved."""
-
-    def __init__(self, callback: _TuneCallback) -> None:
-        self.callback = callback
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self.callback.is_over()
+        if id in self.begun or status != "unfinished":  # else what it was before, failed perhaps, still stands
+            self.view.ended(self.ledger.note(self.by_id[id].planned, status, error))
 
 
 def _error_line(trial: Any) -> str:
@@ -241,30 +204,18 @@ def _error_line(trial: Any) -> str:
     return message if kind.startswith("framework.errors.") else last.splitlines()[-1]
 
 
-def _scheduler(sweep: Sweep, by_id: Mapping[str, ReadyRun], stopped: set[str]) -> TrialScheduler:
-    return _WithinBudgets(sweep.scheduler, by_id, stopped) if sweep.scheduler.kind == "asha" else FIFOScheduler()
-
-
 class _WithinBudgets(FIFOScheduler):
     """Successive halving among the runs of each budget, which know nothing of the others."""
 
     def __init__(self, settings: Asha, by_id: Mapping[str, ReadyRun], stopped: set[str]) -> None:
         super().__init__()
         self._settings, self._by_id, self._stopped = settings, by_id, stopped
-        budgets = {one.planned.record.budget for one in by_id.values()}
         steps = max(one.inputs.cfg.train.length for one in by_id.values())
-        self._halvings = {
-            budget: ASHAScheduler(
-                time_attr="steps_done",
-                metric=settings.metric,
-                mode="max",
-                max_t=steps,
-                grace_period=min(settings.grace_steps, steps),
-                reduction_factor=settings.reduction_factor,
-                stop_last_trials=False,
-            )
-            for budget in budgets
-        }
+        grace, ratio = min(settings.grace_steps, steps), settings.reduction_factor
+        rungs: dict[str, Any] = {"max_t": steps, "grace_period": grace, "reduction_factor": ratio}
+        seen: dict[str, Any] = {"time_attr": "steps_done", "metric": settings.metric, "mode": "max"}
+        budgets = {one.planned.record.budget for one in by_id.values()}
+        self._halvings = {own: ASHAScheduler(**seen, **rungs, stop_last_trials=False) for own in budgets}
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self._halving(trial).on_trial_add(tune_controller, trial)

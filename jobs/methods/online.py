@@ -16,9 +16,8 @@ from jobs.run_state import RunState
 def make(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     """Train from the newest sound checkpoint in the run folder, or from step 0, to the end or to a stop.
 
-    Raises:
-        PlacementError: the layout does not fit the cluster.
-        RunError: a role failed; the message says where the run can go on from.
+    A PlacementError where the layout does not fit the cluster; a RunError where a role failed, which says where the run
+    can go on from.
     """
     cfg, train = inputs.cfg, inputs.cfg.train
     checkpoints = Checkpoints(run, train.keep_checkpoints)
@@ -46,8 +45,7 @@ def make(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
 
 def _run_name(run: Path) -> str:
     """Of a run in Ray's dashboard: where it stands, as far as it takes to tell runs apart."""
-    parts = [p for p in run.resolve().parts[-4:] if p not in ("train", "/")]
-    return "-".join(parts)
+    return "-".join(part for part in run.resolve().parts[-4:] if part not in ("train", "/"))
 
 
 def _drop_later_rollouts(run: Path, start_step: int) -> None:

@@ -12,11 +12,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 def configured(verb: str, words: Sequence[str], seed: int | None) -> tuple[Config, Path | None]:
-    """The configuration that a command line asks for, and the file it came from.
-
-    Raises:
-        UserError: it is not valid, or names a function of the user's own that cannot be called.
-    """
+    """The configuration that a command line asks for, and its file; a UserError where it is not valid."""
     files = [word for word in words if "=" not in word or "/" in word.partition("=")[0]]
     if len(files) > 1:
         raise UserError(f"one configuration at a time: got {', '.join(files)}")

@@ -18,21 +18,18 @@ from jobs.chain import Chain
 from jobs.fit_on_ray import fitting_beside
 from jobs.stages import check_prompts
 from jobs.stop import StopSignal
-from jobs.verbs.show import bars, closing, console
-from jobs.workspace import Workspace, working_in
+from jobs.verbs.show import bars, closing, console, table_of
+from jobs.workspace import working_in
 
 
 def best_of_n(
     cfg: Config, out: Path, words: Sequence[str], stop: StopSignal | None = None, address: str | None = None
 ) -> int:
-    """Make the stages that are missing, print the table, write the figures and the page into `out`.
-
-    `words` are the command line, for the next command to run.
-    """
+    """Make what is missing, print the table, write figures and page; `words` are the command line, for the next."""
     check_prompts(cfg)
     with working_in(out):
         with bars(stop) as shown:
-            chain = Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address))
+            chain = Chain(cfg, out, shown.stage, fitting_beside(cfg, address))
             record = measured(cfg, chain)
         write_text(out / "best_of_n.json", json.dumps(record, indent=2) + "\n")
         table = best_of_n_table({name: curve["points"] for name, curve in record["curves"].items()}, cfg.seed)
@@ -61,21 +58,18 @@ def measured(cfg: Config, chain: Chain) -> dict[str, Any]:
 
 def _table(record: dict[str, Any]) -> Table:
     """One block per aggregation, one row per n; ± is the standard error over prompts."""
-    pool = record["pool"]
-    table = Table(
-        title=f"best of n from one pool: {pool['prompts']:.0f} prompts x {pool['samples']:.0f} samples; proxy in "
+    pool, several = record["pool"], record["reward"]["heads"] > 1
+    title = (
+        f"best of n from one pool: {pool['prompts']:.0f} prompts x {pool['samples']:.0f} samples; proxy in "
         "reference standard deviations, gold in its own unit, gap in standard deviations of the pool"
     )
-    several = record["reward"]["heads"] > 1
-    for name in ("aggregation", "n", "KL (nats)", "proxy", "gold", "gap"):
-        table.add_column(name, justify="left" if name == "aggregation" else "right")
-    if several:
-        table.add_column("wins over one head", justify="right")
+    names = ("aggregation", "n", "KL (nats)", "proxy", "gold", "gap", *(["wins over one head"] if several else []))
+    table = table_of(title, names)
     for name, curve in record["curves"].items():
         for row, point in enumerate(curve["points"]):
+            gap = "-" if point["gap"] is None else f"{point['gap']:.2f}"
             cells = [name if row == 0 else "", str(point["n"]), f"{point['kl_nats']:.2f}"]
-            cells += [_figure(point, "proxy"), _figure(point, "gold")]
-            cells.append("-" if point["gap"] is None else f"{point['gap']:.2f}")
+            cells += [_figure(point, "proxy"), _figure(point, "gold"), gap]
             cells += [_figure(point, "win_rate")] if several else []
             table.add_row(*cells, end_section=row + 1 == len(curve["points"]))
     return table

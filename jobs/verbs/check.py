@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.plan import amount, capacity, explain, fit_bundles, local_node, table
+from cluster.plan import amount, capacity, counted, explain, fit_bundles, local_node, table
 from cluster.session import connect, live_nodes
 from framework.config import Config
 from framework.errors import UserError
@@ -14,12 +14,8 @@ from jobs.layouts import layout_of
 def check(cfg: Config, source: Path | None, show: bool, data: bool = False, address: str | None = None) -> int:
     """Print the arithmetic and the placement; 2 where the layout does not fit this machine, or the cluster at `address`.
 
-    Args:
-        data: whether to open what the configuration names, too.
-
-    Raises:
-        UserError: a run that is not valid, more runs than `sweep.limit`, data or a model that is not what it should be, or
-            no cluster at `address`.
+    With `data`, open what the configuration names, too. A UserError for a run that is not valid, more runs than
+    `sweep.limit`, data or a model that is not what it should be, or no cluster at `address`.
     """
     if show:
         print(cfg.to_yaml())
@@ -87,17 +83,11 @@ def _experiment_arithmetic(cfg: Config, plan: Sequence[PlannedRun]) -> str:
     """The runs of an experiment, what one asks for, and how many this machine takes at a time."""
     crossed = [(len(cfg.conditions), "condition"), (len(cfg.variants), "variant")]
     crossed += [(cfg.sweep.num_points, "point")] if cfg.sweep.keys else []
-    factors = " x ".join(_counted(*part) for part in [*crossed, (len(cfg.seeds), "seed")] if part[0])
+    factors = " x ".join(counted(*part) for part in [*crossed, (len(cfg.seeds), "seed")] if part[0])
     spec, layout = layout_of(plan[0].cfg)
     share = amount(sum(bundle.cpus for bundle in layout), sum(bundle.gpus for bundle in layout))
-    return (
-        f"an experiment: {factors} = {_counted(len(plan), 'run')}; each asks for {share}; "
-        f"{capacity(layout, [local_node(spec)])} at a time on this machine"
-    )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    runs, most = counted(len(plan), "run"), capacity(layout, [local_node(spec)])
+    return f"an experiment: {factors} = {runs}; each asks for {share}; {most} at a time on this machine"
 
 
 def _fit_arithmetic(cfg: Config) -> str:
@@ -106,7 +96,7 @@ def _fit_arithmetic(cfg: Config) -> str:
         return f"none; it is asked about {cfg.reference_texts} responses of the start policy first"
     fit = cfg.fit_reward
     parts = fit.ensemble.parts().values()
-    what = f"{len(parts)} {'fit' if len(parts) == 1 else 'fits'} in batches of {fit.batch} pairs"
+    what = f"{counted(len(parts), 'fit')} in batches of {fit.batch} pairs"
     if fit.pairs or fit.augment:
         return f"{what}; how many pairs is known when they are read"
     training = cfg.label.pairs - round(cfg.label.pairs * cfg.label.held_out)

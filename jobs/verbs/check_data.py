@@ -30,17 +30,11 @@ STARTS: dict[str, Any] = {
     "label": {"max_new_tokens"}, "fit_reward": {"pairs", "encoder"},
 }  # fmt: skip
 FITS: dict[str, Any] = {
-    "label": {"held_out", "held_out_by"},
-    "reward": True,
+    "label": {"held_out", "held_out_by"}, "reward": True,
     "fit_reward": {
-        "pairs": True,
-        "batch": True,
-        "encoder": True,
-        "strength": True,
-        "compare_on": True,
-        "ensemble": {"published"},
+        "pairs": True, "batch": True, "encoder": True, "strength": True, "compare_on": True, "ensemble": {"published"},
     },
-}
+}  # fmt: skip
 """The settings that a look depends on."""
 LONGEST = 64
 """Prompts, the longest by characters, whose tokens are counted."""
@@ -48,11 +42,7 @@ CLASSIFIER = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 
 def opened(runs: Iterable[Config]) -> Iterator[str]:
-    """What was found at each place that the configurations of some runs name, a line each; each is looked at once.
-
-    Raises:
-        UserError: what is missing, damaged, or does not fit the rest.
-    """
+    """A line on each place that configurations name, looked at once; a UserError for one damaged or not fitting."""
     looks: dict[Any, Any] = {
         _start: STARTS, _gold: {"gold", "golds"}, _reward_fit: FITS, _beside: {"fit_gold", "score_pairs"}
     }  # fmt: skip
@@ -166,9 +156,8 @@ def _whole(field: str, place: str, folder: Path) -> int:
             with safe_open(folder / name, framework="pt") as file:
                 count += len(file.keys())
         except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"{field}={place}: {name} is missing or damaged ({one_line(error)}): fetch it again"
-            ) from error
+            damage = f"{name} is missing or damaged ({one_line(error)})"
+            raise UserError(f"{field}={place}: {damage}: fetch it again") from error
     return count
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import TaskID
-from rich.table import Table
 
 from framework.analysis.over_seeds import Estimate
 from framework.analysis.records import RunRecord
@@ -15,7 +14,7 @@ from jobs.experiment.plan import PlannedRun, num_runs
 from jobs.experiment.run import EXPERIMENT_FILE, ExperimentResult, ExperimentView, run_experiment
 from jobs.run_folder import written_config
 from jobs.stop import StopSignal
-from jobs.verbs.show import INTERRUPTED, Bars, bars, closing, console
+from jobs.verbs.show import INTERRUPTED, Bars, bars, closing, console, table_of
 
 if TYPE_CHECKING:  # an experiment begins seconds sooner without statistics
     from framework.analysis.comparison import Comparison
@@ -34,19 +33,11 @@ DIFFERENCES = {
 
 
 def experiment(cfg: Config, out: Path, stop: StopSignal, address: str | None, is_agreed: bool) -> int:
-    """Run an experiment, print its tables and where the report is; 1 where a run failed.
-
-    Args:
-        is_agreed: whether there may be more runs than `sweep.limit`.
-
-    Raises:
-        UserError: there are, and nobody has agreed to it.
-    """
+    """Run an experiment, print what came out; 1 where a run failed, a UserError for too many not agreed to."""
     count = num_runs(cfg)
     if count > cfg.sweep.limit and not is_agreed:
-        raise UserError(
-            f"the experiment has {count} runs and sweep.limit={cfg.sweep.limit}: add --yes, or ask for fewer"
-        )
+        limit = f"the experiment has {count} runs and sweep.limit={cfg.sweep.limit}"
+        raise UserError(f"{limit}: add --yes, or ask for fewer")
     with bars(stop) as shown:
         result = run_experiment(cfg, out, lambda: stop.asked, _bars_of_runs(shown, count, stop), address)
     if result.interrupted:
@@ -57,11 +48,7 @@ def experiment(cfg: Config, out: Path, stop: StopSignal, address: str | None, is
 
 
 def resume(out: Path, stop: StopSignal, address: str | None) -> int:
-    """`--resume DIR` of both verbs.
-
-    Raises:
-        UserError: no experiment there.
-    """
+    """`--resume DIR` of both verbs; a UserError where there is no experiment."""
     path = out / EXPERIMENT_FILE
     if not path.is_file():
         raise UserError(f"{out} holds no experiment to resume: give the folder that holds its {EXPERIMENT_FILE}")
@@ -132,19 +119,15 @@ def _print_comparison(comparison: "Comparison") -> None:
     for method, cells in comparison.figures.items():
         for cell, figures in cells.items():
             marks = comparison.marks[method][cell]
-            shown = [
-                _figure(figures[key]) + ("*" if marks.get(key) else "") if key in figures else "-"
-                for key in DIFFERENCES.values()
-            ]
+            known = {key: _figure(own) + ("*" if marks.get(key) else "") for key, own in figures.items()}
+            shown = [known.get(key, "-") for key in DIFFERENCES.values()]
             rows.append((method.replace("_", "-"), ", ".join(filter(None, cell)), *shown))
     title = f"against {comparison.baseline}, seed by seed; * clear after Holm's correction"
     _print_table(title, ("method", "run", *DIFFERENCES), rows)
 
 
 def _print_table(title: str, names: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
-    table = Table(title=title)
-    for name in names:
-        table.add_column(name, justify="left" if name in ("run", "method") else "right")
+    table = table_of(title, names)
     for row in rows:
         table.add_row(*row)
     console.print(table)

@@ -16,8 +16,7 @@ def report(folder: Path, watch: float | None = None) -> int:
     """Write `report.html` into the folder; with `watch`, every so many seconds that new steps were logged, until the
     run or the experiment is over or Ctrl-C.
 
-    Raises:
-        UserError: neither a run nor an experiment is there, or it has no step yet and is not watched.
+    A UserError where neither a run nor an experiment is there, or it has no step yet and is not watched.
     """
     is_experiment = (folder / EXPERIMENT_FILE).is_file()
     if not is_experiment and not (folder / (METRICS if watch is None else "config.yaml")).is_file():

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.table import Table
 from torch import Tensor
 
 from framework.analysis.reward_quality import Accuracy, ScorePairs, accuracy_of, rewardbench_sections
@@ -27,8 +26,8 @@ from jobs.artifact_stage import device
 from jobs.chain import Chain
 from jobs.fit_on_ray import fitting_beside
 from jobs.stop import StopSignal
-from jobs.verbs.show import Bars, bars, closing, console
-from jobs.workspace import Workspace, working_in
+from jobs.verbs.show import Bars, bars, closing, console, table_of
+from jobs.workspace import working_in
 
 FIGURES_FILE, SCORES_FILE = "score_pairs.json", "score_pairs.parquet"
 TOGETHER = 64
@@ -43,11 +42,7 @@ NOTES = {
 
 
 def score_pairs(cfg: Config, out: Path, stop: StopSignal | None = None, address: str | None = None) -> int:
-    """Score the pairs, print the table, write figures and scores into `out`.
-
-    Raises:
-        UserError: the section is missing, the table is not one of pairs, or there is no such model.
-    """
+    """Score the pairs, print the table, write figures and scores; a UserError for no section, pairs or model."""
     section = cfg.score_pairs
     if section is None:
         raise UserError("score_pairs is not set: name pairs, for example score_pairs.source.path=pairs.parquet")
@@ -91,9 +86,7 @@ def measured(
 ) -> dict[str, Any]:
     """Accuracies in total and by subset: of the aggregated reward, of the mean over heads, and of each head.
 
-    Args:
-        scores: every head's [K, N], of chosen and of rejected responses.
-        rewards: those scores aggregated [N].
+    `scores` are every head's [K, N], of chosen and of rejected responses; `rewards` are those aggregated [N].
     """
     chosen, rejected = scores[0].numpy(), scores[1].numpy()
     views = {"reward": rewards, "mean": (scores[0].mean(dim=0).numpy(), scores[1].mean(dim=0).numpy())}
@@ -113,22 +106,15 @@ def measured(
 
 
 def _read(section: ScorePairs) -> tuple[list[PairRow], Counter[Fault | None]]:
-    """The rows that can be scored, each with its subset, and how many rows have which fault.
-
-    A published set is scored whole: identical and empty responses are counted and stay.
-    """
+    """The rows that can be scored, identical and empty responses too, and how many rows have which fault."""
     source, column = section.source, section.subset_column
     if "subset" not in source.columns and (column != "subset" or column in column_names(source)):
         source = source.model_copy(update={"columns": {**source.columns, "subset": column}})
     rows = read_pair_rows(source, ["subset"])
     faults = Counter(row.fault for row in rows)
-    kept = [
-        row if "subset" in row.others else replace(row, others={"subset": "all"})
-        for row in rows
-        if row.fault != "parted"
-    ]
-    unnamed = next((row for row in kept if row.others["subset"] is None), None)
-    if unnamed:
+    scorable = [row for row in rows if row.fault != "parted"]
+    kept = [row if "subset" in row.others else replace(row, others={"subset": "all"}) for row in scorable]
+    if unnamed := next((row for row in kept if row.others["subset"] is None), None):
         raise source.wrong(unnamed.number, "subset", "is empty; name a subset")
     if not kept:
         raise UserError(f"{source.path}: in all {len(rows)} rows the conversations part before the last reply")
@@ -139,7 +125,7 @@ def _model(cfg: Config, out: Path, shown: Bars, address: str | None) -> RewardMo
     assert cfg.score_pairs is not None
     place = cfg.score_pairs.model
     if place is None:
-        place = str(Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address)).reward.path)
+        place = str(Chain(cfg, out, shown.stage, fitting_beside(cfg, address)).reward.path)
     if is_reward_model(place):
         scorer = None if cfg.score_pairs.model else cfg.reward
         return RewardModel.load(place, device(), rows=cfg.scorer_rows, scorer=scorer)
@@ -151,10 +137,8 @@ def _write_scores(
 ) -> None:
     """One row per pair: its row in the table, its subset, and what heads and aggregation say of both responses."""
     sides = {"chosen": (rewards[0], scores[0]), "rejected": (rewards[1], scores[1])}
-    columns: dict[str, pa.Array] = {
-        "row": pa.array([row.number for row in rows], pa.int64()),
-        "subset": pa.array([str(row.others["subset"]) for row in rows]),
-    }
+    numbers, subsets = [row.number for row in rows], [str(row.others["subset"]) for row in rows]
+    columns: dict[str, pa.Array] = {"row": pa.array(numbers, pa.int64()), "subset": pa.array(subsets)}
     for side, (reward, heads) in sides.items():
         columns[f"reward_{side}"] = pa.array(reward, pa.float32())
         columns[f"scores_{side}"] = pa.array(heads.T.tolist(), pa.list_(pa.float32()))
@@ -163,10 +147,8 @@ def _write_scores(
 
 def _print(aggregation: str, about: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     total = _cells(aggregation, record["total"])
-    table = Table(title=f"agreement with the labels of {about['source']['path']}; a tie counts one half")
-    table.add_column("subset")
-    for name in total:
-        table.add_column(name, justify="right")
+    title = f"agreement with the labels of {about['source']['path']}; a tie counts one half"
+    table = table_of(title, ["subset", *total])
     for subset, row in record["subsets"].items():
         table.add_row(subset, *_cells(aggregation, row).values())
     table.add_section()

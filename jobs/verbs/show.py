@@ -1,13 +1,14 @@
 """Progress and closing lines, the same for every verb: bars on a terminal, lines in a file or the log of a job."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from framework.analysis.alarms import BASELINE, SIGNALS
 from framework.training import Progress as Report
@@ -22,6 +23,8 @@ SHOWN = ("proxy", "gold", "kl_nats")
 """Figures beside the bar of a run."""
 LINE_SECONDS = 5.0
 """Between two lines of progress where there is no terminal, whatever goes on side by side."""
+WORDS = ("aggregation", "method", "run", "subset")
+"""Columns of tables that hold words; the others hold figures."""
 
 
 class Bars:
@@ -101,15 +104,18 @@ class _Lines(Progress):
 @contextmanager
 def bars(stop: StopSignal | None) -> Iterator[Bars]:
     """Bars on the terminal for the length of a block; lines where there is none."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[figures]}"),
-    )
+    title, figures = TextColumn("{task.description}"), TextColumn("{task.fields[figures]}")
+    columns = title, BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), figures
     with Progress(*columns, console=console) if console.is_terminal else nullcontext(_Lines()) as progress:
         yield Bars(progress, stop.in_stage) if stop else Bars(progress)
+
+
+def table_of(title: str, names: Iterable[str]) -> Table:
+    """A table without rows yet, figures to the right."""
+    table = Table(title=title)
+    for name in names:
+        table.add_column(name, justify="left" if name in WORDS else "right")
+    return table
 
 
 def closing(results: object, then: str | None = None) -> None:

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from framework.artifacts import write_text
+from framework.artifacts import write_text, writing
 from framework.config import Config
+from framework.data.tables import read_labelled
+from framework.errors import UserError
+from framework.gold.ngram import fit_ngram
 from framework.models.reward_model import RewardModel
 from framework.training.reward_fit import compare_on, policy_responses
 from jobs.artifact_stage import device
@@ -20,7 +23,7 @@ from jobs.stages import check_prompts
 from jobs.stop import StopSignal
 from jobs.verbs.report import report_run
 from jobs.verbs.show import INTERRUPTED, bars, closing, console
-from jobs.workspace import Workspace, working_in
+from jobs.workspace import working_in
 
 STAGES = {"fit-policy": ("policy", "label"), "label": ("pairs", "fit-reward"), "fit-reward": ("reward", "train")}
 """Of each verb: the stage of the chain that it makes, and the verb that comes next."""
@@ -29,11 +32,10 @@ STAGES = {"fit-policy": ("policy", "label"), "label": ("pairs", "fit-reward"), "
 def stage(verb: str, cfg: Config, out: Path, words: Sequence[str], stop: StopSignal, address: str | None) -> int:
     """`fit-policy`, `label` or `fit-reward`; `words` are the command line, for the next command to run."""
     source = cfg.fit_reward.compare_on if verb == "fit-reward" else None
-    # Read before a fit is spent on a table that cannot be read.
-    compared = policy_responses(source) if source else None
+    compared = policy_responses(source) if source else None  # before a fit is spent on a table that cannot be read
     name, then = STAGES[verb]
     with working_in(out), bars(stop) as shown:
-        artifact = getattr(Chain(cfg, Workspace(out), shown.stage, _runner(cfg, address)), name)
+        artifact = getattr(Chain(cfg, out, shown.stage, _runner(cfg, address)), name)
         if compared:
             _compare(cfg, artifact.path, compared, out)
     for figure, value in artifact.figures.items():
@@ -55,13 +57,27 @@ def _runner(cfg: Config, address: str | None) -> Runner:
     return fit_here if cfg.backend == "inline" else on_ray_train(load_layout(cfg.cluster), address)
 
 
+def fit_gold(cfg: Config, out: Path) -> int:
+    """Fit an n-gram gold scorer to text that nothing else sees, print held-out figures, and say how to use it."""
+    if cfg.fit_gold is None or cfg.fit_gold.source is None:
+        raise UserError("fit_gold is not set: name labelled text, for example fit_gold.source.path=reviews.parquet")
+    texts, labels = read_labelled(cfg.fit_gold.source)
+    path = out / "gold"
+    with working_in(out), writing(path) as scratch:
+        figures = fit_ngram(texts, labels, scratch, cfg.fit_gold, cfg.seed)
+    for name, value in figures.items():
+        console.print(f"{name}: {value:.4g}")
+    closing(path, f"goldilocks train ... gold.kind=ngram gold.path={path}")
+    return 0
+
+
 def train(cfg: Config, out: Path, stop: StopSignal, address: str | None) -> int:
     """`goldilocks train CONFIG`: the stages that are missing, then the run in `out/train`."""
     check_prompts(cfg)
     for tracker in cfg.trackers:
         tracker.assert_ready()
     with working_in(out), bars(stop) as shown:
-        inputs = Chain(cfg, Workspace(out), shown.stage, fitting_beside(cfg, address)).inputs
+        inputs = Chain(cfg, out, shown.stage, fitting_beside(cfg, address)).inputs
         context = RunContext(stop.between_steps, shown.run("train", cfg.train.length), address)
         result = make_run(inputs, out / "train", context)
     return _end(result)

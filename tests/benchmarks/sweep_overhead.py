@@ -32,7 +32,6 @@ from jobs.chain import Chain
 from jobs.experiment.plan import plan_of
 from jobs.experiment.run import ExperimentView, run_experiment
 from jobs.run_folder import RunContext, make_run
-from jobs.workspace import Workspace
 
 SETTINGS: dict[str, Any] = {"backend": "inline", "label": {"pairs": 500}}
 """A run of the default size, from a reward model of few pairs: its fit is part of the fixed start."""
@@ -53,7 +52,7 @@ def own_times(cfg: Config, folder: Path) -> list[float]:
     plan = plan_of(cfg)
     seconds = []
     for number, planned in enumerate([plan[0], *plan]):  # the first warms up
-        inputs = Chain(planned.cfg, Workspace(folder)).inputs
+        inputs = Chain(planned.cfg, folder).inputs
         began = time.perf_counter()
         make_run(inputs, folder / f"{number}" / "train", RunContext())
         seconds.append(time.perf_counter() - began)

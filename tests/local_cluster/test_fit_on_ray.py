@@ -18,9 +18,7 @@ from framework.training.fit import PROGRESS_FILE
 from framework.training.policy_fit import FitPolicy
 from jobs.fit_job import PolicyJob, RewardJob, fit_here
 from jobs.fit_on_ray import on_ray_train
-from jobs.labelling import PAIRS_FILE, pairs_stage
-from jobs.stages import policy_stage
-from jobs.workspace import Workspace
+from jobs.stages import PAIRS_FILE, pairs_stage, policy_stage
 from tests.tiny import TINY
 
 pytestmark = pytest.mark.ray
@@ -30,7 +28,7 @@ MODEL = ("model.safetensors", "heads.safetensors", "calibration.safetensors")
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory):
     """The folder of the start policy and the file of the pairs."""
-    cfg, workspace = parse_config(TINY), Workspace(tmp_path_factory.mktemp("stages"))
+    cfg, workspace = parse_config(TINY), tmp_path_factory.mktemp("stages")
     policy = policy_stage(cfg, workspace)
     return policy.path, pairs_stage(cfg, workspace, policy).path / PAIRS_FILE
 

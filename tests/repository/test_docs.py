@@ -53,9 +53,9 @@ from jobs.experiment.ledger import RUNS_FILE
 from jobs.experiment.plan import plan_of
 from jobs.experiment.run import EXPERIMENT_FILE, TABLE_FILE
 from jobs.fit_job import QUALITY_FILE
-from jobs.labelling import PAIRS_FILE, SPLITS_FILE
 from jobs.roles import STAGES, Roles
 from jobs.run_state import RunState
+from jobs.stages import PAIRS_FILE, SPLITS_FILE
 from tests.repository.generate_configuration import PAGE, render
 from tests.unit.fake_run import write_fake_run
 

@@ -99,12 +99,13 @@ def done(fake, tmp_path_factory):
         yield run_experiment(parse_config(SETTINGS), out, lambda: False, ExperimentView())
 
 
-def run_here(ready, sweep, out, stop_asked, watch):
+def run_here(ready, sweep, ledger, stop_asked, view):
     for one in ready:
-        watch.began(one.planned)
-        show = lambda step, row, planned=one.planned: watch.step(planned, row)  # noqa: E731
+        view.began(one.planned)
+        show = lambda step, row, planned=one.planned: view.step(planned, row)  # noqa: E731
         make_run(one.inputs, one.folder, RunContext(show=show))
-        watch.ended(one.planned, "unfinished", None)
+        view.ended(ledger.note(one.planned, "unfinished", None))
+    return True
 
 
 def test_it_takes_forty_lines():

@@ -5,7 +5,6 @@ import pytest
 from framework.artifacts import write_text
 from framework.errors import UserError
 from jobs.artifact_stage import make_artifact, unfinished
-from jobs.workspace import Workspace
 
 
 @pytest.fixture
@@ -19,7 +18,7 @@ def make(tmp_path):
         return {"loss": 0.5}
 
     def build(stage, kind="reward"):
-        return make_artifact(Workspace(tmp_path), kind, stage, {}, work)
+        return make_artifact(tmp_path, kind, stage, {}, work)
 
     build.done = done
     return build

@@ -19,7 +19,6 @@ from jobs import best_of_n as stages
 from jobs import chain
 from jobs.stages import policy_stage
 from jobs.verbs import best_of_n as verb
-from jobs.workspace import Workspace
 from tests.tiny import TINY
 
 SECTION = {"prompts": 5, "samples": 20, "batch": 32}
@@ -42,7 +41,7 @@ class FakeReward:
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
-    return policy_stage(parse_config(TINY), Workspace(tmp_path_factory.mktemp("policy")))
+    return policy_stage(parse_config(TINY), tmp_path_factory.mktemp("policy"))
 
 
 @pytest.fixture
@@ -61,7 +60,7 @@ def rows(pool):
 
 
 def test_the_pool_holds_every_prompt_and_sample_once_in_order_with_its_gold(policy, tmp_path):
-    pool = stages.pool_stage(config(), Workspace(tmp_path), policy)
+    pool = stages.pool_stage(config(), tmp_path, policy)
     table = pq.read_table(pool.path / stages.POOL_FILE)
     assert table.schema.equals(stages.POOL_SCHEMA)
     listed = list(zip(table["prompt_index"].to_pylist(), table["sample"].to_pylist(), strict=True))
@@ -75,29 +74,29 @@ def test_the_pool_holds_every_prompt_and_sample_once_in_order_with_its_gold(poli
 
 
 def test_a_larger_pool_begins_with_the_smaller_one(policy, tmp_path):
-    small = rows(stages.pool_stage(config(), Workspace(tmp_path), policy))
-    more = rows(stages.pool_stage(config(samples=40, prompts=7, batch=64), Workspace(tmp_path), policy))
+    small = rows(stages.pool_stage(config(), tmp_path, policy))
+    more = rows(stages.pool_stage(config(samples=40, prompts=7, batch=64), tmp_path, policy))
     assert len(more) == 280
     assert {key: more[key]["response"] for key in small} == {key: r["response"] for key, r in small.items()}
-    again = rows(stages.pool_stage(config(), Workspace(tmp_path / "again"), policy))
+    again = rows(stages.pool_stage(config(), tmp_path / "again", policy))
     assert again == small
     texts = [row["response"] for (prompt, _), row in more.items() if prompt == 0]
     assert texts[:16] != texts[16:32], "each sample has random numbers of its own"
 
 
 def test_a_pool_is_sampled_once_and_does_not_depend_on_the_proxy(policy, tmp_path, monkeypatch):
-    made = stages.pool_stage(config(), Workspace(tmp_path), policy)
+    made = stages.pool_stage(config(), tmp_path, policy)
     monkeypatch.setattr(stages, "sample_pool", None)
     other = parse_config(
         TINY | {"best_of_n": SECTION | {"ns": [2]}, "fit_reward": {"epochs": 2}, "aggregation": {"kind": "mean"}}
     )
-    assert stages.pool_stage(other, Workspace(tmp_path), policy) == made
+    assert stages.pool_stage(other, tmp_path, policy) == made
     with pytest.raises(TypeError):
-        stages.pool_stage(config(samples=21), Workspace(tmp_path), policy)
+        stages.pool_stage(config(samples=21), tmp_path, policy)
 
 
 def test_a_world_with_fewer_prompts_gives_all_it_has(policy, tmp_path):
-    pool = stages.pool_stage(config(prompts=1000, samples=2, batch=256), Workspace(tmp_path), policy)
+    pool = stages.pool_stage(config(prompts=1000, samples=2, batch=256), tmp_path, policy)
     texts = [row["prompt"] for (_, sample), row in rows(pool).items() if sample == 0]
     assert sorted(texts) == sorted(config().world.prompts("train"))
 
@@ -109,12 +108,12 @@ def test_gold_that_is_no_number_stops_the_pool(policy, tmp_path, monkeypatch):
 
     monkeypatch.setattr("framework.gold.rule.Rule.build", lambda self, device: Broken())
     with pytest.raises(RunError, match="gold score"):
-        stages.pool_stage(config(), Workspace(tmp_path), policy)
+        stages.pool_stage(config(), tmp_path, policy)
     assert not list(tmp_path.iterdir())
 
 
 def test_scores_stand_in_the_order_of_the_pool(policy, reward, tmp_path):
-    workspace = Workspace(tmp_path)
+    workspace = tmp_path
     pool = stages.pool_stage(config(), workspace, policy)
     scores = stages.scores_stage(config(), workspace, pool, reward)
     loaded = stages.load_scores(scores.path)
@@ -128,13 +127,13 @@ def test_scores_stand_in_the_order_of_the_pool(policy, reward, tmp_path):
 
 def test_too_many_cut_texts_stop_the_scoring(policy, reward, tmp_path, monkeypatch):
     monkeypatch.setattr(FakeReward, "cut_each", 20)
-    pool = stages.pool_stage(config(), Workspace(tmp_path), policy)
+    pool = stages.pool_stage(config(), tmp_path, policy)
     with pytest.raises(RunError, match="100 of 100 texts are longer"):
-        stages.scores_stage(config(), Workspace(tmp_path), pool, reward)
+        stages.scores_stage(config(), tmp_path, pool, reward)
 
 
 def test_curves_are_of_the_aggregated_heads(policy, reward, tmp_path):
-    workspace, cfg = Workspace(tmp_path), config()
+    workspace, cfg = tmp_path, config()
     scores = stages.scores_stage(cfg, workspace, stages.pool_stage(cfg, workspace, policy), reward)
     loaded = stages.load_scores(scores.path)
     curve = stages.curves_of(loaded, [WorstCase()], stages.settings_of(cfg).counts)["worst_case"]
@@ -145,7 +144,7 @@ def test_curves_are_of_the_aggregated_heads(policy, reward, tmp_path):
 
 
 def test_a_value_of_n_beyond_the_pool_is_refused(policy, reward, tmp_path):
-    workspace = Workspace(tmp_path)
+    workspace = tmp_path
     pool = stages.pool_stage(config(), workspace, policy)
     scores = stages.scores_stage(config(), workspace, pool, reward)
     with pytest.raises(UserError, match="20 responses"):

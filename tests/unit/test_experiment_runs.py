@@ -81,12 +81,17 @@ def test_what_failed_before_and_is_not_begun_stays_failed(tmp_path, monkeypatch)
     for run in plan:
         ledger.note(run, "failed", "it broke")
 
-    def run_on_tune(ready, settings, out, stop_asked, watch):
-        watch.began(first)
-        for run in plan:
-            watch.ended(run, "unfinished", None)
+    class Tuner:
+        """Begins the first run, and no other."""
 
-    monkeypatch.setattr(tune, "run_on_tune", run_on_tune)
+        def __init__(self, trainable, run_config, **_):
+            (self.callback,) = run_config.callbacks
+
+        def fit(self):
+            self.callback.on_trial_start(0, [], SimpleNamespace(config={"run": first.id}))
+
+    monkeypatch.setattr(tune.tune, "with_parameters", lambda trainable, **_: trainable)
+    monkeypatch.setattr(tune.tune, "Tuner", Tuner)
     assert not experiment._run(cfg, ledger, lambda: False, ExperimentView(), None)
     states = {record.run: (record.status, record.error) for record in Ledger(tmp_path, plan).records()}
     assert states == {first.record.run: ("unfinished", None), second.record.run: ("failed", "it broke")}
@@ -110,7 +115,7 @@ def test_tune_is_given_absolute_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tune.tune, "with_parameters", with_parameters)
     with pytest.raises(_StopError):
-        tune.run_on_tune([], Sweep(), Path("out"), lambda: False, tune.Watch())
+        tune.run_on_tune([], Sweep(), Ledger(Path("out"), []), lambda: False, ExperimentView())
     assert given["halt"] == tmp_path / "out" / tune.HALT_FILE
 
 

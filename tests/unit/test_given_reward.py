@@ -21,7 +21,6 @@ from jobs import chain as chain_module
 from jobs.best_of_n import load_scores
 from jobs.chain import Chain
 from jobs.run_folder import RunContext, make_run, resume_run
-from jobs.workspace import Workspace
 from tests.tiny import TINY, contents, merged
 from tests.tiny_reward import published_folder
 
@@ -33,7 +32,7 @@ ONE_HEAD = {"aggregation": {"kind": "mean"}, "reference_texts": 70, "train": {"s
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     """One start policy for all tests of this file."""
-    return Workspace(tmp_path_factory.mktemp("stages"))
+    return tmp_path_factory.mktemp("stages")
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from framework.gold import judge as asking
 from jobs import __main__ as cli
 from jobs.chain import Chain
 from jobs.run_folder import RunContext, make_run
-from jobs.workspace import Workspace
 from tests.judge_server import said, serving
 from tests.tiny import TINY, contents, merged
 
@@ -264,7 +263,7 @@ def test_the_key_is_sent_and_stands_in_no_file_and_no_message(monkeypatch, tmp_p
     with serving(words) as server:
         tree = merged(TINY, changes | {"reward": reward | {"url": server.url}, "gold": reward | {"url": server.url}})
         cfg = parse_config(tree)
-        inputs = Chain(cfg, Workspace(tmp_path)).inputs
+        inputs = Chain(cfg, tmp_path).inputs
         assert make_run(inputs, tmp_path / "run", RunContext()).ended
         assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
         server.answer = lambda *_: (401, f"Incorrect API key provided: {KEY}")
@@ -326,7 +325,7 @@ def test_a_run_that_spent_its_calls_goes_on_with_more_and_ends_as_if_never_stopp
             reward = {"kind": "judge", "url": server.url, "model": "m", "cache": "judge.sqlite"} | limit
             return parse_config(merged(TINY, changes | {"reward": reward}))
 
-        workspace = Workspace(tmp_path)
+        workspace = tmp_path
         limited = Chain(config(most_calls=45), workspace).inputs
         with pytest.raises(RunError, match=r"over most_calls=45;.*go on with") as caught:
             make_run(limited, tmp_path / "run", RunContext())

@@ -15,16 +15,14 @@ from framework.data.preferences import divided, pair_up, split_record, write_pai
 from framework.errors import RunError
 from framework.seeding import numpy_generator
 from framework.types import Scores
-from jobs import labelling
-from jobs.labelling import PAIRS_FILE, pairs_stage, sample_pairs
-from jobs.stages import policy_stage
-from jobs.workspace import Workspace
+from jobs import stages
+from jobs.stages import PAIRS_FILE, pairs_stage, policy_stage, sample_pairs
 from tests.tiny import TINY
 
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
-    return policy_stage(parse_config(TINY), Workspace(tmp_path_factory.mktemp("policy")))
+    return policy_stage(parse_config(TINY), tmp_path_factory.mktemp("policy"))
 
 
 def config(**label):
@@ -44,7 +42,7 @@ def with_gold(cfg, monkeypatch, judge):
 
 
 def test_the_stage_writes_pairs_on_their_sides_and_what_it_counted(tmp_path, policy):
-    stage = pairs_stage(config(noise=0.4, held_out=0.3), Workspace(tmp_path), policy)
+    stage = pairs_stage(config(noise=0.4, held_out=0.3), tmp_path, policy)
     pairs, figures = read_pairs(stage.path / PAIRS_FILE), stage.figures
     assert pairs == divided(pairs, 0.3, "pair")
     assert figures["pairs"] == len(pairs) == 96
@@ -57,7 +55,7 @@ def test_the_stage_writes_pairs_on_their_sides_and_what_it_counted(tmp_path, pol
 
 
 def test_pairs_know_which_responses_were_cut_off(tmp_path, policy):
-    stage = pairs_stage(config(max_new_tokens=9), Workspace(tmp_path), policy)
+    stage = pairs_stage(config(max_new_tokens=9), tmp_path, policy)
     pairs = read_pairs(stage.path / PAIRS_FILE)
     texts = [(p.chosen, p.chosen_ended) for p in pairs] + [(p.rejected, p.rejected_ended) for p in pairs]
     assert {len(text.split()) for text, ended in texts if not ended} >= {9}
@@ -87,7 +85,7 @@ def test_two_samples_make_the_pairs_they_always_made(policy, monkeypatch):
         seen.append((prompts, responses, gold, seed))
         return pair_up(prompts, responses, gold, noise, seed, ended)
 
-    monkeypatch.setattr(labelling, "pair_up", record)
+    monkeypatch.setattr(stages, "pair_up", record)
     pairs, figures = sample_pairs(config(), policy.path)
     made = []
     for prompts, responses, gold, seed in seen:
@@ -106,8 +104,8 @@ def _formed(prompts, responses, gold, noise, seed):
 
 
 def test_conversations_hold_the_same_pairs(tmp_path, policy):
-    plain = pairs_stage(config(pairs=20), Workspace(tmp_path), policy)
-    turns = pairs_stage(config(pairs=20, conversational=True), Workspace(tmp_path), policy)
+    plain = pairs_stage(config(pairs=20), tmp_path, policy)
+    turns = pairs_stage(config(pairs=20, conversational=True), tmp_path, policy)
     assert read_pairs(plain.path / PAIRS_FILE) == read_pairs(turns.path / PAIRS_FILE)
     assert plain.path != turns.path
     assert (plain.path / "splits.json").read_bytes() == (turns.path / "splits.json").read_bytes()
@@ -117,7 +115,7 @@ def test_gold_that_cannot_tell_responses_apart_stops_the_stage(tmp_path, policy,
     cfg = config(pairs=40)
     with_gold(cfg, monkeypatch, lambda text: 1.0)
     with pytest.raises(RunError, match=r"label: (\d+) of \1 pairs are ties in gold \(\d+ are one text twice\)"):
-        pairs_stage(cfg, Workspace(tmp_path), policy)
+        pairs_stage(cfg, tmp_path, policy)
     assert not list(tmp_path.iterdir())
 
 
@@ -133,8 +131,8 @@ def test_pairs_of_the_user_take_the_place_of_sampled_ones(tmp_path, policy, monk
     table = tmp_path / "theirs.parquet"
     write_pairs(table, pairs)
     fit = TINY["fit_reward"] | {"pairs": {"path": str(table)}}
-    monkeypatch.setattr(labelling, "sample_pairs", None)
-    workspace = Workspace(tmp_path / "out")
+    monkeypatch.setattr(stages, "sample_pairs", None)
+    workspace = tmp_path / "out"
     stage = pairs_stage(parse_config(TINY | {"fit_reward": fit}), workspace, policy)
     assert read_pairs(stage.path / PAIRS_FILE) == pairs
     assert (stage.figures["rows"], stage.figures["identical"]) == (66, 0)

@@ -8,7 +8,6 @@ from framework.artifacts import Artifact, fingerprint
 from framework.config import load_config
 from jobs import chain, stages
 from jobs.fit_job import RewardJob
-from jobs.workspace import Workspace
 
 
 class _StoppedError(Exception):
@@ -25,7 +24,7 @@ def _job(cfg, folder: Path) -> RewardJob:
 
     parent = Artifact(folder, "f", "s", {})
     with pytest.raises(_StoppedError):
-        stages.reward_stage(cfg, Workspace(folder / "out"), parent, parent, run=run)
+        stages.reward_stage(cfg, folder / "out", parent, parent, run=run)
     return seen[0]
 
 
@@ -55,7 +54,7 @@ def test_own_pairs_and_an_encoder_need_no_policy(tmp_path, monkeypatch):
     monkeypatch.setattr(chain, "policy_stage", lambda *_: asked.append("policy"))
     monkeypatch.setattr(chain, "pairs_stage", lambda cfg, workspace, policy, progress: asked.append(policy))
     monkeypatch.setattr(chain, "reward_stage", lambda cfg, workspace, policy, *_: asked.append(policy))
-    assert chain.Chain(cfg, Workspace(tmp_path)).reward is None
+    assert chain.Chain(cfg, tmp_path).reward is None
     assert asked == [None, None]
 
 
