@@ -149,6 +149,14 @@ class Group:
         cut = [share for share in shares(len(rows), unit, self.size) if share[1] > share[0]] or [(0, 0)]
         return self._send(method, [(rows.rows(*share), *args) for share in cut], join)
 
+    def scatter_to_all(self, method: str, rows: Rows, *args: Any, unit: int, join: Join) -> Pending[Any]:
+        """As `scatter`, with an empty share for each worker that `scatter` would leave alone.
+
+        For methods in which workers wait for each other: where one were not called, the others would hang.
+        """
+        cut = shares(len(rows), unit, self.size)
+        return self._send(method, [(rows.rows(*share), *args) for share in cut], join)
+
     def divide(self, method: str, rows: Rows, *args: Any, join: Join) -> Pending[Any]:
         """The joined results of `method(rows, (rank, size), *args)` of workers that each hold a part, by rank."""
         return self._send(method, [(rows, (rank, self.size), *args) for rank in range(self.size)], join)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from actors.group import InlineGroup, RayGroup, failure_in_ray
@@ -48,6 +49,17 @@ class Toy:
     def load(self, folder):
         """Weights of another size, told by the folder's name."""
         self.__init__(int(folder))
+
+    def take_place(self, rows, share):
+        self.rank, self.size = share
+
+    def count_together(self, batch, meet):
+        """Rows over all workers, counted in a collective: it ends once every worker has come."""
+        dist.init_process_group("gloo", init_method=f"file://{meet}", rank=self.rank, world_size=self.size)
+        total = torch.tensor([len(batch)])
+        dist.all_reduce(total)
+        dist.destroy_process_group()
+        return total
 
     def user_mistake(self):
         raise UserError("column 'text' is missing: rename it")
@@ -109,6 +121,15 @@ def test_inline_and_ray_and_replicas_give_the_same_bits(single, pair):
     inline = InlineGroup("reward", Toy, (32,)).scatter("score", rows, unit=UNIT, join=torch.cat).get()
     for group in (single, pair):
         assert torch.equal(group.scatter("score", rows, unit=UNIT, join=torch.cat).get(), inline)
+
+
+def test_a_collective_ends_where_there_are_fewer_rows_than_workers(ray_session, tmp_path):
+    with opened(replicas=2, call_timeout_seconds=60) as group:
+        group.divide("take_place", batch(0), join=len).get()
+        for rows in (3, 0):
+            meet = str(tmp_path / f"meet-{rows}")
+            counted = group.scatter_to_all("count_together", batch(rows), meet, unit=UNIT, join=torch.cat)
+            assert counted.get().tolist() == [rows, rows]
 
 
 def test_results_are_tensors_that_may_be_written_to(single):

@@ -88,6 +88,14 @@ def test_workers_without_rows_are_left_alone_and_no_rows_still_have_a_result():
     assert group.scatter("double", batch(0), unit=4, join=torch.cat).get().shape == (0,)
 
 
+def test_a_scatter_to_all_calls_every_worker_and_changes_no_result():
+    group = InlineGroup("reward", Toy, replicas=3)
+    for rows in (2, 0):
+        result = group.scatter_to_all("double", batch(rows), unit=4, join=torch.cat).get()
+        assert torch.equal(result, torch.arange(float(rows)) * 2)
+    assert group.call_all("rows_seen").get() == [[("0", "1"), ()], [(), ()], [(), ()]]
+
+
 def test_replicas_do_not_change_the_rows_of_a_pass():
     one = InlineGroup("reward", Toy).scatter("double", batch(9), unit=2, join=torch.cat).get()
     two = InlineGroup("reward", Toy, replicas=2).scatter("double", batch(9), unit=2, join=torch.cat).get()
