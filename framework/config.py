@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -215,17 +215,15 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
         UserError: no readable file, not YAML, an unknown key (the nearest is offered) or a bad value.
     """
     tree = apply_overrides(read_mapping(path) if path else {}, overrides or {})
-    return parse_config(tree, str(path or "configuration"))
+    return parse_config(tree, str(path or "configuration"), overrides or ())
 
 
-def parse_config(tree: Mapping[str, Any], where: str = "configuration") -> Config:
+def parse_config(tree: Mapping[str, Any], where: str = "configuration", overrides: Collection[str] = ()) -> Config:
     """A validated configuration, or one line that says which key is wrong and how to mend it."""
     try:
         cfg = Config.model_validate(_fill_defaults(dict(tree), Config))
     except ValidationError as error:
-        # A misspelt key is also a missing one: say the former.
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise UserError(f"{where}: {explain(first, Config)}") from None
+        raise UserError(explain(error.errors(), Config, where, overrides)) from None
     return cfg.model_copy(update={"precision": native_precision()}) if cfg.precision == "auto" else cfg
 
 

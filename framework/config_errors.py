@@ -2,6 +2,7 @@
 
 import difflib
 import typing
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,13 +14,28 @@ RENAMED = {"gold.on": "gold.reads"}
 """Keys that had another name, and what they are called now."""
 
 
-def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
-    """One pydantic error of the tree `root` as one line: the key as a user writes it, and the nearest one there is."""
+def explain(errors: Sequence[ErrorDetails], root: type[BaseModel], where: str, overrides: Collection[str]) -> str:
+    """The first of pydantic's errors in the tree `root` as one line: where it stands, the key as a user writes it, and the
+    nearest one there is. What is not of the `overrides` stands in `where`."""
+    # A misspelt key is also a missing one: say the former.
+    first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
+    key, _ = _walk([str(part) for part in first["loc"]], root)
+    if any(f"{key}.".startswith(f"{said}.") or f"{said}.".startswith(f"{key}.") for said in overrides):
+        where = "command line"
+    moved = [whole for error in errors if (whole := _moved(error, root))]
+    if _moved(first, root):
+        stand = "stands" if len(moved) == 1 else "stand"
+        written = ", ".join(f"train.{whole}" for whole in moved)
+        return f"{where}: {', '.join(map(repr, moved))} {stand} in the section of the method: write {written}"
+    return f"{where}: {_explain(first, root)}"
+
+
+def _explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     path = [str(part) for part in error["loc"]]
     key, _ = _walk(path, root)
     match error["type"]:
         case "extra_forbidden":
-            return _unknown(path, key, error["input"], root)
+            return _unknown(path, key, root)
         case "union_tag_invalid":
             tag, tags = error["ctx"]["tag"], error["ctx"]["expected_tags"].replace("'", "").split(", ")
             return f"{key}.kind={tag!r} is not known; {_nearest(tag, tags, 'known')}"
@@ -35,13 +51,16 @@ def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
             return f"{key}={short(error['input'])}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
-def _unknown(path: list[str], key: str, value: Any, root: type[BaseModel]) -> str:
+def _moved(error: ErrorDetails, root: type[BaseModel]) -> str | None:
+    """The whole of a key that once stood at the root, and now in `train`."""
+    key = error["loc"][0] if len(error["loc"]) == 1 and error["type"] == "extra_forbidden" else None
+    return ".".join([str(key), *_first_key(error["input"])]) if key in _keys(["train"], root) else None
+
+
+def _unknown(path: list[str], key: str, root: type[BaseModel]) -> str:
     """A key that does not stand where it was written: where it does stand, or the nearest one that stands here."""
     if key in RENAMED:
         return f"{key!r} is called {RENAMED[key]!r} now: rename it"
-    if len(path) == 1 and path[0] in _keys(["train"], root):
-        whole = ".".join([key, *_first_key(value)])
-        return f"{whole!r} stands in the section of the method: write train.{whole}"
     if others := _kinds_with(path, root):
         section = key.rpartition(".")[0]
         return f"unknown key {key!r} under {section}.kind={path[-2]}: set {section}.kind={' or '.join(others)}"

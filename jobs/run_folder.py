@@ -76,7 +76,7 @@ def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     except OSError as error:
         raise UserError(f"cannot write {run}: {error.strerror}; choose another --out") from error
     with working_in(run, context.patience_seconds):
-        if _has_begun(run):
+        if _has_begun(run) and _has_rows(run):
             if (run / FINGERPRINT).read_text(encoding="utf-8").strip() != inputs.identity:
                 told = f" ({found})" if (found := differences(run, inputs.cfg)) else ""
                 other = f"{run} holds a run of another configuration{told}"
@@ -140,7 +140,9 @@ def _go_on(run: Path, context: RunContext, changes: Mapping[str, Any]) -> RunRes
         parents[name] = Artifact(path, "", parent["sha256"], parent["figures"])
     inputs = RunInputs(cfg, parents)
     told = differences(run, cfg)
-    if told or manifest["fingerprint"] != inputs.identity:
+    if not told and not _has_rows(run):
+        _begin(inputs, run)  # a function or a prompt of a judge may have been mended since
+    elif told or manifest["fingerprint"] != inputs.identity:
         why = told or "or a file that it names has changed"
         raise UserError(f"{run / CONFIG} is not what this run began with ({why}): put that back, or begin another run")
     if steps is not None and steps != cfg.train.length:
@@ -235,6 +237,12 @@ def _carry_on(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
 
 def _has_begun(run: Path) -> bool:
     return (run / MANIFEST).is_file() and (run / FINGERPRINT).is_file()
+
+
+def _has_rows(run: Path) -> bool:
+    """Whether a run has come to anything yet that another one would not compare with."""
+    log = run / "metrics.jsonl"
+    return (log.is_file() and log.stat().st_size > 0) or any((run / "checkpoints").glob("step_*"))
 
 
 def _is_beginning(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """What `--resume` goes on with: the run that was begun, perhaps elsewhere, perhaps longer, and no other."""
 
 import json
+import sys
 import shutil
 from pathlib import Path
 
@@ -156,3 +157,23 @@ def test_a_damaged_line_stops_a_resume_with_the_way_to_mend_it(run, fails, is_fi
     (run / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
     assert cli.main(["train", "--resume", str(run)]) == 0
     assert _lines(run) == lines
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_a_function_that_failed_before_the_first_row_can_be_mended(
+    config, stages, fails, tmp_path, monkeypatch, resumed
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    own, name = tmp_path / f"own_{resumed}.py", f"own_{resumed}"
+    words = [config, "golds={own: {kind: python, function: '%s:score'}}" % name, "--out", stages]
+    own.write_text("def score(prompts, responses):\n    return [len(text) / 0 for text in responses]\n")
+    line = fails("train", *words, code=1)
+    assert "no checkpoint was written yet" in line and f"--resume {stages / 'train'}" in line
+    own.write_text("def score(prompts, responses):\n    return [len(text) / 1 for text in responses]\n")
+    monkeypatch.delitem(sys.modules, name)
+    again = ["train", "--resume", stages / "train"] if resumed else ["train", *words]
+    assert cli.main([str(word) for word in again]) == 0
+    assert len(_lines(stages / "train")) == 6
+    own.write_text("def score(prompts, responses):\n    return [len(text) / 2 for text in responses]\n")
+    assert "a file that it names has changed" in fails("train", "--resume", stages / "train", code=2)

@@ -17,7 +17,7 @@ from tests.repository import config_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("framework", "actors", "jobs", "cluster")
-LONGEST_FILE, LONGEST_FUNCTION, LONGEST_DRIVER, MOST_LINES = 400, 60, 40, 20_400
+LONGEST_FILE, LONGEST_FUNCTION, LONGEST_DRIVER, MOST_LINES = 400, 60, 40, 18_700
 
 
 def _tracked() -> list[Path]:

@@ -282,6 +282,18 @@ def test_an_old_root_key_is_refused_with_its_new_name(key):
     assert "\n" not in str(raised.value)
 
 
+def test_several_old_keys_are_named_together_and_where_they_were_written(tmp_path):
+    path = tmp_path / "old.yaml"
+    path.write_text("steps: 3\nkl: {budget: 8}\n")
+    for overrides, where in (({}, path), ({"kl.budget": 4}, path), ({"steps": 4}, "command line")):
+        with pytest.raises(UserError) as raised:
+            load_config(path, overrides)
+        assert str(raised.value).startswith(f"{where}: 'steps', 'kl.budget' stand in the section")
+        assert str(raised.value).endswith("write train.steps, train.kl.budget")
+    with pytest.raises(UserError, match="^command line: unknown key 'sedd'"):
+        load_config(None, {"sedd": 1})
+
+
 def test_every_key_of_the_online_loop_is_among_them():
     assert {key.partition(".")[0] for key in MOVED} == set(Online.model_fields) - {"kind", "missing_end_penalty"}
 

@@ -39,6 +39,14 @@ def table():
     return known_table(rng_of("table"))
 
 
+def test_advice_on_a_budget_that_no_run_reached_says_so(table):
+    assert "None of its runs" not in of(table).curves["single"].advice.sentence
+    short = of(replaced(table, "kl_nats", table.data["kl_nats"].to_numpy() / 100)).curves["single"]
+    kl = next(point.kl_nats.mean for point in short.points if point.choice == short.advice.choice)
+    assert kl < short.advice.choice.budget / 50
+    assert f"None of its runs came to this budget: they ended at {kl:.2g} nats" in short.advice.sentence
+
+
 @pytest.mark.parametrize(("steps", "climb"), [(30, 5), (100, 20)])
 def test_exact_tables_give_the_truth(steps, climb):
     """Gold belongs to the KL of its own step: smoothed, the climb would bend the curve."""
