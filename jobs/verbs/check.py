@@ -23,21 +23,39 @@ def check(cfg: Config, source: Path | None, show: bool, data: bool = False, addr
     for tracker in cfg.trackers:
         tracker.assert_ready()
     print(f"{source or 'defaults'}: valid, fingerprint {cfg.fingerprint()}")
-    print(f"world: {cfg.world.kind}; policy: {cfg.policy.kind}; gold: {cfg.gold.kind}")
-    print(f"before a run: {_stages(cfg)}")
-    for line in cfg.train.describe(cfg.max_new_tokens):
+    for line in _described(plan):
         print(line)
     if cfg.variants or len(plan) > len(cfg.seeds):
         print(_experiment_arithmetic(cfg, plan))
-    kind = cfg.fit_reward.ensemble.kind if cfg.reward is None else cfg.reward.kind
-    print(f"reward: {cfg.num_heads} heads ({kind}), {cfg.aggregation.convention}")
-    print(f"reward fit: {_fit_arithmetic(cfg)}")
     if data:
         from jobs.verbs.check_data import opened  # torch, which takes seconds to import
 
         for line in dict.fromkeys(opened([run.cfg for run in plan])):
             print(line)
     return _place(cfg, address)
+
+
+def _described(plan: Sequence[PlannedRun]) -> list[str]:
+    """What is sampled and fitted, a line each; what is not so in all runs begins with the names of those where it is."""
+    names: dict[str, dict[str, None]] = {}
+    for run in plan:
+        cfg = run.cfg
+        kind = cfg.fit_reward.ensemble.kind if cfg.reward is None else cfg.reward.kind
+        lines = [
+            f"world: {cfg.world.kind}; policy: {cfg.policy.kind}; gold: {cfg.gold.kind}",
+            f"before a run: {_stages(cfg)}",
+        ]
+        lines += cfg.train.describe(cfg.max_new_tokens)
+        lines.append(f"reward: {counted(cfg.num_heads, 'head')} ({kind}), {cfg.aggregation.convention}")
+        for line in [*lines, f"reward fit: {_fit_arithmetic(cfg)}"]:
+            names.setdefault(line, {})[run.record.run] = None
+    every = len({run.record.run for run in plan})
+    return [
+        line
+        if len(own) == every
+        else f"{', '.join(list(own)[:3])}{f' and {len(own) - 3} more' * (len(own) > 3)}: {line}"
+        for line, own in names.items()
+    ]
 
 
 def _place(cfg: Config, address: str | None) -> int:

@@ -138,4 +138,4 @@ def _figure(estimate: Estimate) -> str:
     if estimate.mean is None:
         return "-"
     half = f" ± {(estimate.interval[1] - estimate.interval[0]) / 2:.2f}" if estimate.interval else ""
-    return f"{estimate.mean:.2f}{half}"
+    return f"{estimate.mean:z.2f}{half}"

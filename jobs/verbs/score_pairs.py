@@ -149,9 +149,10 @@ def _print(aggregation: str, about: Mapping[str, Any], record: Mapping[str, Any]
     total = _cells(aggregation, record["total"])
     title = f"agreement with the labels of {about['source']['path']}; a tie counts one half"
     table = table_of(title, ["subset", *total])
-    for subset, row in record["subsets"].items():
-        table.add_row(subset, *_cells(aggregation, row).values())
-    table.add_section()
+    if len(record["subsets"]) > 1:
+        for subset, row in record["subsets"].items():
+            table.add_row(subset, *_cells(aggregation, row).values())
+        table.add_section()
     table.add_row("total", *total.values())
     console.print(table)
     bench = record["rewardbench"]

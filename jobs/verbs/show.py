@@ -58,7 +58,7 @@ class Bars:
         def show(row: int, metrics: dict[str, Any]) -> None:
             figures = {name: metrics[name] for name in SHOWN if metrics.get(name) is not None}
             seen.update({name: (row, value) for name, value in figures.items()})
-            latest = [f"{name} {value:.2f}" + f" (step {at})" * (at != row) for name, (at, value) in seen.items()]
+            latest = [f"{name} {value:z.2f}" + f" (step {at})" * (at != row) for name, (at, value) in seen.items()]
             self.progress.update(task, completed=row + 1, figures=_in_words(figures), latest="  ".join(latest))
             for signal in SIGNALS:
                 if metrics.get("warnings", {}).get(signal.name) == row:
@@ -71,7 +71,7 @@ class Bars:
 
 
 def _in_words(figures: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.2f}" for name, value in figures.items())
+    return "  ".join(f"{name} {value:z.2f}" for name, value in figures.items())
 
 
 class _Lines(Progress):
