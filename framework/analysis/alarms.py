@@ -1,9 +1,7 @@
-"""Warnings that need no gold, and how far ahead of gold's turn they came in runs that have it.
-
-A signal's alarm is a one-sided CUSUM chart (Page 1954, Biometrika 41) on values standardised by the signal's
-own first steps. An alarm says that the signal has moved; what that is worth only runs with gold can tell.
-Sizes here: `steps` logged steps of one run. NaN stands where a signal was not measured.
-"""
+"""Warnings that need no gold, and how far ahead of gold's turn they came in runs that have it. A signal's alarm is a
+one-sided CUSUM chart (Page 1954, Biometrika 41) on values standardised by the signal's own first steps. It says that the
+signal has moved; what that is worth only runs with gold can tell. Sizes here: `steps` logged steps of one run. NaN stands
+where a signal was not measured."""
 
 import math
 from collections.abc import Mapping, Sequence

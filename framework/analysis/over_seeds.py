@@ -26,6 +26,11 @@ class Estimate:
         known = [value for value in values if value is not None]
         return cls(float(np.mean(known)) if known else None, t_interval(known), len(known))
 
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the whole interval lies above or below zero, else 0."""
+        return 0 if self.interval is None else int(self.interval[0] > 0) - int(self.interval[1] < 0)
+
 
 def paired_difference(own: Mapping[int, float | None], rival: Mapping[int, float | None]) -> Estimate:
     """`own` less `rival` over the seeds that both have, with the t test of no difference."""

@@ -141,8 +141,7 @@ def _with_checked_peak(fit: Fit, points: Points, isotonic: PredictionError) -> F
     only levels off has a clear peak too."""
     if not fit.peak.supported or fit.peak.d is None:
         return fit
-    slope = slope_past(points, fit.peak.d).interval
-    if slope is None or slope[1] >= 0:
+    if slope_past(points, fit.peak.d).sign >= 0:
         why = f"the points past the fitted peak (√KL {fit.peak.d:.2f}) do not clearly fall by themselves"
     elif never_falls_as_well(fit, isotonic):
         why = "a curve that never falls predicts held-out seeds as well"

@@ -1,8 +1,6 @@
 """How good a reward model is on pairs: after its fit on held-out ones, and on a set of pairs by subset, RewardBench's too.
-
 Where it speaks of probabilities it takes raw scores (before calibration): sigmoid(raw difference) is the probability
-that Bradley-Terry fitted. The *mean reward* is the mean over heads. A figure that does not exist is None.
-"""
+that Bradley-Terry fitted. The *mean reward* is the mean over heads. A figure that does not exist is None."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,11 +61,9 @@ def accuracy_of(chosen: Float[np.ndarray, "N"], rejected: Float[np.ndarray, "N"]
 
 def rewardbench_sections(accuracies: Mapping[str, Accuracy]) -> dict[str, Any] | None:
     """RewardBench's summary: `sections` has the accuracy of each section with pairs, `score` their mean, None where one
-    has no pairs. None where some subset is not one of its own.
-
-    Inside a section subsets weigh by their pairs, but `math-prm` as much as all code subsets together, as in its
-    published code. Its score there counts a tie as a loss; ours, like every accuracy here, as one half.
-    """
+    has no pairs. None where some subset is not one of its own. Inside a section subsets weigh by their pairs, but
+    `math-prm` as much as all code subsets together, as in its published code. Its score there counts a tie as a loss;
+    ours, like every accuracy here, as one half."""
     if not set(accuracies) <= {name for names in SECTIONS.values() for name in names}:
         return None
     sections = {}

@@ -102,7 +102,7 @@ def test_a_clear_peak():
     assert peak.supported and peak.reason.startswith("gold peaks at √KL 2.")
     assert peak.d_interval[0] < peak.d < peak.d_interval[1]
     assert peak.d == pytest.approx(math.e, rel=0.1)
-    assert frontier.slope_past_peak.interval[1] < 0
+    assert frontier.slope_past_peak.sign < 0
     assert lost.kl_nats_at_peak == pytest.approx(peak.d**2)
     assert lost.index_interval[0] > 0
     assert lost.index == pytest.approx(
