@@ -6,10 +6,10 @@ from tests.kills import assert_kills_change_nothing
 
 CASES = {
     # verb: settings, what of the stages is there already, kills
-    "fit-policy": (["sft.steps=400"], (), 9),
-    "label": (["label.pairs=1500"], ("policy",), 9),
-    "fit-reward": (["fit_reward.epochs=20", "fit_reward.save_every=5"], ("policy", "pairs"), 9),
-    "train": (["train.steps=40", "train.save_every=5"], ("policy", "pairs", "reward"), 12),
+    "fit-policy": (["sft.steps=400"], (), 10),
+    "label": (["label.pairs=1500"], ("policy",), 10),
+    "fit-reward": (["fit_reward.epochs=20", "fit_reward.save_every=5"], ("policy", "pairs"), 10),
+    "train": (["train.steps=40", "train.save_every=5"], ("policy", "pairs", "reward"), 14),
 }
 
 

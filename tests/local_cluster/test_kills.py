@@ -14,10 +14,10 @@ from tests.tiny import TINY, make_tiny, merged
 TRAIN = {"train": {"steps": 30, "save_every": 5, "keep_checkpoints": 2, "kl": {"kind": "budget"}}}
 CASES = {
     # verb: settings, what of the stages is there already, kills of the driver
-    "study": ({"variants": {"mean": {"aggregation.kind": "mean"}, "worst_case": {}}}, (), 5),
-    "sweep": ({"sweep": {"grid": {"train.kl.budget": [0.5, 2]}}}, (), 5),
-    "train": ({"backend": "ray"}, ("policy", "pairs", "reward"), 5),
-    "fit-reward": ({"backend": "ray", "fit_reward": {"epochs": 20, "save_every": 5}}, ("policy", "pairs"), 3),
+    "study": ({"variants": {"mean": {"aggregation.kind": "mean"}, "worst_case": {}}}, (), 4),
+    "sweep": ({"sweep": {"grid": {"train.kl.budget": [0.5, 2]}}}, (), 4),
+    "train": ({"backend": "ray"}, ("policy", "pairs", "reward"), 4),
+    "fit-reward": ({"backend": "ray", "fit_reward": {"epochs": 20, "save_every": 5}}, ("policy", "pairs"), 2),
 }
 SCORERS = ("reference", "reward", "gold")
 """Roles that are built again, twice."""
