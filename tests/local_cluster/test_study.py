@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from framework.config import load_config
 from jobs import __main__ as cli
 from jobs.experiment.plan import plan_of
+from tests.kills import without_the_clock
 from tests.local_cluster.test_experiment import ONE_AT_A_TIME, ROOT, killed_at, times, write
 from tests.tiny import TINY, contents, merged
 
@@ -112,25 +112,6 @@ def test_sweep_and_study_write_one_folder_killed_and_resumed_included(tmp_path):
     for other in others:
         assert other.keys() == first.keys()
         assert [name for name in first if other[name] != first[name]] == []
-
-
-def without_the_clock(folder: Path) -> dict[str, bytes]:
-    """What the folder holds, by relative path, but for what says how long something took."""
-    files = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    clock = re.compile(r"(^|/)(timings\.jsonl|\.lock|time\.png|tensorboard/.*)$")
-    held = {name: path.read_bytes() for name, path in files.items() if not clock.search(name)}
-    return held | {"report.html": without_times(held["report.html"].decode()).encode()}
-
-
-def without_times(page: str) -> str:
-    """A report without its chart of where the time went."""
-    page, charts = re.subn(r'<figure id="figure-time">.*?</figure>', "", page, flags=re.DOTALL)
-    start, end = '<script type="application/json" id="specs">', "</script>"
-    before, _, rest = page.partition(start)
-    specs, _, after = rest.partition(end)
-    kept = {name: spec for name, spec in json.loads(specs).items() if not name.startswith("time-")}
-    assert charts == 1 and len(kept) > 3
-    return before + json.dumps(kept) + after
 
 
 @pytest.mark.slow
