@@ -92,4 +92,4 @@ def load_spec(name_or_path: str | Path) -> ClusterSpec:
     try:
         return ClusterSpec.model_validate({"name": path.stem} | read_mapping(path))
     except ValidationError as error:
-        raise UserError(f"{path}: {explain(error.errors()[0], ClusterSpec)}") from None
+        raise UserError(explain(error.errors(), ClusterSpec, str(path))) from None

@@ -14,7 +14,7 @@ RENAMED = {"gold.on": "gold.reads"}
 """Keys that had another name, and what they are called now."""
 
 
-def explain(errors: Sequence[ErrorDetails], root: type[BaseModel], where: str, overrides: Collection[str]) -> str:
+def explain(errors: Sequence[ErrorDetails], root: type[BaseModel], where: str, overrides: Collection[str] = ()) -> str:
     """The first of pydantic's errors in the tree `root` as one line: where it stands, the key as a user writes it, and the
     nearest one there is. What is not of the `overrides` stands in `where`."""
     # A misspelt key is also a missing one: say the former.

@@ -124,8 +124,17 @@ def _analyse_curve(table: Table, curve: str, records: Sequence[RunRecord], epsil
     advice = recommend(gold, next((start for start in starts if start is not None), None), epsilon)
     for point in points:
         kl, budget = point.kl_nats.mean, point.choice.budget
-        if advice and point.choice == advice.choice and budget and kl is not None and not point.num_held and kl < budget:
-            far = f"None of its runs came to this budget: they ended at {kl:.2g} nats, and what more brings is not known."
+        if (
+            advice
+            and point.choice == advice.choice
+            and budget
+            and kl is not None
+            and not point.num_held
+            and kl < budget
+        ):
+            far = (
+                f"None of its runs came to this budget: they ended at {kl:.2g} nats, and what more brings is not known."
+            )
             advice = replace(advice, sentence=f"{advice.sentence} {far}")
     statuses = Counter[str](record.status for record in records if record.curve == curve)
     return CurveAnalysis(curve, frontiers, outcomes, points, dict(statuses), advice)

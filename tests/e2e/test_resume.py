@@ -1,8 +1,8 @@
 """What `--resume` goes on with: the run that was begun, perhaps elsewhere, perhaps longer, and no other."""
 
 import json
-import sys
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,7 +166,7 @@ def test_a_function_that_failed_before_the_first_row_can_be_mended(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     own, name = tmp_path / f"own_{resumed}.py", f"own_{resumed}"
-    words = [config, "golds={own: {kind: python, function: '%s:score'}}" % name, "--out", stages]
+    words = [config, f"golds={{own: {{kind: python, function: '{name}:score'}}}}", "--out", stages]
     own.write_text("def score(prompts, responses):\n    return [len(text) / 0 for text in responses]\n")
     line = fails("train", *words, code=1)
     assert "no checkpoint was written yet" in line and f"--resume {stages / 'train'}" in line
