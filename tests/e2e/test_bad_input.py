@@ -160,7 +160,7 @@ def test_a_disk_that_fills_up_during_a_stage_leaves_no_half_stage(config, finish
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "write_pairs", full)
+        patch.setattr("jobs.stages.write_pairs", full)
         assert "No space left on device; nothing there was changed" in fails("label", config, "--out", stages, code=1)
     assert _files(stages) == before
     assert cli.main(["label", str(config), "--out", str(stages)]) == 0
