@@ -33,6 +33,11 @@ LONGEST_SOCKET = 107
 _SOCKET = "/ray/session_2000-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 """What Ray adds to its temporary folder."""
 
+_is_starting = threading.Event()
+"""Set while Ray starts here. A signal that this process group gets, as by `timeout`, is ours to answer: Ray's processes,
+which would end at it with nothing saved, have a group of their own. They end with this process all the same."""
+os.register_at_fork(after_in_child=lambda: os.setpgrp() if _is_starting.is_set() else None)
+
 
 @contextmanager
 def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[None]:
@@ -58,6 +63,7 @@ def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[
     options["job_config"] = ray.job_config.JobConfig(metadata=metadata)
     held = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        _is_starting.set()
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ray.exceptions.AuthenticationError as error:
         raise UserError(
@@ -71,6 +77,7 @@ def connect(address: str | None, spec: ClusterSpec, namespace: str) -> Iterator[
             told = f"Ray does not start on this machine: {reason}; try again, or set backend=inline"
         raise UserError(told) from error
     finally:  # Ray would end this process at a SIGTERM, with nothing saved
+        _is_starting.clear()
         if threading.current_thread() is threading.main_thread():
             for number, handler in held.items():
                 signal.signal(number, handler)

@@ -1,5 +1,6 @@
 """A whole online run through Ray actors: the numbers are those of an inline run, byte for byte."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -58,14 +59,13 @@ def test_a_signal_to_a_run_on_ray_saves_and_says_how_to_go_on(tiny, inline, tmp_
     config = tmp_path / "tiny.yaml"
     config.write_text(tiny.but(backend="ray", train={"steps": 400, "save_every": 50}).to_yaml())
     run, command = tmp_path / "out" / "train", [sys.executable, "-m", "jobs", "train", str(config), "--out"]
-    process = subprocess.Popen(
-        [*command, str(run.parent)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*command, str(run.parent)], cwd=ROOT, start_new_session=True, **pipes)
     deadline = time.monotonic() + 400
     while not (run / "rollouts" / "step_000001.parquet").exists():
         assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
         time.sleep(0.01)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # all that it started in its own group get it too, as by `timeout` or a scheduler
     out, error = process.communicate(timeout=120)
     assert process.returncode == 130, error
     assert f"results: {run}" in out and f"next: goldilocks train --resume {run}" in out
