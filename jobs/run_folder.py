@@ -76,12 +76,13 @@ def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
     except OSError as error:
         raise UserError(f"cannot write {run}: {error.strerror}; choose another --out") from error
     with working_in(run, context.patience_seconds):
-        if _has_begun(run) and _has_rows(run):
-            if (run / FINGERPRINT).read_text(encoding="utf-8").strip() != inputs.identity:
+        if _has_begun(run):
+            if (run / FINGERPRINT).read_text(encoding="utf-8").strip() == inputs.identity:
+                return _go_on(run, context, inputs.cfg.model_dump(mode="json", include=PLACED))
+            if _has_rows(run):
                 told = f" ({found})" if (found := differences(run, inputs.cfg)) else ""
                 other = f"{run} holds a run of another configuration{told}"
                 raise UserError(f"{other}: choose another --out, or delete it")
-            return _go_on(run, context, inputs.cfg.model_dump(mode="json", include=PLACED))
         _begin(inputs, run)
         return _carry_on(inputs, run, context)
 
@@ -140,9 +141,10 @@ def _go_on(run: Path, context: RunContext, changes: Mapping[str, Any]) -> RunRes
         parents[name] = Artifact(path, "", parent["sha256"], parent["figures"])
     inputs = RunInputs(cfg, parents)
     told = differences(run, cfg)
-    if not told and not _has_rows(run):
-        _begin(inputs, run)  # a function or a prompt of a judge may have been mended since
-    elif told or manifest["fingerprint"] != inputs.identity:
+    is_same = not told and manifest["fingerprint"] == inputs.identity
+    if not is_same and not told and not _has_rows(run):
+        _begin(inputs, run)  # a function of its user's was mended since
+    elif not is_same:
         why = told or "or a file that it names has changed"
         raise UserError(f"{run / CONFIG} is not what this run began with ({why}): put that back, or begin another run")
     if steps is not None and steps != cfg.train.length:

@@ -20,6 +20,14 @@ install_import_hook("framework", f"{check.__module__}.{check.__name__}")
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """With two tests at a time: tests of one file, or of one Ray session, go to one process, and Ray's, which wait most, first."""
+    for item in items:
+        folder, file = item.path.parent.name, f"{item.path.parent.name}/{item.path.name}"
+        item.add_marker(pytest.mark.xdist_group("ray" if folder == "local_cluster" else file))
+    items.sort(key=lambda item: item.path.parent.name != "local_cluster")
+
+
 @pytest.fixture
 def make_rollout():
     """A builder of rollouts from a mask; everything not given is neutral."""
