@@ -72,6 +72,8 @@ class LoraHeads(Member):
         }
         base.save_pretrained(folder, state_dict=plain)
         for k in range(self.num_heads):
+            settings = self.encoder.peft_config[_adapter(k)]
+            settings.target_modules = sorted(settings.target_modules)  # a set has another order in each process
             self.encoder.save_pretrained(str(folder), selected_adapters=[_adapter(k)])
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
         save_heads(

@@ -70,7 +70,7 @@ def load_classifier(path: str, dtype: str, field: str) -> tuple[HfModel, HfToken
     labels = head_size(path, where) if base else None
     try:
         words = tokenizer_place(path, base) if base else path
-        tokenizer = AutoTokenizer.from_pretrained(expand(words), truncation_side="left", trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(expand(words), trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             expand(base or path),
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),

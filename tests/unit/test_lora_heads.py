@@ -1,5 +1,7 @@
 """Adapters on one encoder: each is its own, and none touches the encoder."""
 
+import json
+
 import pytest
 import torch
 
@@ -91,6 +93,9 @@ def test_a_folder_gives_back_the_same_scores_and_opens_as_the_plain_encoder(ense
     for k in range(3):
         fit_member(ensemble, k, batch)
     ensemble.save(tmp_path)
+    for path in tmp_path.glob("adapter_*/adapter_config.json"):
+        names = json.loads(path.read_text())["target_modules"]
+        assert names == sorted(names) and len(names) > 1  # else the folder has another hash in each process
     again = LoraHeads.load(tmp_path, 3, rank=2, alpha=4.0).eval()
     with torch.no_grad():
         assert torch.equal(again(*batch), ensemble(*batch))
