@@ -20,6 +20,7 @@ install_import_hook("framework", f"{check.__module__}.{check.__name__}")
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """With two tests at a time: tests of one file, or of one Ray session, go to one process, and Ray's, which wait most, first."""
     for item in items:
