@@ -20,12 +20,8 @@ install_import_hook("framework", f"{check.__module__}.{check.__name__}")
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """With two tests at a time: tests of one file, or of one Ray session, go to one process, and Ray's, which wait most, first."""
-    for item in items:
-        folder, file = item.path.parent.name, f"{item.path.parent.name}/{item.path.name}"
-        item.add_marker(pytest.mark.xdist_group("ray" if folder == "local_cluster" else file))
+    """Tests on Ray come first: they take longest, wait most, and would else be what the others have to be waited for."""
     items.sort(key=lambda item: item.path.parent.name != "local_cluster")
 
 
