@@ -87,6 +87,7 @@ def test_own_gold_labels_the_pairs_and_measures_the_run(folder):
     assert labelled["gold_chosen"] == pytest.approx(wanted(labelled["prompt"], labelled["chosen"]))
 
 
+@pytest.mark.slow
 def test_own_reward_and_gold_without_pairs_and_best_of_n(folder):
     wanted, easy = rules(folder)
     goldilocks(folder, "train", "own_reward.yaml", "backend=inline", *SMALL, "--out", "runs/own_reward")
@@ -123,6 +124,7 @@ def answer(_, body):
     return said(str(len(body["messages"][0]["content"]) % 11))
 
 
+@pytest.mark.slow
 def test_a_judge_beside_gold_at_its_own_cadence(folder):
     assert yaml.safe_load((folder / "judge.yaml").read_text())["golds"]["judge"]["url"] == "http://localhost:8000/v1"
     with serving(answer) as server:

@@ -92,7 +92,10 @@ def test_two_workers_fit_what_one_process_fits(ray_session, stages, tmp_path):
 
 @pytest.mark.parametrize(
     "gpus",
-    [0, pytest.param(1, marks=pytest.mark.skipif(torch.cuda.is_available(), reason="the GPUs are not only logical"))],
+    [
+        pytest.param(0, marks=pytest.mark.slow),
+        pytest.param(1, marks=pytest.mark.skipif(torch.cuda.is_available(), reason="the GPUs are not only logical")),
+    ],
 )
 def test_two_workers_fit_the_policy_that_one_process_fits(ray_session, tmp_path, gpus):
     """Also where the GPUs that they claim are logical ones: backend and device are those that are there."""
@@ -103,6 +106,7 @@ def test_two_workers_fit_the_policy_that_one_process_fits(ray_session, tmp_path,
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_time_and_no_number(ray_session, stages, tmp_path):
     alone, killed = (_job(stages, tmp_path / name, epochs=60) for name in ("alone", "killed"))
     fit_here(alone)
@@ -145,6 +149,7 @@ def _train_workers() -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_what_no_restart_mends_is_told_at_once(ray_session, stages, tmp_path):
     job = _job(stages, tmp_path / "hot", optimizer={"lr": 1e30})
     with pytest.raises(RunError, match=r"not finite|loss is .*lower fit_reward\.optimizer\.lr"):
