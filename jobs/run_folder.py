@@ -82,7 +82,8 @@ def make_run(inputs: RunInputs, run: Path, context: RunContext) -> RunResult:
             if _has_rows(run):
                 told = f" ({found})" if (found := differences(run, inputs.cfg)) else ""
                 other = f"{run} holds a run of another configuration{told}"
-                raise UserError(f"{other}: choose another --out, or delete it")
+                longer = f"; to make it longer, `goldilocks train --resume {run} {STEPS}=N`" if STEPS in told else ""
+                raise UserError(f"{other}: choose another --out, or delete it{longer}")
         _begin(inputs, run)
         return _carry_on(inputs, run, context)
 

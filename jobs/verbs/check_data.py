@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.models.auto import modeling_auto
 
 from framework.config import Config
@@ -129,7 +129,29 @@ def _model(field: str, place: str, family: dict[str, str] | None = None, has_wei
     if not folder.is_dir():
         return f"{config.model_type}, on the hub"
     load_tokenizer(place, needs_end=False)
-    return config.model_type + (f", {_whole(field, place, folder)} weights" if has_weights else "")
+    if not has_weights:
+        return config.model_type
+    count = _whole(field, place, folder)
+    if (
+        loader := AutoModelForSequenceClassification
+        if family
+        else AutoModelForCausalLM
+        if field == "policy.path"
+        else None
+    ):
+        # On the device that holds nothing: names are compared, and no weight is read.
+        options = {
+            "device_map": "meta",
+            "output_loading_info": True,
+            "use_safetensors": True,
+            "trust_remote_code": False,
+        }
+        missing = sorted(loader.from_pretrained(folder, **options)[1]["missing_keys"])
+        if missing:
+            raise UserError(
+                f"{field}={place}: weights are missing ({', '.join(missing[:3])}): name a model that has them"
+            )
+    return f"{config.model_type}, {count} weights"
 
 
 def _config(field: str, place: str) -> HfModel:

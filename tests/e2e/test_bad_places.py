@@ -150,3 +150,21 @@ def test_check_sees_a_model_that_is_not_whole(good, tmp_path, fails, key, spoil)
 def test_check_counts_tokens_against_the_context(good, tmp_path, fails):
     line = fails("check", *_words(good), "max_new_tokens=63", "--data", code=2)
     assert "with max_new_tokens=63 that is over the model's context of 64" in line
+
+
+def test_check_sees_that_a_weight_is_not_there(good, tmp_path, fails):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(good["policy.path"], folder)
+    weights = load_file(folder / "model.safetensors")
+    gone = next(name for name in weights if "q_proj" in name)
+    save_file(
+        {name: value for name, value in weights.items() if name != gone}, folder / "model.safetensors", {"format": "pt"}
+    )
+    line = fails("check", *_words(good | {"policy.path": str(folder)}), "--data", code=2)
+    assert f"policy.path={folder}: weights are missing ({gone})" in line
+    own = f"fit_reward.ensemble={{kind: full, members: 0, published: ['{good['policy.path']}']}}"  # has no trained head
+    others = {key: place for key, place in good.items() if not key.startswith("fit_reward")}
+    line = fails("check", *_words(others), own, "--data", code=2)
+    assert f"fit_reward.ensemble.published={good['policy.path']}: weights are missing (score.weight)" in line
