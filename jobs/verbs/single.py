@@ -80,7 +80,7 @@ def train(cfg: Config, out: Path, stop: StopSignal, address: str | None) -> int:
         inputs = Chain(cfg, out, shown.stage, fitting_beside(cfg, address)).inputs
         context = RunContext(stop.between_steps, shown.run("train", cfg.train.length), address)
         result = make_run(inputs, out / "train", context)
-    return _end(result)
+    return _end(result, address)
 
 
 def resume(run: Path, changes: Mapping[str, Any], stop: StopSignal, address: str | None) -> int:
@@ -88,14 +88,14 @@ def resume(run: Path, changes: Mapping[str, Any], stop: StopSignal, address: str
     length = max(stored_config(run).train.length, int(changes.get(STEPS, 0)))
     with bars(stop) as shown:
         result = resume_run(run, RunContext(stop.between_steps, shown.run("train", length), address), changes)
-    return _end(result)
+    return _end(result, address)
 
 
-def _end(result: RunResult) -> int:
+def _end(result: RunResult, address: str | None) -> int:
     for message in result.messages:
         console.print(message)
     if result.ended is None:
-        closing(result.run, f"goldilocks train --resume {result.run}")
+        closing(result.run, f"goldilocks train --resume {result.run}{f' --address {address}' if address else ''}")
         return INTERRUPTED
     for name in ("proxy_start", "proxy_end", "gold_start", "gold_peak", "gold_end", "kl_nats_end"):
         if result.summary.get(name) is not None:
