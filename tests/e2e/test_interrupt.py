@@ -47,7 +47,7 @@ def stopped(number: signal.Signals, is_time: Callable[[], bool], *words: object)
     return out, time.monotonic() - sent
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(config, undisturbed, stages, number):
     run = stages / "train"
     words = ["train", config, f"train.steps={STEPS}", "--out", stages]
@@ -65,10 +65,22 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(config, undisturbed, 
     ("verb", "settings", "begun", "number"),
     [
         ("fit-policy", ["sft.steps=50000"], ".policy-*.unfinished/progress.json", signal.SIGINT),
-        ("label", ["label.pairs=500000"], ".pairs-*.writing", signal.SIGTERM),
-        ("fit-reward", ["fit_reward.epochs=50000"], ".reward-*.unfinished/progress.json", signal.SIGTERM),
+        pytest.param("label", ["label.pairs=500000"], ".pairs-*.writing", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(
+            "fit-reward",
+            ["fit_reward.epochs=50000"],
+            ".reward-*.unfinished/progress.json",
+            signal.SIGTERM,
+            marks=pytest.mark.slow,
+        ),
         ("train", ["fit_reward.epochs=50000"], ".reward-*.unfinished/progress.json", signal.SIGINT),
-        ("best-of-n", ["best_of_n.prompts=60", "best_of_n.samples=50000"], ".pool-*.writing", signal.SIGTERM),
+        pytest.param(
+            "best-of-n",
+            ["best_of_n.prompts=60", "best_of_n.samples=50000"],
+            ".pool-*.writing",
+            signal.SIGTERM,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_signal_ends_a_stage_in_seconds(stages, config, verb, settings, begun, number):

@@ -52,6 +52,7 @@ def test_a_run_is_gone_on_with_by_one_command(config, stages, fails):
     assert not list(stages.rglob(LOCK_FILE))
 
 
+@pytest.mark.slow
 def test_two_started_together_are_one_run_and_one_refusal(config, stages):
     command = [sys.executable, "-m", "jobs", "train", str(config), "train.steps=40", "--out", str(stages)]
     both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]

@@ -116,7 +116,7 @@ def test_a_page_without_scripts_shows_its_pictures(browser, report, width):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("kind", ["study", "sweep"])
+@pytest.mark.parametrize("kind", ["study", pytest.param("sweep", marks=pytest.mark.slow)])
 def test_every_chart_is_drawn_and_nothing_is_wider_than_the_window(browser, tmp_path, width, kind):
     experiment = study(tmp_path, seeds=2) if kind == "study" else sweep(steps=30)
     page = opened(browser, write_report(experiment, tmp_path), width)

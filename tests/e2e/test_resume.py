@@ -68,7 +68,10 @@ def test_another_configuration_in_the_folder_says_what_differs(config, run, fail
     assert "holds a run of another configuration (train.kl.coef: 0.5, it began with its default)" in line
 
 
-@pytest.mark.parametrize("killed_before", [None, "fingerprint.txt", "manifest.json"])
+@pytest.mark.parametrize(
+    "killed_before",
+    [None, *(pytest.param(name, marks=pytest.mark.slow) for name in ("fingerprint.txt", "manifest.json"))],
+)
 def test_a_run_becomes_longer_and_is_what_a_longer_one_would_have_been(
     config, run, stages, tmp_path, fails, monkeypatch, killed_before
 ):

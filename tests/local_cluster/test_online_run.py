@@ -28,7 +28,9 @@ def inline(tiny, tmp_path_factory):
     return contents(run)
 
 
-@pytest.mark.parametrize("layout", ["laptop", pytest.param("one_gpu", marks=pytest.mark.slow), "four_gpu"])
+@pytest.mark.parametrize(
+    "layout", ["laptop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("one_gpu", "four_gpu"))]
+)
 def test_ray_equals_inline_on_every_shipped_layout(tiny, inline, tmp_path, layout):
     run = tmp_path / "train"
     tiny.run(run, backend="ray", cluster=layout)
