@@ -132,25 +132,15 @@ def _model(field: str, place: str, family: dict[str, str] | None = None, has_wei
     if not has_weights:
         return config.model_type
     count = _whole(field, place, folder)
-    if (
-        loader := AutoModelForSequenceClassification
-        if family
-        else AutoModelForCausalLM
-        if field == "policy.path"
-        else None
-    ):
+    loader = AutoModelForCausalLM if field == "policy.path" else AutoModelForSequenceClassification if family else None
+    if loader:
         # On the device that holds nothing: names are compared, and no weight is read.
-        options = {
-            "device_map": "meta",
-            "output_loading_info": True,
-            "use_safetensors": True,
-            "trust_remote_code": False,
-        }
-        missing = sorted(loader.from_pretrained(folder, **options)[1]["missing_keys"])
-        if missing:
-            raise UserError(
-                f"{field}={place}: weights are missing ({', '.join(missing[:3])}): name a model that has them"
-            )
+        _, told = loader.from_pretrained(
+            folder, device_map="meta", output_loading_info=True, use_safetensors=True, trust_remote_code=False
+        )
+        if missing := sorted(told["missing_keys"]):
+            what = f"weights are missing ({', '.join(missing[:3])})"
+            raise UserError(f"{field}={place}: {what}: name a model that has them")
     return f"{config.model_type}, {count} weights"
 
 
