@@ -90,6 +90,7 @@ def test_two_workers_fit_what_one_process_fits(ray_session, stages, tmp_path):
     assert all(steps == 5 for _, steps in seen)  # 86 training pairs make 5 batches of 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "gpus",
     [
