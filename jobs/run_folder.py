@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from framework.analysis.run_folder import SUMMARY
+from framework.analysis.run_folder import METRICS, SUMMARY
 from framework.artifacts import MANIFEST, Artifact, code_version, hash_folder, read_manifest, update_text, write_text
 from framework.config import Config, load_config, parse_config
 from framework.errors import DivergedError, GoldilocksError, RunError, UserError
@@ -142,12 +142,13 @@ def _go_on(run: Path, context: RunContext, changes: Mapping[str, Any]) -> RunRes
         parents[name] = Artifact(path, "", parent["sha256"], parent["figures"])
     inputs = RunInputs(cfg, parents)
     told = differences(run, cfg)
-    is_same = not told and manifest["fingerprint"] == inputs.identity
-    if not is_same and not told and not _has_rows(run):
+    if told or manifest["fingerprint"] != inputs.identity:
+        if told or _has_rows(run):
+            why = told or "or a file that it names has changed"
+            raise UserError(
+                f"{run / CONFIG} is not what this run began with ({why}): put that back, or begin another run"
+            )
         _begin(inputs, run)  # a function of its user's was mended since
-    elif not is_same:
-        why = told or "or a file that it names has changed"
-        raise UserError(f"{run / CONFIG} is not what this run began with ({why}): put that back, or begin another run")
     if steps is not None and steps != cfg.train.length:
         inputs = RunInputs(_longer(cfg, steps), parents)
         (run / SUMMARY).unlink(missing_ok=True)
@@ -244,7 +245,7 @@ def _has_begun(run: Path) -> bool:
 
 def _has_rows(run: Path) -> bool:
     """Whether a run has come to anything yet that another one would not compare with."""
-    log = run / "metrics.jsonl"
+    log = run / METRICS
     return (log.is_file() and log.stat().st_size > 0) or any((run / "checkpoints").glob("step_*"))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from framework.analysis.alarms import SIGNALS, warnings_of
-from framework.analysis.run_folder import gaps, read_record, told
+from framework.analysis.run_folder import METRICS, gaps, read_record, told
 from framework.artifacts import write_text
 from framework.errors import RunError, UserError
 from framework.measurement import Measurement
@@ -24,7 +24,8 @@ from framework.types import Shaped
 from jobs.roles import Roles
 from jobs.run_state import RunState
 
-LOGS = METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
+TIMINGS = "timings.jsonl"
+LOGS = METRICS, TIMINGS
 
 
 class RunLog:

@@ -10,6 +10,7 @@ order of the KL that they reached. Sizes: `points`, `seeds`, `draws` bootstrap s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -63,14 +64,18 @@ class Advice:
 
 
 def recommend(
-    gold: Mapping[Choice, Mapping[int, float]], start: float | None, epsilon: float | None = None
+    gold: Mapping[Choice, Mapping[int, float]],
+    start: float | None,
+    epsilon: float | None = None,
+    short: Mapping[Choice, float] = MappingProxyType({}),
 ) -> Advice | None:
     """The advice from gold at the end of runs, by point (the least KL first) and seed, in gold's units; NaN is a run without.
     None where fewer than two points have any.
 
     `start` is the mean gold of the start policy, None where it was not measured. `epsilon` is what may be given up: by
     default `TOLERATED_SHARE` of what the best point gained over the start, and nothing where it gained nothing or the
-    start is not known. A standard error instead would let the tolerance grow with the noise.
+    start is not known. A standard error instead would let the tolerance grow with the noise. `short` has the KL, in nats
+    per sequence, at which the runs of a budget ended where none of them came to it.
     """
     assert epsilon is None or epsilon >= 0, epsilon
     choices = [choice for choice, runs in gold.items() if np.isfinite(list(runs.values())).any()]
@@ -93,7 +98,8 @@ def recommend(
         rows.append(PointGold(choice, brought, lost, is_close))
     interval = _interval(choices, values, epsilon)
     advice = Advice(choices[chosen], interval, choices[best], epsilon, len(seeds), rows, "")
-    return replace(advice, sentence=_sentence(advice) + _reservations(values, rows[best], start, is_given))
+    reservations = _reservations(values, rows[best], start, is_given, short.get(advice.choice))
+    return replace(advice, sentence=_sentence(advice) + reservations)
 
 
 def point_means(values: Float[np.ndarray, "draws points seeds"]) -> Float[np.ndarray, "draws points"]:
@@ -164,7 +170,7 @@ def _sentence(advice: Advice) -> str:
 
 
 def _reservations(
-    values: Float[np.ndarray, "points seeds"], best: PointGold, start: float | None, is_given: bool
+    values: Float[np.ndarray, "points seeds"], best: PointGold, start: float | None, is_given: bool, short: float | None
 ) -> str:
     """What a reader must know before they follow the advice."""
     text = ""
@@ -177,5 +183,9 @@ def _reservations(
     if missing := int(np.isnan(values).sum()):
         text += (
             f" {missing} of {values.size} runs have no gold at their end; they are compared on seeds that both have."
+        )
+    if short is not None:
+        text += (
+            f" None of its runs came to this budget: they ended at {short:.2g} nats, and what more brings is not known."
         )
     return text

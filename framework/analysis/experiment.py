@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -121,21 +121,10 @@ def _analyse_curve(table: Table, curve: str, records: Sequence[RunRecord], epsil
     asked = [choice for choice in choices if choice.budget is not None] or choices
     gold = {c: by_seed([run for run in outcomes if run.choice == c], "gold_end") for c in asked}
     starts = [each.points.start for method, each in frontiers.items() if method != BEST_OF_N]
-    advice = recommend(gold, next((start for start in starts if start is not None), None), epsilon)
-    for point in points:
-        kl, budget = point.kl_nats.mean, point.choice.budget
-        if (
-            advice
-            and point.choice == advice.choice
-            and budget
-            and kl is not None
-            and not point.num_held
-            and kl < budget
-        ):
-            far = (
-                f"None of its runs came to this budget: they ended at {kl:.2g} nats, and what more brings is not known."
-            )
-            advice = replace(advice, sentence=f"{advice.sentence} {far}")
+    start = next((start for start in starts if start is not None), None)
+    ended_at = {point.choice: point.kl_nats.mean for point in points if point.choice.budget and not point.num_held}
+    short = {c: kl for c, kl in ended_at.items() if kl is not None and kl < (c.budget or 0)}
+    advice = recommend(gold, start, epsilon, short)
     statuses = Counter[str](record.status for record in records if record.curve == curve)
     return CurveAnalysis(curve, frontiers, outcomes, points, dict(statuses), advice)
 

@@ -19,7 +19,7 @@ from framework.analysis.records import Status
 from framework.artifacts import MANIFEST, read_manifest
 from framework.errors import UserError, first_line
 
-SUMMARY = "summary.json"
+METRICS, SUMMARY = "metrics.jsonl", "summary.json"
 STOPPED_FILE = "stopped_early.txt"  # in the folder of a run that the scheduler of its experiment stopped
 
 
@@ -70,7 +70,7 @@ class Origin:
 
 def load_run(folder: Path) -> Run:
     """The run in `folder`; a `UserError` names what is missing or unreadable."""
-    metrics = _read_steps(folder / "metrics.jsonl")
+    metrics = _read_steps(folder / METRICS)
     if not metrics:
         raise UserError(f"{folder}: metrics.jsonl holds no step yet; let the run log at least one")
     timings = _read_steps(path) if (path := folder / "timings.jsonl").exists() else []

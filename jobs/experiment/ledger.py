@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from framework.analysis.records import COMPLETE, RunRecord, Status
-from framework.analysis.run_folder import STOPPED_FILE, status_of
+from framework.analysis.run_folder import METRICS, STOPPED_FILE, status_of
 from framework.artifacts import MANIFEST, update_text, write_text
 from framework.errors import UserError
 from jobs.experiment.plan import PlannedRun
@@ -101,7 +101,7 @@ class Ledger:
 def _has_step(folder: Path) -> bool:
     """Whether a run has logged a row: a kill may cut even the first line."""
     try:
-        with (folder / "metrics.jsonl").open(encoding="utf-8") as file:
+        with (folder / METRICS).open(encoding="utf-8") as file:
             return file.readline().endswith("\n")
     except OSError:
         return False

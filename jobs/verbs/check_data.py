@@ -63,7 +63,7 @@ def _start(cfg: Config) -> Iterator[str]:
 def _gold(cfg: Config) -> Iterator[str]:
     for name, gold in cfg.all_golds.items():
         if isinstance(gold, Classifier):
-            yield f"{name}.path: {_model(f'{name}.path', gold.path, CLASSIFIER)}"
+            yield f"{name}.path: {_classifier(f'{name}.path', gold.path)}"
         else:
             gold.check() if isinstance(gold, Python | Judge) else gold.build("cpu")  # a judge is not asked
             yield f"{name}: {gold.kind}, ready"
@@ -84,7 +84,7 @@ def _reward_fit(cfg: Config) -> Iterator[str]:
         reads_and_takes(fit.encoder)  # refuses what can be none
         yield f"fit_reward.encoder: {_model('fit_reward.encoder', fit.encoder)}"
     for place in getattr(fit.ensemble, "published", ()):
-        yield f"fit_reward.ensemble.published: {_model('fit_reward.ensemble.published', place, CLASSIFIER)}"
+        yield f"fit_reward.ensemble.published: {_classifier('fit_reward.ensemble.published', place)}"
     if fit.strength:
         yield f"fit_reward.strength.model: {_reward('fit_reward.strength.model', fit.strength.model)}"
     if fit.compare_on:
@@ -107,7 +107,7 @@ def _policy(cfg: Config, policy: Pretrained, prompts: list[str]) -> str:
         raise UserError(f"policy.path={policy.path} has no file {policy.gguf_file}: mend policy.gguf_file")
     base = None if policy.gguf_file else base_of(policy.path, f"policy.path={policy.path}")
     refuse_type(base or policy.path, f"policy.path={policy.path}")
-    found = _model("policy.path", policy.path, has_weights=not policy.gguf_file)
+    found = _model("policy.path", policy.path, AutoModelForCausalLM, has_weights=not policy.gguf_file)
     tokenizer = load_tokenizer(tokenizer_place(policy.path, base) if base else policy.path)
     context = context_of(_config("policy.path", base or policy.path))
     most = max(cfg.max_new_tokens, cfg.label.max_new_tokens or 0)
@@ -116,13 +116,16 @@ def _policy(cfg: Config, policy: Pretrained, prompts: list[str]) -> str:
     return f"{found}, {template} chat template; the longest prompts have {ids.shape[1]} tokens, answers up to {most}"
 
 
-def _model(field: str, place: str, family: dict[str, str] | None = None, has_weights: bool = True) -> str:
-    """What the Hugging Face model of a folder or hub id is; the weights of a folder are looked at whole."""
+def _model(field: str, place: str, loader: Any = None, has_weights: bool = True, is_base: bool = False) -> str:
+    """What the Hugging Face model of a folder or hub id is; the weights of a folder are looked at whole.
+
+    `loader` is the class of transformers that a run loads it by; an adapter may hold what its base has not.
+    """
     if has_weights and (base := base_of(place, f"{field}={place}")):
         shapes(place, f"{field}={place}")  # refuses weights that are not there
-        return f"a LoRA adapter of {base}: {_model(field, base, family)}"
+        return f"a LoRA adapter of {base}: {_model(field, base, loader, is_base=True)}"
     config = _config(field, place)
-    if family is not None and config.model_type not in family:
+    if loader is AutoModelForSequenceClassification and config.model_type not in CLASSIFIER:
         what = f"transformers has no sequence classification model of type {config.model_type!r}"
         raise UserError(f"{field}={place}: {what}: name another")
     folder = Path(expand(place))
@@ -132,8 +135,7 @@ def _model(field: str, place: str, family: dict[str, str] | None = None, has_wei
     if not has_weights:
         return config.model_type
     count = _whole(field, place, folder)
-    loader = AutoModelForCausalLM if field == "policy.path" else AutoModelForSequenceClassification if family else None
-    if loader:
+    if loader and not is_base:
         # On the device that holds nothing: names are compared, and no weight is read.
         _, told = loader.from_pretrained(
             folder, device_map="meta", output_loading_info=True, use_safetensors=True, trust_remote_code=False
@@ -142,6 +144,10 @@ def _model(field: str, place: str, family: dict[str, str] | None = None, has_wei
             what = f"weights are missing ({', '.join(missing[:3])})"
             raise UserError(f"{field}={place}: {what}: name a model that has them")
     return f"{config.model_type}, {count} weights"
+
+
+def _classifier(field: str, place: str) -> str:
+    return _model(field, place, AutoModelForSequenceClassification)
 
 
 def _config(field: str, place: str) -> HfModel:
@@ -176,6 +182,6 @@ def _whole(field: str, place: str, folder: Path) -> int:
 def _reward(field: str, place: str) -> str:
     """What the reward model of ours, or a published one, at a place is."""
     if not is_reward_model(place):
-        return _model(field, place, CLASSIFIER)
+        return _classifier(field, place)
     settings, tensors = read_settings(Path(expand(place)))
     return f"a reward model of {len(settings['members'])} members, {len(tensors['centre'])} heads"

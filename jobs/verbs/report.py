@@ -4,12 +4,11 @@ import math
 import time
 from pathlib import Path
 
+from framework.analysis.run_folder import METRICS
 from framework.errors import UserError
 from jobs.experiment.run import EXPERIMENT_FILE, report_experiment
 from jobs.verbs.experiment import print_experiment
 from jobs.verbs.show import closing, console
-
-METRICS = "metrics.jsonl"
 
 
 def report(folder: Path, watch: float | None = None) -> int:

@@ -18,6 +18,7 @@ from framework.models.encoders import reads_and_takes
 from framework.models.encoding import tokenize_texts
 from framework.models.published import PublishedReward
 from framework.worlds.reviews import Reviews
+from jobs import __main__ as cli
 
 TEXTS = ["the room :"] * 3, [" it was grand .", " it was poor and rude .", ""]
 
@@ -89,6 +90,16 @@ def edited(made, tmp_path, name="reward", **changes):
     path = tmp_path / "adapter" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     return tmp_path / "adapter"
+
+
+def test_check_takes_an_adapter_with_a_head_that_its_base_has_not(made, capsys):
+    folder, _, _, _ = made
+    words = ["check", "--data", "backend=inline"]
+    published = "fit_reward.ensemble={kind: full, members: 0, published: ['%s']}"
+    assert cli.main([*words, published % (folder / "reward")]) == 0
+    assert f"a LoRA adapter of {folder / 'base'}: llama, " in capsys.readouterr().out
+    assert cli.main([*words, published % (folder / "base")]) == 2
+    assert "weights are missing (score.weight)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
