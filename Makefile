@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-# Three tests at a time on two processors, for tests on Ray wait a lot; those of one file stay together.
+# Three tests at a time on two processors, for tests on Ray wait a lot. tests/conftest.py says which stay together.
 PYTEST := RAY_AUTH_MODE=disabled $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test test-all test-processors check benchmark clean

@@ -20,6 +20,18 @@ install_import_hook("framework", f"{check.__module__}.{check.__name__}")
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(optionalhook=True)  # there with pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of a file go to one process, for they share what they fit; those on Ray too, for they share a session."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return "ray" if "local_cluster/" in nodeid else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items):
     """Tests on Ray come first: they take longest, wait most, and would else be what the others have to be waited for."""
     items.sort(key=lambda item: item.path.parent.name != "local_cluster")

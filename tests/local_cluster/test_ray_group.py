@@ -214,6 +214,7 @@ def test_no_answer_in_time_names_role_method_and_deadline(single):
 
 def test_a_killed_worker_is_named_and_every_later_call_says_so(ray_session):
     with opened(role="policy") as group:
+        group.ready().get(60)
         for method in ("die", "threads"):
             begin = time.monotonic()
             with pytest.raises(RunError, match=f"^policy died in {method} on .*killed or crashed") as caught:
