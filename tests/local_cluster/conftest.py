@@ -17,6 +17,7 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2",
     RAY_max_direct_call_object_size=str(2**20),
+    RAY_worker_niceness="0",  # at 15, its default, tests in other processes take all of two processors
     HF_HUB_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
 )
